@@ -1,0 +1,342 @@
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, BooleanArray, Float32Array, Float64Array, Int8Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+};
+
+use super::*;
+use crate::{Position, SchemaId};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable(
+        columns
+            .into_iter()
+            .map(|(name, column)| (name, column, true)),
+    )
+    .unwrap()
+}
+
+fn times(micros: &[i64]) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from(micros.to_vec()).with_timezone("UTC"))
+}
+
+fn device() -> SenderId {
+    SenderId::device(DeviceId::new("truck_1").unwrap())
+}
+
+fn gateway() -> SenderId {
+    SenderId {
+        kind: SenderKind::Gateway,
+        id: DeviceId::new("gw").unwrap(),
+    }
+}
+
+fn judge_as(
+    sender: &SenderId,
+    batch: &RecordBatch,
+    schema: Option<&StreamSchema>,
+) -> Result<Judged, BatchRefusal> {
+    let stream = StreamName::new("readings").unwrap();
+    judge(
+        batch,
+        &NormaliseContext {
+            sender,
+            stream: &stream,
+            schema,
+            now: NOW,
+            future_limit: Duration::from_secs(86_400),
+            may_speak_for: &|device| device.starts_with("truck"),
+        },
+    )
+}
+
+fn schema(fields: &[(&str, FieldType)]) -> Arc<StreamSchema> {
+    let fields = fields
+        .iter()
+        .map(|(name, field_type)| StreamField {
+            name: FieldName::new(name).unwrap(),
+            field_type: *field_type,
+        })
+        .collect();
+    Arc::new(StreamSchema::new(StreamName::new("readings").unwrap(), SchemaId(1), fields).unwrap())
+}
+
+fn stored(sender: &SenderId, batch: &RecordBatch, schema: &Arc<StreamSchema>) -> RecordBatch {
+    let judged = judge_as(sender, batch, Some(schema)).unwrap();
+    assert_eq!(judged.new_fields, []);
+    apply(batch, schema, sender, &judged.verdict)
+        .unwrap()
+        .place(Position(100), NOW)
+        .unwrap()
+}
+
+#[test]
+fn every_wire_type_is_normalised_to_its_stored_type() {
+    let sent = batch(vec![
+        (
+            "ts",
+            Arc::new(TimestampSecondArray::from(vec![
+                1_600_000_000,
+                1_600_000_001,
+            ])),
+        ),
+        ("small", Arc::new(Int8Array::from(vec![Some(1), None]))),
+        ("single", Arc::new(Float32Array::from(vec![0.5, 1.5]))),
+        ("text", Arc::new(StringArray::from(vec!["a", "b"]))),
+        ("flag", Arc::new(BooleanArray::from(vec![true, false]))),
+    ]);
+    let judged = judge_as(&device(), &sent, None).unwrap();
+    let types: Vec<_> = judged
+        .new_fields
+        .iter()
+        .map(|field| field.field_type)
+        .collect();
+    assert_eq!(
+        types,
+        [
+            FieldType::Int64,
+            FieldType::Float64,
+            FieldType::Utf8,
+            FieldType::Bool
+        ]
+    );
+    let schema = Arc::new(
+        StreamSchema::new(
+            StreamName::new("readings").unwrap(),
+            SchemaId(1),
+            judged.new_fields,
+        )
+        .unwrap(),
+    );
+    let rows = stored(&device(), &sent, &schema);
+    assert_eq!(rows.schema(), *schema.stored());
+    assert_eq!(
+        rows.column(0)
+            .as_primitive::<arrow_array::types::TimestampMicrosecondType>()
+            .value(0),
+        1_600_000_000_000_000
+    );
+    assert_eq!(
+        rows.column(3)
+            .as_primitive::<arrow_array::types::Int64Type>()
+            .values(),
+        &[100, 101]
+    );
+    assert!(rows.column(4).is_null(1));
+}
+
+#[test]
+fn refused_rows_keep_their_positions_and_the_others_go_on() {
+    let day = 86_400_000_000;
+    let sent = batch(vec![
+        ("ts", times(&[NOW.0, -1, NOW.0 + 2 * day, NOW.0 + 1])),
+        ("n", Arc::new(UInt64Array::from(vec![1, 2, 3, u64::MAX]))),
+    ]);
+    let schema = schema(&[("n", FieldType::Int64)]);
+    let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
+    let refused: Vec<_> = judged
+        .verdict
+        .refused
+        .iter()
+        .map(|row| (row.row, row.code))
+        .collect();
+    assert_eq!(
+        refused,
+        [
+            (1, RejectCode::TimestampRange),
+            (2, RejectCode::FutureTimestamp),
+            (3, RejectCode::IntegerRange)
+        ]
+    );
+    let rows = stored(&device(), &sent, &schema);
+    assert_eq!(rows.num_rows(), 1);
+    let checked = apply(&sent, &schema, &device(), &judged.verdict).unwrap();
+    assert_eq!((checked.rows_sent(), checked.row_count()), (4, 1));
+}
+
+#[test]
+fn integers_for_a_float_column_are_cast_only_when_exact() {
+    let schema = schema(&[("v", FieldType::Float64)]);
+    let big = (1_i64 << 53) + 1;
+    let sent = batch(vec![
+        ("ts", times(&[1, 2, 3, 4])),
+        (
+            "v",
+            Arc::new(Int64Array::from(vec![5, big, 1 << 60, i64::MAX])),
+        ),
+    ]);
+    let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
+    let refused: Vec<_> = judged.verdict.refused.iter().map(|row| row.row).collect();
+    assert_eq!(refused, [1, 3]);
+    let rows = stored(&device(), &sent, &schema);
+    assert_eq!(
+        rows.column(4)
+            .as_primitive::<arrow_array::types::Float64Type>()
+            .values(),
+        &[5.0, (1_i64 << 60) as f64]
+    );
+}
+
+#[test]
+fn a_type_conflict_refuses_the_batch_and_names_both_types() {
+    let schema = schema(&[("v", FieldType::Int64)]);
+    let sent = batch(vec![
+        ("ts", times(&[1])),
+        ("v", Arc::new(Float64Array::from(vec![1.0]))),
+    ]);
+    let refusal = judge_as(&device(), &sent, Some(&schema)).unwrap_err();
+    assert_eq!(refusal.code, RejectCode::TypeConflict);
+    assert!(
+        refusal.message.contains("int64") && refusal.message.contains("float64"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn names_are_checked_reserved_and_unique_ignoring_case() {
+    let value = || Arc::new(Float64Array::from(vec![1.0])) as ArrayRef;
+    let code = |names: &[&str]| {
+        let mut columns = vec![("ts", times(&[1]))];
+        columns.extend(names.iter().map(|name| (*name, value())));
+        judge_as(&device(), &batch(columns), None).unwrap_err().code
+    };
+    assert_eq!(code(&["a-b"]), RejectCode::FieldName);
+    assert_eq!(code(&["Temp", "temp"]), RejectCode::FieldName);
+    assert_eq!(code(&["position"]), RejectCode::ReservedColumn);
+    assert_eq!(code(&["arrival"]), RejectCode::ReservedColumn);
+    assert_eq!(code(&["Quiver_Day"]), RejectCode::ReservedColumn);
+}
+
+#[test]
+fn a_device_column_of_a_device_is_ignored_and_counted() {
+    let sent = batch(vec![
+        ("ts", times(&[1, 2])),
+        (
+            "device",
+            Arc::new(StringArray::from(vec!["truck_1", "truck_2"])),
+        ),
+    ]);
+    let judged = judge_as(&device(), &sent, None).unwrap();
+    assert_eq!(judged.verdict.counts.device_mismatch, 1);
+    let rows = stored(&device(), &sent, &schema(&[]));
+    let names = cast(rows.column(1), &DataType::Utf8).unwrap();
+    assert_eq!(
+        names
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .collect::<Vec<_>>(),
+        ["truck_1", "truck_1"]
+    );
+}
+
+#[test]
+fn a_gateway_speaks_for_its_devices_only_and_may_state_arrival() {
+    let sent = batch(vec![
+        ("ts", times(&[1, 2, 3])),
+        (
+            "device",
+            Arc::new(StringArray::from(vec![
+                Some("truck_1"),
+                Some("plane_1"),
+                None,
+            ])),
+        ),
+        (
+            "arrival",
+            Arc::new(TimestampNanosecondArray::from(vec![
+                Some(7_000),
+                Some(8_000),
+                None,
+            ])),
+        ),
+    ]);
+    let judged = judge_as(&gateway(), &sent, None).unwrap();
+    assert!(
+        judged
+            .verdict
+            .refused
+            .iter()
+            .all(|row| row.code == RejectCode::NotEnrolled)
+    );
+    let rows = stored(&gateway(), &sent, &schema(&[]));
+    assert_eq!(rows.num_rows(), 1);
+    assert_eq!(
+        rows.column(2)
+            .as_primitive::<arrow_array::types::TimestampMicrosecondType>()
+            .value(0),
+        7
+    );
+    let without = batch(vec![("ts", times(&[1]))]);
+    assert_eq!(
+        judge_as(&gateway(), &without, None).unwrap_err().code,
+        RejectCode::MissingDevice
+    );
+}
+
+#[test]
+fn a_batch_may_not_span_more_than_a_year() {
+    let sent = batch(vec![("ts", times(&[0, 367 * 86_400_000_000]))]);
+    assert_eq!(
+        judge_as(&device(), &sent, None).unwrap_err().code,
+        RejectCode::BatchSpan
+    );
+}
+
+#[test]
+fn a_split_batch_loses_no_row_and_keeps_positions() {
+    let names: Vec<String> = (0..40).map(|index| format!("truck_{index}")).collect();
+    let sent = batch(vec![
+        ("ts", times(&(0..40).collect::<Vec<_>>())),
+        ("device", Arc::new(StringArray::from(names.clone()))),
+    ]);
+    let judged = judge_as(&gateway(), &sent, None).unwrap();
+    let checked = apply(&sent, &schema(&[]), &gateway(), &judged.verdict).unwrap();
+    let mut seen = Vec::new();
+    for (shard, part) in checked.split_by_shard(4).unwrap() {
+        let rows = part.place(Position(1_000), NOW).unwrap();
+        let devices = cast(rows.column(1), &DataType::Utf8).unwrap();
+        for (row, device) in devices.as_string::<i32>().iter().enumerate() {
+            let device = device.unwrap();
+            assert_eq!(crate::Partition::of_str(device).shard(4), shard);
+            let position = rows
+                .column(3)
+                .as_primitive::<arrow_array::types::Int64Type>()
+                .value(row);
+            assert_eq!(device, names[usize::try_from(position - 1_000).unwrap()]);
+            seen.push(position);
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (1_000..1_040).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_verdict_for_rows_the_batch_does_not_have_is_an_error() {
+    let sent = batch(vec![("ts", times(&[1]))]);
+    let verdict = Verdict {
+        refused: vec![RefusedRow {
+            row: 9,
+            code: RejectCode::NullTimestamp,
+        }],
+        counts: VerdictCounts::default(),
+    };
+    assert!(apply(&sent, &schema(&[]), &device(), &verdict).is_err());
+}
+
+#[test]
+fn a_row_as_json_is_cut_at_its_limit() {
+    let sent = batch(vec![
+        ("ts", times(&[1])),
+        ("v", Arc::new(Float64Array::from(vec![1.5]))),
+        ("long", Arc::new(StringArray::from(vec!["é".repeat(4_000)]))),
+    ]);
+    let text = crate::row_as_json(&sent, 0, 1_024);
+    assert!(
+        text.len() <= 1_024 && text.contains("\"v\":1.5") && text.ends_with('…'),
+        "{text}"
+    );
+}
