@@ -1,0 +1,145 @@
+//! The last row of every device in every stream: what `last_cache('stream')` answers from.
+//!
+//! Last is the row with the greatest (ts, position), not the one that came last. Each shard
+//! updates its own part, batch by batch, right after it has applied the batch; a reader merges the
+//! parts. A batch is in it wholly or not at all.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
+use arrow_select::concat::concat_batches;
+use quiver_model::{ShardId, StreamName, StreamSchema};
+
+use crate::{
+    LayoutError, last_codec, last_codec::ImportError, last_columns::LastColumns, layout::conform,
+    sync::lock,
+};
+
+type Part = BTreeMap<StreamName, LastColumns>;
+
+/// Last rows of all devices; shared by shards and queries.
+#[derive(Debug)]
+pub struct LastValues {
+    parts: Vec<Mutex<Part>>,
+}
+
+impl LastValues {
+    /// Nothing yet, for an engine with `shard_count` shards (at least one).
+    pub fn new(shard_count: u16) -> Self {
+        Self {
+            parts: (0..shard_count.max(1)).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Takes over the rows of a stored batch that are later than what their devices have. By the
+    /// shard that owns the devices. A shard that does not exist is a part of its own that nobody
+    /// has: nothing is kept.
+    ///
+    /// # Errors
+    /// If the batch has not the stored layout, or contradicts an earlier one.
+    pub fn update(
+        &self,
+        shard: ShardId,
+        stream: &StreamName,
+        batch: &RecordBatch,
+    ) -> Result<(), LayoutError> {
+        let Some(part) = self.parts.get(usize::from(shard.get())) else {
+            return Ok(());
+        };
+        let mut part = lock(part);
+        if let Some(columns) = part.get_mut(stream) {
+            return columns.update(batch);
+        }
+        let mut columns = LastColumns::default();
+        columns.update(batch)?;
+        part.insert(stream.clone(), columns);
+        Ok(())
+    }
+
+    /// The last rows of a stream, one per device, in the schema's stored layout and no particular
+    /// order. Holds at least everything that the shards had applied when it was called.
+    ///
+    /// # Errors
+    /// If `schema` is older than the batches that were applied.
+    pub fn snapshot(&self, schema: &StreamSchema) -> Result<RecordBatch, ArrowError> {
+        let stored = schema.stored();
+        let mut batches = Vec::new();
+        for part in &self.parts {
+            let batch = match lock(part).get(schema.stream()) {
+                Some(columns) => columns.to_batch(stored)?,
+                None => None,
+            };
+            if let Some(batch) = batch {
+                batches.push(conform(&batch, stored)?);
+            }
+        }
+        concat_batches(stored, &batches)
+    }
+
+    /// A shard's part as bytes, for a checkpoint. Its form is versioned and guarded by a checksum;
+    /// it does not say which shard it came from.
+    ///
+    /// # Errors
+    /// Only if Arrow cannot encode the rows.
+    pub fn export(&self, shard: ShardId) -> Result<Vec<u8>, ArrowError> {
+        let mut streams = Vec::new();
+        if let Some(part) = self.parts.get(usize::from(shard.get())) {
+            let part = lock(part);
+            for (stream, columns) in part.iter() {
+                if let Some(batch) = columns.to_batch(&last_codec::fixed_schema())? {
+                    streams.push((stream.clone(), batch));
+                }
+            }
+        }
+        last_codec::encode(&streams)
+    }
+
+    /// Takes over what an [`LastValues::export`] of any shard, of an engine with any number of
+    /// shards, had. What is later already stays.
+    pub fn import(&self, bytes: &[u8]) -> Result<(), ImportError> {
+        let shard_count = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
+        for (stream, batch) in last_codec::decode(bytes)? {
+            for (shard, batch) in last_codec::by_shard(&batch, shard_count)? {
+                self.update(shard, &stream, &batch)
+                    .map_err(|source| ImportError::Layout {
+                        stream: stream.clone(),
+                        source,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory it takes, nearly.
+    pub fn bytes(&self) -> usize {
+        self.parts
+            .iter()
+            .map(|part| lock(part).values().map(LastColumns::bytes).sum::<usize>())
+            .sum()
+    }
+
+    /// How many devices have a last row in `stream`.
+    pub fn devices(&self, stream: &StreamName) -> usize {
+        self.parts
+            .iter()
+            .map(|part| lock(part).get(stream).map_or(0, LastColumns::devices))
+            .sum()
+    }
+
+    /// Streams with at least one row, by name.
+    pub fn streams(&self) -> Vec<StreamName> {
+        let mut names: Vec<_> = self
+            .parts
+            .iter()
+            .flat_map(|part| lock(part).keys().cloned().collect::<Vec<_>>())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+#[cfg(test)]
+#[path = "last_values_tests.rs"]
+mod tests;
