@@ -1,0 +1,41 @@
+//! The wire protocol `quiver/1` without sockets: bytes go in (`handle_*`), events and bytes come
+//! out (`poll_*`). `docs/protocol.md` is its specification for people.
+//!
+//! ```text
+//! control QUIC stream    bytes ⇄ ControlDecoder ⇄ ServerConversation / ClientConversation ⇄ events
+//! telemetry QUIC stream  bytes ─▶ TelemetryDecoder: OpenStream ─▶ frames ─▶ guard ─▶ RecordBatch
+//!                        bytes ◀─ encode_open, BatchEncoder ◀─ RecordBatch
+//! log replay             bytes ─▶ decode_schema, decode_batch ─▶ RecordBatch
+//! ```
+//!
+//! - [`limits`]: every limit of the conversation.
+//! - [`message`]: the protobuf messages; [`control`]: how they are framed.
+//! - [`codes`]: numbers that both sides agree on.
+//! - [`conversation`]: the control stream as state machines.
+//! - [`telemetry`]: a telemetry QUIC stream, both ways.
+//! - [`ipc`]: Arrow IPC from an untrusted peer.
+//!
+//! Promises: no input makes this crate panic, read out of bounds, or allocate more than
+//! [`limits::DECODE_MEMORY_MAX`] for a message; it does no I/O, reads no clock, spawns nothing.
+
+pub mod codes;
+pub mod control;
+pub mod conversation;
+pub mod ipc;
+pub mod limits;
+pub mod message;
+pub mod telemetry;
+
+pub use codes::{AckLevel, ConnectionClose, ConnectionCloseCode, Encoding, StreamCloseCode};
+pub use control::{ControlDecoder, ControlError, encode_message};
+pub use conversation::{
+    ClientConversation, ClientEvent, ClientHello, Credential, HelloReceived, PairState,
+    ProducerStream, Resumed, ResumedReject, ServerConversation, ServerEvent, ServerRules,
+};
+pub use ipc::{
+    BatchEncoder, Compression, EncodeError, decode_batch, decode_schema, encode_self_contained,
+};
+pub use limits::{ALPN, DecodeLimits, Limits, PROTOCOL_VERSION};
+pub use telemetry::{
+    OpenStream, StreamRefusal, TelemetryDecoder, TelemetryEvent, WireBatch, WireSchema,
+};
