@@ -1,0 +1,90 @@
+//! The project's chores as one program: `cargo xtask <verb>`.
+//!
+//! ```text
+//! cargo xtask test    Python peers ─▶ build ─▶ tests                              ─▶ "312 passed, 0 failed, 3 skipped"
+//! cargo xtask ci      format, house rules, arrows, dependencies ─▶ the same, linted ─▶ documentation ─▶ the same line
+//! ```
+//!
+//! The last line printed always counts passed, failed and skipped, and the exit code is zero only
+//! if nothing failed. No shell scripts, and no dependency that takes long to compile.
+
+mod arrows;
+mod ci;
+mod dependencies;
+mod failure;
+mod house_rules;
+mod licence;
+mod policy;
+mod process;
+mod report;
+mod test_run;
+mod totals;
+mod venv;
+mod workspace;
+
+use std::process::ExitCode;
+
+use crate::{report::Report, test_run::Selection, workspace::Workspace};
+
+const HELP: &str = "\
+cargo xtask <verb>
+
+  test [--ci] [-p PACKAGE]... [FILTER]
+        install the Python peers into a virtual environment under target/, build everything,
+        run every test (or those whose name contains FILTER). A test whose peer is missing is
+        skipped and counted; with --ci it fails.
+  ci [-p PACKAGE]...
+        what .ci/run runs: format, house rules, dependency arrows, licences and version floors,
+        build with clippy's warnings as errors, every test as with --ci, documentation
+  rules
+        the checks of `ci` that compile nothing
+  help
+        this text
+
+-p restricts what is compiled to some packages, for work on xtask itself.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::from(64)
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<ExitCode, String> {
+    let (verb, rest) = match arguments.split_first() {
+        Some((verb, rest)) => (verb.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    match verb {
+        "test" => {
+            let selection = Selection::parse(rest)?;
+            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+            let mut report = Report::default();
+            test_run::run(&workspace, &selection, &mut report);
+            Ok(report.finish())
+        }
+        "ci" => {
+            let selection = Selection::parse(rest)?.for_ci()?;
+            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+            let mut report = Report::default();
+            ci::run(&workspace, &selection, &mut report);
+            Ok(report.finish())
+        }
+        "rules" => {
+            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+            let mut report = Report::default();
+            ci::rules(&workspace, &mut report);
+            Ok(report.finish())
+        }
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => Err(format!("no verb {other:?}\n\n{HELP}")),
+    }
+}
