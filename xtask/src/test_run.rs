@@ -73,7 +73,11 @@ impl Selection {
     /// fingerprints: packages, features, profile, wrapper.
     fn cargo(&self, workspace: &Workspace, verb: &str) -> Command {
         let mut command = workspace.cargo();
-        command.args([verb, "--locked"]);
+        command.arg(verb);
+        if self.require_peers {
+            // Who edits a manifest wants Cargo.lock to follow; a merge must bring it along.
+            command.arg("--locked");
+        }
         if self.packages.is_empty() {
             command.arg("--workspace");
         }

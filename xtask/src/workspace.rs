@@ -93,8 +93,30 @@ impl Member {
 }
 
 /// The cargo that runs us.
+///
+/// `cargo run` describes our own package in the environment. Some build scripts (ring's) look at
+/// those variables, and would be run, and all above them compiled, anew each time a developer's
+/// `cargo build` and `cargo xtask` alternate; so they are not passed on.
 fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(describes_our_package) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn describes_our_package(variable: &str) -> bool {
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_PRIMARY_",
+    ]
+    .iter()
+    .any(|prefix| variable.starts_with(prefix))
 }
 
 /// The string at `key`; empty if there is none.
@@ -114,6 +136,14 @@ pub fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_about_xtask_itself_are_told_from_settings() {
+        assert!(describes_our_package("CARGO_MANIFEST_DIR"));
+        assert!(describes_our_package("CARGO_PKG_VERSION_PRE"));
+        assert!(!describes_our_package("CARGO_TARGET_DIR"));
+        assert!(!describes_our_package("CARGO_INCREMENTAL"));
+    }
 
     #[test]
     fn members_and_their_direct_dependencies_are_read() {
