@@ -81,7 +81,9 @@ fn faults(name: &str, text: &str) -> Vec<String> {
     forbid(FORBIDDEN);
     if name.ends_with(".rs") {
         forbid(FORBIDDEN_IN_RUST);
-        if name.contains("src/") && !has_module_docs(text) {
+        // The name of a module of tests says what it is for.
+        let is_tests = name.ends_with("tests.rs");
+        if name.contains("src/") && !is_tests && !has_module_docs(text) {
             findings.push(format!(
                 "{name}:1: begins without `//!`; say what the module is for, how data flows \
                  through it, and what it promises",
@@ -142,6 +144,10 @@ mod tests {
         assert_eq!(faults("a/Cargo.toml", manifest), Vec::<String>::new());
         assert_eq!(
             faults("a/src/lib.rs", "//! What it is for.\n\nmod b;\n"),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            faults("a/src/b_tests.rs", "use super::*;\n"),
             Vec::<String>::new()
         );
         assert_eq!(faults("README.md", "# Quiver\n"), Vec::<String>::new());

@@ -13,6 +13,31 @@
 //! A sender is who its certificate says: one SAN URI `urn:quiver:<kind>:<id>`. Nothing here
 //! decides whether that sender may speak; the registry does.
 //!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use quiver_model::{DeviceId, OsEntropy, SenderId, SystemClock};
+//! use quiver_pki::*;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let clock = Arc::new(SystemClock::new());
+//! let entropy = OsEntropy;
+//! let ca = DevelopmentCa::generate(
+//!     KeyKind::EcdsaP256,
+//!     Validity::starting_now(&*clock, CA_LIFETIME),
+//!     &entropy,
+//! )?;
+//! let year = Validity::starting_now(&*clock, Duration::from_secs(365 * 24 * 60 * 60));
+//! let server = ca.issue(&Request::server(default_server_names(), year), &entropy)?;
+//! let truck = SenderId::device(DeviceId::new("truck-17")?);
+//! let device = ca.issue(&Request::client(truck.clone(), year), &entropy)?;
+//! assert_eq!(identity_of(device.certificate())?, truck);
+//!
+//! let server_config = rustls_server_config(ServerTls::new(server), clock.clone())?;
+//! let client_config = rustls_client_config(ClientTls::new(device), clock)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is absent, on purpose: TLS 1.2, 0-RTT, session resumption (a resumed session would skip
 //! the check of expiry and revocation), a process-wide default rustls provider, and any reading of
 //! the machine's clock (a [`quiver_model::Clock`] is handed in, so expiry can be simulated).
