@@ -229,11 +229,15 @@ impl DevelopmentCa {
             });
         }
         drop(parsed);
-        let issuer =
-            Issuer::from_ca_cert_der(&certificate, key).map_err(|source| CaLoadError::Key {
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| {
+            let source = IdentityError::Malformed {
+                reason: error.to_string(),
+            };
+            CaLoadError::Certificate {
                 path: certificate_path,
                 source,
-            })?;
+            }
+        })?;
         Ok(Self {
             certificate,
             issuer,
@@ -276,7 +280,8 @@ impl DevelopmentCa {
         certificates_pem(std::slice::from_ref(&self.certificate))
     }
 
-    /// Makes a key pair and a certificate for it.
+    /// Makes a key pair and a certificate for it. The key always comes from the operating
+    /// system's randomness; `entropy` gives the serial number.
     ///
     /// # Errors
     /// If a name cannot stand in a certificate, none is given, or there is no randomness.
