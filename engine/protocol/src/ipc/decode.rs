@@ -103,7 +103,7 @@ impl Columns<'_, '_> {
                 let nulls = self.validity(name, node)?;
                 builder
                     .nulls(nulls)
-                    .add_buffer(self.content(name, node.rows.div_ceil(8))?)
+                    .add_buffer(self.exactly(name, node.rows.div_ceil(8))?)
             }
             DataType::Utf8 | DataType::LargeUtf8 => {
                 let width = if *data_type == DataType::Utf8 { 4 } else { 8 };
@@ -114,23 +114,18 @@ impl Columns<'_, '_> {
                 } else {
                     (node.rows + 1) * width
                 };
-                let offsets = self.content(name, needed)?;
-                let offsets = if node.rows == 0 {
-                    Buffer::default()
-                } else {
-                    offsets
-                };
+                let offsets = self.exactly(name, needed)?;
                 builder
                     .nulls(nulls)
                     .add_buffer(offsets)
-                    .add_buffer(self.content(name, 0)?)
+                    .add_buffer(self.content(name)?)
             }
             DataType::Dictionary(key_type, _) => {
                 let values = dictionary
                     .ok_or_else(|| malformed(format!("column {name:?} has no dictionary")))?;
                 let width = fixed_width(key_type).unwrap_or(8);
                 let nulls = self.validity(name, node)?;
-                let keys = self.content(name, node.rows * width)?;
+                let keys = self.exactly(name, node.rows * width)?;
                 builder
                     .nulls(nulls)
                     .add_buffer(keys)
@@ -143,7 +138,7 @@ impl Columns<'_, '_> {
                 let nulls = self.validity(name, node)?;
                 builder
                     .nulls(nulls)
-                    .add_buffer(self.content(name, node.rows * width)?)
+                    .add_buffer(self.exactly(name, node.rows * width)?)
             }
         };
         // Checks offsets, UTF-8 and dictionary keys.
@@ -179,14 +174,19 @@ impl Columns<'_, '_> {
         Ok(Some(nulls))
     }
 
-    /// A buffer of at least `needed` bytes. Writers may pad it, or leave it out where it is empty.
-    fn content(&mut self, name: &str, needed: usize) -> Result<Buffer, BatchRefusal> {
+    /// The next buffer, all of it.
+    fn content(&mut self, name: &str) -> Result<Buffer, BatchRefusal> {
         let raw = self.reader.buffer(name)?;
-        let content = self
-            .decompressor
-            .buffer(self.reader.codec, raw, &mut self.budget, name)?;
+        self.decompressor
+            .buffer(self.reader.codec, raw, &mut self.budget, name)
+    }
+
+    /// The first `needed` bytes of the next buffer. Writers may pad it; what is left of the padding
+    /// would have to be a multiple of the element's size further on, so none is.
+    fn exactly(&mut self, name: &str, needed: usize) -> Result<Buffer, BatchRefusal> {
+        let content = self.content(name)?;
         at_least(name, &content, needed)?;
-        Ok(content)
+        Ok(content.slice_with_length(0, needed))
     }
 }
 

@@ -1,0 +1,499 @@
+//! Arrow IPC from a hostile peer: no panic, no abort, and no allocation over the declared limit.
+//!
+//! Every allocation of a test's thread is counted, so a forged length that reaches the allocator
+//! fails the test even where the machine would have had the memory.
+#![allow(
+    unsafe_code,
+    reason = "a counting global allocator cannot be written without"
+)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::Arc,
+};
+
+use arrow_array::{
+    ArrayRef, BooleanArray, DictionaryArray, Float16Array, Float64Array, Int32Array,
+    LargeStringArray, NullArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    builder::StringDictionaryBuilder, types::Int32Type,
+};
+use arrow_ipc::{
+    CompressionType,
+    writer::{IpcWriteOptions, StreamWriter},
+};
+use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
+use quiver_model::{Producer, RejectCode, Sequence, StreamName};
+use quiver_protocol::{
+    DecodeLimits, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema,
+    limits::{BATCH_BODY_BYTES_MAX, BATCH_DECODED_BYTES_MAX, DECODE_MEMORY_MAX, RATIO_FREE_BYTES},
+};
+
+struct Counting;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn count(grown: isize, size: usize) {
+    let _ = LIVE.try_with(|live| {
+        live.set(live.get() + grown);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
+    });
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize, layout.size());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize, layout.size());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize), 0);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size as isize - layout.size() as isize, new_size);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs `decode` and fails if it panicked inside (even if the panic was caught), or if one
+/// allocation or all live ones together exceeded `limit` bytes.
+fn watched<T>(limit: usize, what: &dyn Fn() -> String, decode: impl FnOnce() -> T) -> T {
+    use std::sync::Once;
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let _ = PANICS.try_with(|panics| panics.set(panics.get() + 1));
+            default(info);
+        }));
+    });
+    let panics = PANICS.get();
+    let before = LIVE.get();
+    PEAK.set(before);
+    LARGEST.set(0);
+    let out = decode();
+    let (peak, largest) = (PEAK.get() - before, LARGEST.get());
+    assert_eq!(PANICS.get(), panics, "panicked: {}", what());
+    assert!(
+        largest <= limit,
+        "allocated {largest} bytes at once, {limit} allowed: {}",
+        what()
+    );
+    assert!(
+        peak <= limit as isize,
+        "held {peak} bytes, {limit} allowed: {}",
+        what()
+    );
+    out
+}
+
+const CODECS: [Option<CompressionType>; 3] = [
+    None,
+    Some(CompressionType::LZ4_FRAME),
+    Some(CompressionType::ZSTD),
+];
+
+fn stream_of(batch: &RecordBatch, codec: Option<CompressionType>) -> Vec<u8> {
+    let options = IpcWriteOptions::default()
+        .try_with_compression(codec)
+        .unwrap();
+    let mut writer =
+        StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+    writer.write(batch).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// One column of equal floats: what `ipc_mutations` found panics and aborts with.
+fn constant_column(rows: usize) -> RecordBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new("v", DataType::Float64, false)]));
+    RecordBatch::try_new(schema, vec![Arc::new(Float64Array::from(vec![1.0; rows]))]).unwrap()
+}
+
+/// Every kind of layout that is allowed.
+fn every_layout() -> RecordBatch {
+    let mut device = StringDictionaryBuilder::<Int32Type>::new();
+    for name in [
+        Some("truck_1"),
+        None,
+        Some("truck_2"),
+        Some("truck_1"),
+        Some("ä"),
+    ] {
+        device.append_option(name);
+    }
+    RecordBatch::try_from_iter([
+        (
+            "ts",
+            Arc::new(TimestampMicrosecondArray::from(vec![1, 2, 3, 4, 5]).with_timezone("UTC"))
+                as ArrayRef,
+        ),
+        ("device", Arc::new(device.finish())),
+        (
+            "i",
+            Arc::new(Int32Array::from(vec![
+                Some(1),
+                None,
+                Some(3),
+                None,
+                Some(i32::MIN),
+            ])),
+        ),
+        (
+            "h",
+            Arc::new(Float16Array::from(vec![None, None, None, None, None])),
+        ),
+        (
+            "s",
+            Arc::new(StringArray::from(vec![
+                Some("ä"),
+                Some(""),
+                None,
+                Some("cde"),
+                Some("€"),
+            ])),
+        ),
+        (
+            "l",
+            Arc::new(LargeStringArray::from(vec![
+                "one", "two", "three", "four", "fünf",
+            ])),
+        ),
+        (
+            "b",
+            Arc::new(BooleanArray::from(vec![
+                Some(true),
+                None,
+                Some(false),
+                Some(true),
+                None,
+            ])),
+        ),
+        ("n", Arc::new(NullArray::new(5))),
+    ])
+    .unwrap()
+}
+
+/// Long repetitive columns, so that compression really applies.
+fn repetitive() -> RecordBatch {
+    let rows = 600;
+    RecordBatch::try_from_iter([
+        (
+            "i",
+            Arc::new(Int32Array::from_iter(
+                (0..rows).map(|row| (row % 3 != 0).then_some(row / 100)),
+            )) as ArrayRef,
+        ),
+        (
+            "s",
+            Arc::new(StringArray::from_iter(
+                (0..rows).map(|row| Some(format!("value {}", row / 50))),
+            )),
+        ),
+        (
+            "b",
+            Arc::new(BooleanArray::from_iter(
+                (0..rows).map(|row| (row % 7 != 0).then_some(row > 300)),
+            )),
+        ),
+    ])
+    .unwrap()
+}
+
+fn open() -> Bytes {
+    OpenStream::new(
+        StreamName::new("readings").unwrap(),
+        Producer(7),
+        Sequence(0),
+    )
+    .encode()
+}
+
+/// All events of a stream of IPC bytes.
+fn events_of(ipc: &[u8]) -> Vec<TelemetryEvent> {
+    let mut decoder = TelemetryDecoder::default();
+    let mut events = Vec::new();
+    for bytes in [open(), Bytes::copy_from_slice(ipc)] {
+        decoder.handle_bytes(bytes);
+        events.extend(std::iter::from_fn(|| decoder.poll_event()));
+    }
+    decoder.handle_end();
+    events.extend(std::iter::from_fn(|| decoder.poll_event()));
+    events
+}
+
+#[test]
+fn no_changed_byte_of_a_stream_makes_the_decoder_panic_or_over_allocate() {
+    // A stream of a few hundred bytes may not inflate beyond what the ratio rule leaves free.
+    let limit = 2 * RATIO_FREE_BYTES + 1024 * 1024;
+    let (mut inputs, mut good, mut bad, mut refused) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for (name, batch) in [
+        ("constant", constant_column(4096)),
+        ("layouts", every_layout()),
+        ("repetitive", repetitive()),
+    ] {
+        for codec in CODECS {
+            let mut stream = stream_of(&batch, codec);
+            if stream.len() > 8192 {
+                continue; // uncompressed columns of plain numbers: the layouts cover them
+            }
+            for position in 0..stream.len() {
+                let original = stream[position];
+                for value in [0, 1, 0x7f, 0x80, 0xff, original ^ 1] {
+                    stream[position] = value;
+                    let what = || {
+                        format!(
+                            "{name}, {codec:?}, byte {position} of {original:#x} set to {value:#x}"
+                        )
+                    };
+                    let events = watched(limit, &what, || events_of(&stream));
+                    inputs += 1;
+                    for event in &events {
+                        match event {
+                            TelemetryEvent::Batch(_) => good += 1,
+                            TelemetryEvent::BadBatch { .. } => bad += 1,
+                            TelemetryEvent::Refused(_) => refused += 1,
+                            _ => {}
+                        }
+                    }
+                }
+                stream[position] = original;
+            }
+        }
+    }
+    // Many changes touch padding or values and leave a valid batch; the others are refused.
+    println!("{inputs} inputs: {good} batches, {bad} bad batches, {refused} streams refused");
+    assert!(inputs >= 10_000, "{inputs}");
+    assert!(
+        good > 1000 && bad > 1000 && refused > 1000,
+        "{good} {bad} {refused}"
+    );
+}
+
+#[test]
+fn no_changed_byte_of_a_stored_message_makes_replay_panic() {
+    let mut inputs = 0;
+    for batch in [constant_column(64), repetitive()] {
+        let (schema_message, message) = quiver_protocol::encode_self_contained(&batch).unwrap();
+        let schema = decode_schema(&schema_message, &DecodeLimits::STORED).unwrap();
+        assert_eq!(
+            decode_batch(&schema, &message, &DecodeLimits::STORED)
+                .unwrap()
+                .columns(),
+            batch.columns()
+        );
+        for (bytes, is_schema) in [(&schema_message, true), (&message, false)] {
+            for position in 0..bytes.len() {
+                for value in [0_u8, 1, 0x7f, 0x80, 0xff] {
+                    let mut changed = bytes.to_vec();
+                    changed[position] = value;
+                    let changed = Bytes::from(changed);
+                    let what = || format!("byte {position} set to {value}");
+                    inputs += 1;
+                    watched(4 * 1024 * 1024, &what, || {
+                        if is_schema {
+                            drop(decode_schema(&changed, &DecodeLimits::STORED));
+                        } else {
+                            drop(decode_batch(&schema, &changed, &DecodeLimits::STORED));
+                        }
+                    });
+                }
+            }
+            for length in 0..bytes.len() {
+                let cut = bytes.slice(..length);
+                assert!(decode_batch(&schema, &cut, &DecodeLimits::STORED).is_err());
+                assert!(decode_schema(&cut, &DecodeLimits::STORED).is_err());
+            }
+        }
+    }
+    assert!(inputs > 3000, "{inputs}");
+}
+
+#[test]
+fn a_stream_cut_anywhere_sends_only_its_whole_batches_and_rejects_none() {
+    for codec in CODECS {
+        let stream = stream_of(&every_layout(), codec);
+        for length in 0..stream.len() - 8 {
+            let events = events_of(&stream[..length]);
+            assert!(
+                !events.iter().any(|event| matches!(
+                    event,
+                    TelemetryEvent::Batch(_)
+                        | TelemetryEvent::BadBatch { .. }
+                        | TelemetryEvent::Refused(_)
+                )),
+                "{length}: {events:?}"
+            );
+            assert!(matches!(events.last(), Some(TelemetryEvent::Ended { .. })));
+        }
+    }
+}
+
+/// Replaces the length prefix of the first compressed buffer.
+fn with_declared_length(stream: &mut [u8], true_length: u64, declared: i64) {
+    let wanted = true_length.to_le_bytes();
+    let at = (0..stream.len() - 12)
+        .find(|at| {
+            stream[*at..*at + 8] == wanted
+                && matches!(
+                    stream[*at + 8..*at + 12],
+                    [0x04, 0x22, 0x4d, 0x18] | [0x28, 0xb5, 0x2f, 0xfd]
+                )
+        })
+        .expect("a compressed buffer");
+    stream[at..at + 8].copy_from_slice(&declared.to_le_bytes());
+}
+
+#[test]
+fn a_forged_decompressed_length_never_reaches_the_allocator() {
+    for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+        for declared in [
+            1 << 46, // 64 TiB
+            i64::MAX,
+            i64::MIN,
+            -2,
+            i64::from(i32::MAX),
+            BATCH_DECODED_BYTES_MAX as i64 + 1,
+            4096 * 8 + 1,
+            4096 * 8 - 1,
+            0,
+        ] {
+            let mut stream = stream_of(&constant_column(4096), Some(codec));
+            with_declared_length(&mut stream, 4096 * 8, declared);
+            let what = || format!("{codec:?} {declared}");
+            let events = watched(3 * 1024 * 1024, &what, || events_of(&stream));
+            assert!(
+                events
+                    .iter()
+                    .any(|event| matches!(event, TelemetryEvent::BadBatch { .. })),
+                "{codec:?} {declared}: {events:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_decompression_bomb_is_refused_before_it_inflates() {
+    for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+        // 32 MiB of zeros: more than a batch may hold, in some kilobytes.
+        let stream = stream_of(&constant_column(4 << 20), Some(codec));
+        assert!(stream.len() < 200_000, "{}", stream.len());
+        let events = watched(1024 * 1024, &|| format!("{codec:?}"), || events_of(&stream));
+        let [
+            ..,
+            TelemetryEvent::BadBatch { refusal, .. },
+            TelemetryEvent::Ended { .. },
+        ] = events.as_slice()
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!(refusal.code, RejectCode::BatchTooLarge);
+    }
+}
+
+#[test]
+fn a_small_message_may_not_inflate_a_thousandfold() {
+    // Within 16 MiB and 65,536 rows, but 12 MiB from about 1.5 KiB.
+    let zeros: ArrayRef = Arc::new(Float64Array::from(vec![0.0; 65_536]));
+    let batch =
+        RecordBatch::try_from_iter((0..24).map(|index| (format!("c{index}"), Arc::clone(&zeros))))
+            .unwrap();
+    let stream = stream_of(&batch, Some(CompressionType::ZSTD));
+    let events = watched(12 << 20, &|| stream.len().to_string(), || {
+        events_of(&stream)
+    });
+    let refusal = events.iter().find_map(|event| match event {
+        TelemetryEvent::BadBatch { refusal, .. } => Some(refusal),
+        _ => None,
+    });
+    assert_eq!(refusal.expect("refused").code, RejectCode::BatchTooLarge);
+}
+
+#[test]
+fn the_largest_allowed_batch_decodes_within_the_declared_memory() {
+    // Random values do not compress: 4 MiB of body. With the 16 MiB of a constant part beside it.
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64
+    };
+    let noise: Vec<ArrayRef> = (0..7)
+        .map(|_| Arc::new(Float64Array::from_iter_values((0..65_536).map(|_| next()))) as ArrayRef)
+        .collect();
+    let constant: ArrayRef = Arc::new(Float64Array::from(vec![0.5; 65_536]));
+    let columns = noise.into_iter().chain(std::iter::repeat_n(constant, 25));
+    let batch = RecordBatch::try_from_iter(
+        columns
+            .enumerate()
+            .map(|(index, column)| (format!("c{index}"), column)),
+    )
+    .unwrap();
+    let stream = stream_of(&batch, Some(CompressionType::ZSTD));
+    assert!(stream.len() > BATCH_BODY_BYTES_MAX / 2);
+    let events = watched(DECODE_MEMORY_MAX, &|| "largest".to_owned(), || {
+        events_of(&stream)
+    });
+    assert!(
+        events.iter().any(|event| matches!(event, TelemetryEvent::Batch(decoded) if decoded.batch.columns() == batch.columns())),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_few_dictionary_keys_may_not_stand_for_gigabytes_of_text() {
+    let values = Arc::new(StringArray::from(vec!["x".repeat(600_000)]));
+    let column = DictionaryArray::<Int32Type>::new(vec![0; 65_536].into(), values);
+    let batch = RecordBatch::try_from_iter([("device", Arc::new(column) as ArrayRef)]).unwrap();
+    let stream = stream_of(&batch, Some(CompressionType::ZSTD));
+    let events = watched(4 << 20, &|| stream.len().to_string(), || events_of(&stream));
+    let refusal = events.iter().find_map(|event| match event {
+        TelemetryEvent::BadBatch { refusal, .. } => Some(refusal),
+        _ => None,
+    });
+    assert_eq!(refusal.expect("refused").code, RejectCode::BatchTooLarge);
+}
+
+#[test]
+fn an_announced_length_takes_no_memory_before_its_bytes_arrive() {
+    for declared in [i32::MAX, 512 * 1024 + 1, 512 * 1024, -1, i32::MIN] {
+        let mut ipc = vec![0xff; 4];
+        ipc.extend(declared.to_le_bytes());
+        ipc.extend([0; 4]);
+        let events = watched(64 * 1024, &|| declared.to_string(), || events_of(&ipc));
+        if declared == 512 * 1024 {
+            assert!(
+                matches!(
+                    events.last(),
+                    Some(TelemetryEvent::Ended { partial_bytes: 12 })
+                ),
+                "{events:?}"
+            );
+        } else {
+            assert!(
+                matches!(events.last(), Some(TelemetryEvent::Refused(_))),
+                "{events:?}"
+            );
+        }
+    }
+}
