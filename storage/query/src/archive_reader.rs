@@ -1,0 +1,164 @@
+//! Reads archive files for plans, and remembers the first that could not be read.
+//!
+//! The layers above reduce a reader's error to text; the query looks here instead, so that it can
+//! name the file.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use datafusion::{
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{ParquetFileReaderFactory, parquet::CachedParquetFileReaderFactory},
+    },
+    error::Result,
+    physical_plan::metrics::ExecutionPlanMetricsSet,
+};
+use futures::{FutureExt, future::BoxFuture};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use parquet::{
+    arrow::{arrow_reader::ArrowReaderOptions, async_reader::AsyncFileReader},
+    errors::ParquetError,
+    file::metadata::ParquetMetaData,
+};
+
+use crate::error::ArchiveReadError;
+
+/// The first file that a query could not read.
+pub(crate) type ReadFailure = Arc<OnceLock<ArchiveReadError>>;
+
+/// Makes readers for the files of one stream in one query.
+pub(crate) struct ArchiveReaderFactory {
+    pub(crate) stream: Arc<str>,
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) inner: CachedParquetFileReaderFactory,
+    pub(crate) failure: ReadFailure,
+}
+
+impl fmt::Debug for ArchiveReaderFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArchiveReaderFactory")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ParquetFileReaderFactory for ArchiveReaderFactory {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let object = file.object_meta.clone();
+        let inner = self
+            .inner
+            .create_reader(partition_index, file, metadata_size_hint, metrics)?;
+        let context = Context {
+            stream: Arc::clone(&self.stream),
+            store: Arc::clone(&self.store),
+            object,
+            failure: Arc::clone(&self.failure),
+        };
+        Ok(Box::new(ArchiveReader { inner, context }))
+    }
+}
+
+struct ArchiveReader {
+    inner: Box<dyn AsyncFileReader + Send>,
+    context: Context,
+}
+
+struct Context {
+    stream: Arc<str>,
+    store: Arc<dyn ObjectStore>,
+    object: ObjectMeta,
+    failure: ReadFailure,
+}
+
+impl Context {
+    fn record(&self, missing: bool, detail: String) -> ParquetError {
+        let error = ArchiveReadError {
+            stream: Arc::clone(&self.stream),
+            path: self.object.location.to_string(),
+            missing,
+            detail,
+        };
+        // The first failure is the cause; later ones often follow from it.
+        let _later = self.failure.set(error.clone());
+        ParquetError::External(Box::new(error))
+    }
+
+    /// Names the file, and finds out whether it is missing.
+    async fn name(&self, error: ParquetError) -> ParquetError {
+        let missing = matches!(
+            self.store.head(&self.object.location).await,
+            Err(object_store::Error::NotFound { .. })
+        );
+        self.record(missing, error.to_string())
+    }
+
+    /// Checks that the file is still there and has the listed size. Footers are cached, and a
+    /// count needs nothing but the footer: without this look, a query would answer for a file that
+    /// is gone.
+    async fn check(&self) -> Result<(), ParquetError> {
+        match self.store.head(&self.object.location).await {
+            Ok(found) if found.size == self.object.size => Ok(()),
+            Ok(found) => {
+                let listed = self.object.size;
+                Err(self.record(
+                    false,
+                    format!("it has {} bytes, the table's log says {listed}", found.size),
+                ))
+            }
+            Err(error) => {
+                let missing = matches!(error, object_store::Error::NotFound { .. });
+                Err(self.record(missing, error.to_string()))
+            }
+        }
+    }
+}
+
+impl AsyncFileReader for ArchiveReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move {
+            match self.inner.get_bytes(range).await {
+                Ok(bytes) => Ok(bytes),
+                Err(error) => Err(self.context.name(error).await),
+            }
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move {
+            match self.inner.get_byte_ranges(ranges).await {
+                Ok(bytes) => Ok(bytes),
+                Err(error) => Err(self.context.name(error).await),
+            }
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            self.context.check().await?;
+            match self.inner.get_metadata(options).await {
+                Ok(metadata) => Ok(metadata),
+                Err(error) => Err(self.context.name(error).await),
+            }
+        }
+        .boxed()
+    }
+}

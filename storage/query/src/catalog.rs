@@ -1,0 +1,236 @@
+//! The tables of one query: every stream at the same Q. A stream's snapshot is taken when the
+//! query first names it, and kept until the query ends.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use datafusion::{
+    catalog::{SchemaProvider, TableProvider},
+    error::{DataFusionError, Result},
+    logical_expr::TableType,
+};
+use quiver_hot::{ArchiveSnapshot, LastValues, TableSnapshot, Tables};
+use quiver_model::{Position, StreamName};
+
+use crate::{
+    archive_reader::ReadFailure, scan::StreamScan, stores::ArchiveLocation, table::StreamAtPosition,
+};
+
+/// Most names that are suggested for an unknown one.
+const SUGGESTIONS_MAX: usize = 5;
+
+/// What a query reads.
+#[derive(Debug)]
+pub(crate) struct QueryCatalog {
+    tables: Arc<Tables>,
+    last_values: Arc<LastValues>,
+    location: ArchiveLocation,
+    position: Position,
+    failure: ReadFailure,
+    named: Mutex<BTreeMap<StreamName, Arc<StreamAtPosition>>>,
+}
+
+impl QueryCatalog {
+    /// Every shard must have applied `position`.
+    pub(crate) fn new(
+        tables: Arc<Tables>,
+        last_values: Arc<LastValues>,
+        location: ArchiveLocation,
+        position: Position,
+    ) -> Self {
+        let failure = ReadFailure::default();
+        Self {
+            tables,
+            last_values,
+            location,
+            position,
+            failure,
+            named: Mutex::default(),
+        }
+    }
+
+    /// Q.
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Where readers record the file that could not be read.
+    pub(crate) fn failure(&self) -> &ReadFailure {
+        &self.failure
+    }
+
+    fn named(&self) -> MutexGuard<'_, BTreeMap<StreamName, Arc<StreamAtPosition>>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream at Q; the same rows however often it is named.
+    fn stream(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = StreamName::new(name)
+            .ok()
+            .and_then(|name| self.tables.table(&name))
+        else {
+            return Ok(None);
+        };
+        let mut named = self.named();
+        if let Some(known) = named.get(table.name()) {
+            return Ok(Some(Arc::clone(known) as Arc<dyn TableProvider>));
+        }
+        let stream = self.provider(table.snapshot(self.position)?)?;
+        named.insert(table.name().clone(), Arc::clone(&stream));
+        Ok(Some(stream))
+    }
+
+    /// The last row of each device of a stream.
+    pub(crate) fn last_rows(&self, name: &str) -> Result<Arc<dyn TableProvider>> {
+        let table = StreamName::new(name)
+            .ok()
+            .and_then(|name| self.tables.table(&name));
+        let Some(table) = table else {
+            return Err(DataFusionError::External(Box::new(self.unknown(name))));
+        };
+        let schema = table.schema();
+        let rows = self.last_values.snapshot(&schema)?;
+        let snapshot = TableSnapshot {
+            schema,
+            archived: Arc::new(ArchiveSnapshot::absent(table.name().clone())),
+            archived_limit: None,
+            hot: vec![rows],
+        };
+        Ok(self.provider(snapshot)?)
+    }
+
+    fn provider(&self, snapshot: TableSnapshot) -> Result<Arc<StreamAtPosition>> {
+        let scan = StreamScan::new(snapshot, self.location.clone(), Arc::clone(&self.failure))?;
+        Ok(Arc::new(StreamAtPosition { scan }))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tables
+            .all()
+            .iter()
+            .map(|table| table.name().to_string())
+            .collect()
+    }
+
+    /// The error for a name that no stream has.
+    pub(crate) fn unknown(&self, name: &str) -> UnknownStream {
+        UnknownStream {
+            name: name.to_owned(),
+            near: nearest(name, self.names()),
+        }
+    }
+
+    /// Whether a stream has this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        StreamName::new(name).is_ok_and(|name| self.tables.table(&name).is_some())
+    }
+}
+
+/// A name that no stream has, and the streams with similar names.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no stream {name:?}")]
+pub(crate) struct UnknownStream {
+    pub(crate) name: String,
+    pub(crate) near: Vec<String>,
+}
+
+/// The names most like `name`, best first; all of them if they are few.
+fn nearest(name: &str, names: Vec<String>) -> Vec<String> {
+    let name = name.to_lowercase();
+    let mut scored: Vec<(f64, String)> = names
+        .into_iter()
+        .map(|candidate| (likeness(&name, &candidate), candidate))
+        .collect();
+    scored.sort_by(|(left, left_name), (right, right_name)| {
+        right.total_cmp(left).then(left_name.cmp(right_name))
+    });
+    let few = scored.len() <= SUGGESTIONS_MAX;
+    scored
+        .into_iter()
+        .filter(|(score, _)| few || *score > 0.3)
+        .take(SUGGESTIONS_MAX)
+        .map(|(_, name)| name)
+        .collect()
+}
+
+/// Share of common pairs of letters (Dice's coefficient), from 0 to 1.
+fn likeness(left: &str, right: &str) -> f64 {
+    let pairs =
+        |text: &str| -> Vec<(char, char)> { text.chars().zip(text.chars().skip(1)).collect() };
+    let (left, mut right) = (pairs(left), pairs(right));
+    let total = left.len() + right.len();
+    if total == 0 {
+        return 0.0;
+    }
+    let mut common = 0_u32;
+    for pair in left {
+        if let Some(index) = right.iter().position(|other| *other == pair) {
+            right.swap_remove(index);
+            common += 1;
+        }
+    }
+    f64::from(2 * common) / total as f64
+}
+
+/// A catalog as DataFusion's schema `public`.
+#[derive(Debug)]
+pub(crate) struct PublicSchema(pub(crate) Arc<QueryCatalog>);
+
+#[async_trait]
+impl SchemaProvider for PublicSchema {
+    fn table_names(&self) -> Vec<String> {
+        self.0.names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        self.0.stream(name)
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        // Without this, SHOW TABLES would take a snapshot of every stream.
+        Ok(self.0.has(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.has(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names_are_suggested_first() {
+        let names = [
+            "readings",
+            "diagnostics",
+            "rejects",
+            "alerts",
+            "tyres",
+            "fuel",
+        ]
+        .map(String::from)
+        .to_vec();
+        assert_eq!(
+            nearest("reading", names.clone()).first().unwrap(),
+            "readings"
+        );
+        assert_eq!(
+            nearest("Diagnostic", names.clone()).first().unwrap(),
+            "diagnostics"
+        );
+        assert!(nearest("zzzz", names).is_empty());
+    }
+
+    #[test]
+    fn few_names_are_all_suggested() {
+        assert_eq!(
+            nearest("zzzz", vec!["readings".into(), "diagnostics".into()]).len(),
+            2
+        );
+    }
+}
