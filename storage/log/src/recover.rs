@@ -202,7 +202,13 @@ pub(crate) fn recover(
         remove(segment_path(dir, first))?;
     }
     let Walked { mut live, last, groups, damaged, cut_bytes } =
-        walk_all(vfs, dir, &key, &segments, options)?;
+        match walk_all(vfs, dir, &key, &segments, options.verify_from)? {
+            // The last valid group is before the part that was to be checked.
+            walked if walked.last.is_none() && options.verify_from > Position(0) => {
+                walk_all(vfs, dir, &key, &segments, Position(0))?
+            }
+            walked => walked,
+        };
 
     // Behind the last valid group there is nothing: at most one group that was being written.
     let keep = last.as_ref().map_or(0, |last| last.segment + 1);
@@ -222,7 +228,10 @@ pub(crate) fn recover(
         }
     };
     live.last_end = log_end;
-    live.next = Position(log_end.get().max(floor.at_least.get().saturating_add(1)).max(1));
+    // Damaged positions were given once, even if nothing valid follows them any more.
+    let damaged_end = damaged.iter().map(|range| range.positions.end.get()).max().unwrap_or(0);
+    let above_floor = floor.at_least.get().saturating_add(1);
+    live.next = Position(log_end.get().max(damaged_end).max(above_floor).max(1));
     let report = RecoveryReport {
         id: key.id,
         created,
@@ -299,7 +308,7 @@ fn walk_all(
     dir: &Path,
     key: &LogKey,
     segments: &[Position],
-    options: &LogOptions,
+    verify_from: Position,
 ) -> Result<Walked, OpenError> {
     let mut walked = Walked {
         live: Live::default(),
@@ -334,7 +343,7 @@ fn walk_all(
         walks.push((walk, Segment { info, previous_crc, pin: Arc::new(()) }));
     }
     for (index, (mut walk, mut segment)) in walks.into_iter().rev().enumerate() {
-        let verify = walk.next.is_none_or(|next| next.first > options.verify_from);
+        let verify = walk.next.is_none_or(|next| next.first > verify_from);
         if verify {
             let last_time = walk_one(&mut walk, &segment.info, index, &mut walked)?;
             segment.info.last_time = last_time.unwrap_or(segment.info.last_time);
