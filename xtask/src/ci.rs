@@ -14,6 +14,7 @@ use crate::{
 pub fn run(workspace: &Workspace, selection: &Selection, report: &mut Report) {
     rules(workspace, report);
     test_run::run(workspace, selection, report);
+    report.part("cargo deny", || dependencies::cargo_deny(workspace));
     report.part("documentation", || documentation(workspace, selection));
 }
 

@@ -1,9 +1,13 @@
-//! Where dependencies come from, under which licence, and how old they may be: `cargo deny` where
-//! it is installed, and in any case the parts of it that matter most, which need nothing but what
-//! cargo has downloaded. There is no advisory database offline; the version floors in `deny.toml`
-//! stand in for it.
+//! Where dependencies come from, under which licence, and how old they may be. [`check`] takes a
+//! second and needs nothing but what cargo has downloaded; [`cargo_deny`] runs the tool itself,
+//! which knows more. Both go by `deny.toml`. There is not everywhere an advisory database to be
+//! had; the version floors in that file stand in for it.
 
-use std::{fs, process::Command, process::Stdio};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
@@ -16,6 +20,9 @@ use crate::{
 };
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// The version that is installed where there is none.
+const CARGO_DENY: &str = "0.20.2";
 
 /// The platforms Quiver is built for, as in `deny.toml`; what only others need is not downloaded.
 const TARGETS: &[&str] = &["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
@@ -43,30 +50,57 @@ pub fn check(workspace: &Workspace) -> Result<(), Failure> {
         "{} packages: sources, licences and version floors are as {POLICY} says",
         packages.len()
     );
-    cargo_deny(workspace)
+    Ok(())
 }
 
-/// Runs cargo-deny if it is there. Its advisory check needs a database from the network, and is
-/// left to who has one: `cargo deny check advisories`.
-fn cargo_deny(workspace: &Workspace) -> Result<(), Failure> {
-    let installed = Command::new("cargo-deny")
-        .arg("--version")
+/// Everything cargo-deny checks; it is installed under `target/` if it is not there, which takes
+/// two or three minutes on two cores. Its advisories too, if their database can be fetched.
+pub fn cargo_deny(workspace: &Workspace) -> Result<(), Failure> {
+    let program = installed(workspace)?;
+    let deny = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.current_dir(&workspace.root).args(arguments);
+        command
+    };
+    let mut check = deny(&["--locked", "check", "bans", "licenses", "sources"]);
+    if succeeds(&mut deny(&["fetch", "db"])) {
+        check.arg("advisories");
+    } else {
+        eprintln!("no advisory database can be had; the version floors stand in for it");
+    }
+    process::run(&mut check)
+}
+
+/// The path of a cargo-deny: the one that is installed, or ours under `target/`.
+fn installed(workspace: &Workspace) -> Result<PathBuf, Failure> {
+    let anywhere = PathBuf::from("cargo-deny");
+    if succeeds(Command::new(&anywhere).arg("--version")) {
+        return Ok(anywhere);
+    }
+    let tools = workspace.target.join("tools");
+    let ours = tools.join("bin").join("cargo-deny");
+    if !succeeds(Command::new(&ours).arg("--version")) {
+        // Unoptimised: it runs for seconds, and compiles for minutes.
+        let mut install = workspace.cargo();
+        install.args([
+            "install",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+            "--locked",
+            "--debug",
+        ]);
+        process::run(install.args(["--quiet", "--root"]).arg(&tools))?;
+    }
+    Ok(ours)
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let quiet = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !installed {
-        eprintln!(
-            "cargo-deny is not installed; its other checks (duplicates, yanked) are left out"
-        );
-        return Ok(());
-    }
-    process::run(
-        workspace
-            .cargo()
-            .args(["deny", "--locked", "check", "bans", "licenses", "sources"]),
-    )
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
 }
 
 struct Package {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask test    Python peers ─▶ build ─▶ tests                              ─▶ "312 passed, 0 failed, 3 skipped"
-//! cargo xtask ci      format, house rules, arrows, dependencies ─▶ the same, linted ─▶ documentation ─▶ the same line
+//! cargo xtask ci      rules ─▶ the same, linted ─▶ cargo deny ─▶ documentation    ─▶ the same line
 //! ```
 //!
 //! The last line printed always counts passed, failed and skipped, and the exit code is zero only
@@ -34,10 +34,11 @@ cargo xtask <verb>
         run every test (or those whose name contains FILTER). A test whose peer is missing is
         skipped and counted; with --ci it fails.
   ci [-p PACKAGE]...
-        what .ci/run runs: format, house rules, dependency arrows, licences and version floors,
-        build with clippy's warnings as errors, every test as with --ci, documentation
+        what .ci/run runs: the rules below, build with clippy's warnings as errors, every test
+        as with --ci, cargo deny (installed under target/ if missing), documentation
   rules
-        the checks of `ci` that compile nothing
+        the checks that compile nothing: format, house rules, dependency arrows, and of the
+        dependencies their sources, licences and version floors
   help
         this text
 
