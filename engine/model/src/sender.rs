@@ -107,6 +107,11 @@ impl SenderId {
         })
     }
 
+    /// The shard that keeps this identity's sequences. A device's is also the shard of its rows.
+    pub fn shard(&self, shard_count: u16) -> crate::ShardId {
+        crate::Partition::of(&self.id).shard(shard_count)
+    }
+
     /// The SAN URI of this identity.
     pub fn to_urn(&self) -> String {
         format!("urn:quiver:{}:{}", self.kind.as_str(), self.id)

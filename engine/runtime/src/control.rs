@@ -1,0 +1,341 @@
+//! Control records: what changes catalog and registry. [`ControlWriter`] decides and writes,
+//! [`ControlState`] is what the durable records add up to; the commit loop and recovery apply them
+//! in position order.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arrow_schema::SchemaRef;
+use bytes::Bytes;
+use quiver_log::{ControlKind, Encoding, Record, RecordKind};
+use quiver_model::{
+    BatchRefusal, Position, RejectCode, SenderId, SenderKind, StreamField, StreamName,
+    StreamSchema, Timestamp,
+};
+use quiver_protocol::{DecodeLimits, decode_schema};
+
+use crate::{
+    catalog::{Catalog, KnownWireSchema, SchemaPayload},
+    commit::{AppendFailure, AppendQueue},
+    record_clock::{ClockStep, RecordClock},
+    registry::{Registry, RegistryChange},
+};
+
+/// Wire schemas remembered at once. A stream has one per order and subset of columns that its
+/// senders use; beyond this something is wrong.
+const WIRE_SCHEMAS_MAX: usize = 65_536;
+/// Senders whose growth of today is remembered.
+const GROWTH_SENDERS_MAX: usize = 100_000;
+
+/// Catalog and registry, as of the committed position.
+#[derive(Debug, Default)]
+pub struct ControlState {
+    /// Schemas.
+    pub catalog: Catalog,
+    /// Identities.
+    pub registry: Registry,
+}
+
+impl ControlState {
+    /// Applies a durable control record. One that cannot be read changes nothing and is said so:
+    /// it was written by this program, so it is damaged or from a later version.
+    pub(crate) fn apply(&self, position: Position, record: &Record) {
+        if let Err(reason) = self.try_apply(position, record) {
+            tracing::error!(%position, kind = ?record.kind, reason, "a control record could not be applied");
+        }
+    }
+
+    fn try_apply(&self, position: Position, record: &Record) -> Result<(), String> {
+        match record.kind {
+            RecordKind::StreamSchema => {
+                let payload: SchemaPayload =
+                    serde_json::from_slice(&record.payload).map_err(|error| error.to_string())?;
+                let fields = payload
+                    .to_fields()
+                    .ok_or("unknown field type or malformed name")?;
+                let stream = record.stream.as_ref().ok_or("no stream")?;
+                self.catalog
+                    .apply_stream_schema(stream, record.schema, fields)
+                    .map_err(|error| error.to_string())?;
+            }
+            RecordKind::WireSchema => {
+                let schema = decode_schema(&record.payload, &DecodeLimits::STORED)
+                    .map_err(|error| error.to_string())?;
+                self.catalog.apply_wire_schema(
+                    record.wire_schema,
+                    schema,
+                    record.payload.clone(),
+                    position,
+                );
+            }
+            RecordKind::Registry => {
+                let change: RegistryChange =
+                    serde_json::from_slice(&record.payload).map_err(|error| error.to_string())?;
+                self.registry.apply(&change);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Why a schema could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EnsureError {
+    /// The batch can never be stored.
+    #[error(transparent)]
+    Refused(#[from] BatchRefusal),
+    /// The sender may not create this stream.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The log did not take the record; later it may.
+    #[error(transparent)]
+    Append(#[from] AppendFailure),
+}
+
+/// How much new a sender may bring a day.
+#[derive(Clone, Copy, Debug)]
+pub struct GrowthLimits {
+    /// Streams in all.
+    pub streams_max: usize,
+    /// Streams per sender and day.
+    pub new_streams_per_day: u32,
+    /// Fields per sender and day.
+    pub new_fields_per_day: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    day: i32,
+    streams: u32,
+    fields: u32,
+}
+
+/// The one writer of schemas and registry changes. Decisions are made one at a time, under a lock
+/// that is held until the record is durable; batches that bring nothing new never come here.
+pub struct ControlWriter {
+    state: Arc<ControlState>,
+    queue: AppendQueue,
+    clock: Arc<RecordClock>,
+    limits: GrowthLimits,
+    deciding: tokio::sync::Mutex<()>,
+    growth: Mutex<HashMap<SenderId, Growth>>,
+}
+
+impl ControlWriter {
+    /// Writes to this queue.
+    pub fn new(
+        state: Arc<ControlState>,
+        queue: AppendQueue,
+        clock: Arc<RecordClock>,
+        limits: GrowthLimits,
+    ) -> Self {
+        let deciding = tokio::sync::Mutex::new(());
+        Self {
+            state,
+            queue,
+            clock,
+            limits,
+            deciding,
+            growth: Mutex::default(),
+        }
+    }
+
+    /// The state that the records add up to.
+    pub fn state(&self) -> &Arc<ControlState> {
+        &self.state
+    }
+
+    /// The stream's schema with at least `fields`, durable. Conflicts with what others added
+    /// meanwhile refuse the batch.
+    pub async fn ensure_fields(
+        &self,
+        sender: &SenderId,
+        stream: &StreamName,
+        fields: &[StreamField],
+    ) -> Result<Arc<StreamSchema>, EnsureError> {
+        let _deciding = self.deciding.lock().await;
+        let present = self.state.catalog.stream(stream);
+        let missing: Vec<StreamField> = fields
+            .iter()
+            .filter(|field| {
+                present.as_ref().is_none_or(|schema| {
+                    schema
+                        .find(field.name.as_str())
+                        .is_none_or(|(_, known)| known != *field)
+                })
+            })
+            .cloned()
+            .collect();
+        if let Some(schema) = &present
+            && missing.is_empty()
+        {
+            return Ok(schema.clone());
+        }
+        let id = self.state.catalog.next_id();
+        let next = match &present {
+            Some(schema) => schema.grown(id, &missing),
+            None => StreamSchema::new(stream.clone(), id, missing.clone()),
+        }
+        .map_err(BatchRefusal::from)?;
+        let today = self.clock.now().day();
+        self.check_growth(
+            sender,
+            stream,
+            present.is_none(),
+            missing.len() as u32,
+            today,
+        )?;
+        let payload = serde_json::to_vec(&SchemaPayload::of(next.fields()))
+            .map_err(|error| BatchRefusal::new(RejectCode::MalformedBatch, error.to_string()))?;
+        let mut record = Record::control(RecordKind::StreamSchema, self.clock.now());
+        record.encoding = Encoding::Json;
+        record.schema = id;
+        record.stream = Some(stream.clone());
+        record.payload = Bytes::from(payload);
+        self.queue.append_control(record).await?;
+        self.note_growth(sender, present.is_none(), missing.len() as u32, today);
+        self.state
+            .catalog
+            .stream(stream)
+            .ok_or(EnsureError::Append(AppendFailure::Closed))
+    }
+
+    fn check_growth(
+        &self,
+        sender: &SenderId,
+        stream: &StreamName,
+        new_stream: bool,
+        new_fields: u32,
+        today: i32,
+    ) -> Result<(), EnsureError> {
+        if new_stream && self.state.catalog.stream_count() >= self.limits.streams_max {
+            return Err(EnsureError::NotAllowed(format!(
+                "stream {stream} is new, and the engine has its {} streams; use an existing one",
+                self.limits.streams_max
+            )));
+        }
+        if sender.kind == SenderKind::Operator {
+            return Ok(());
+        }
+        let growth = self.growth_today(sender, today);
+        if new_stream && growth.streams >= self.limits.new_streams_per_day {
+            return Err(EnsureError::NotAllowed(format!(
+                "{sender} has created {} new streams today, as many as allowed; stream {stream} can be created tomorrow or by an operator",
+                growth.streams
+            )));
+        }
+        // The fields a stream is created with are the stream's, not an addition to it.
+        if !new_stream && growth.fields + new_fields > self.limits.new_fields_per_day {
+            return Err(EnsureError::Refused(BatchRefusal::new(
+                RejectCode::FieldLimit,
+                format!(
+                    "the batch adds {new_fields} fields to stream {stream}, and {sender} has added {} of {} allowed today; an operator may add more",
+                    growth.fields, self.limits.new_fields_per_day
+                ),
+            )));
+        }
+        Ok(())
+    }
+
+    fn growth_today(&self, sender: &SenderId, today: i32) -> Growth {
+        let growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        growth
+            .get(sender)
+            .copied()
+            .filter(|growth| growth.day == today)
+            .unwrap_or_default()
+    }
+
+    fn note_growth(&self, sender: &SenderId, new_stream: bool, new_fields: u32, today: i32) {
+        let mut all = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= GROWTH_SENDERS_MAX {
+            all.retain(|_, growth| growth.day == today);
+        }
+        let growth = all.entry(sender.clone()).or_default();
+        if growth.day != today {
+            *growth = Growth {
+                day: today,
+                ..Growth::default()
+            };
+        }
+        if new_stream {
+            growth.streams += 1;
+        } else {
+            growth.fields += new_fields;
+        }
+    }
+
+    /// The wire schema with these bytes, durable.
+    pub async fn ensure_wire_schema(
+        &self,
+        schema: &SchemaRef,
+        message: &Bytes,
+    ) -> Result<Arc<KnownWireSchema>, EnsureError> {
+        let catalog = &self.state.catalog;
+        if let Some(known) = catalog.wire_by_bytes(message) {
+            return Ok(known);
+        }
+        let _deciding = self.deciding.lock().await;
+        if let Some(known) = catalog.wire_by_bytes(message) {
+            return Ok(known);
+        }
+        if catalog.wire_count() >= WIRE_SCHEMAS_MAX {
+            return Err(EnsureError::NotAllowed(format!(
+                "the engine knows {WIRE_SCHEMAS_MAX} different orders of columns; send the columns of a stream in one order"
+            )));
+        }
+        let id = catalog.next_id();
+        let mut record = Record::control(RecordKind::WireSchema, self.clock.now());
+        record.encoding = Encoding::ArrowIpcMessage;
+        record.wire_schema = id;
+        record.payload = message.clone();
+        let position = self.queue.append_control(record).await?;
+        Ok(catalog.wire(id).unwrap_or_else(|| {
+            catalog.apply_wire_schema(id, schema.clone(), message.clone(), position)
+        }))
+    }
+
+    /// Makes a registry change durable and in force.
+    pub async fn change_registry(
+        &self,
+        change: &RegistryChange,
+    ) -> Result<Position, AppendFailure> {
+        let payload = serde_json::to_vec(change).map_err(|error| AppendFailure::Refused {
+            reason: error.to_string(),
+        })?;
+        let mut record = Record::control(RecordKind::Registry, self.clock.now());
+        record.encoding = Encoding::Json;
+        record.payload = Bytes::from(payload);
+        self.queue.append_control(record).await
+    }
+
+    /// Writes that the wall clock stepped.
+    pub async fn clock_stepped(&self, step: ClockStep) -> Result<Position, AppendFailure> {
+        let body = serde_json::json!({
+            "record_time_us": step.record_time.as_micros(),
+            "wall_us": step.wall.as_micros(),
+        });
+        self.write_control(
+            ControlKind::ClockStepped,
+            step.record_time,
+            body.to_string(),
+        )
+        .await
+    }
+
+    /// Writes a control record of the engine with a JSON body.
+    pub async fn write_control(
+        &self,
+        kind: ControlKind,
+        time: Timestamp,
+        body: String,
+    ) -> Result<Position, AppendFailure> {
+        let mut record = Record::control(RecordKind::Control(kind), time);
+        record.encoding = Encoding::Json;
+        record.payload = Bytes::from(body);
+        self.queue.append_control(record).await
+    }
+}

@@ -1,0 +1,13 @@
+//! The live side of an identity: one actor for every connection, on the shard of its identity.
+
+mod actor;
+mod outbox;
+mod rate;
+
+pub(crate) use actor::DeviceActorParts;
+pub use actor::{
+    AppendBatch, AppendOutcome, CloseConnection, CloseTelemetry, DeviceActor, Duplicate,
+    NextSequence, OpenOutcome, OpenTelemetry, Refusal,
+};
+pub use outbox::Outbox;
+pub use rate::TokenBucket;

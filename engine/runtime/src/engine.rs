@@ -1,0 +1,443 @@
+//! A running engine: its parts, wired; and how it stops.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use actix::{Actor, Addr};
+use quinn::Endpoint;
+use quiver_hot::{Archive, LastValues, MemoryBudget, Tables};
+use quiver_log::{DirLock, Vfs};
+use quiver_model::{Clock, SenderId};
+use quiver_protocol::{ConnectionClose, ConnectionCloseCode};
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    EngineOptions, Metrics, Progress, Spawner,
+    checkpoint::Checkpointer,
+    commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
+    control::{ControlState, ControlWriter, GrowthLimits},
+    disk::{check, watch_disk},
+    flush::{FlushRules, Flusher, FlusherParts},
+    ingest::{IngestContext, accept_connections},
+    record_clock::RecordClock,
+    recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
+    registry::RegistryChange,
+    shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardInbox, StopShard},
+};
+
+/// When clients of a stopping engine may come back, in milliseconds.
+const RESTART_PAUSE_MS: u32 = 2_000;
+
+/// A running engine.
+pub struct Engine {
+    options: EngineOptions,
+    queue: AppendQueue,
+    shards: Vec<Addr<ShardActor>>,
+    tables: Arc<Tables>,
+    last_values: Arc<LastValues>,
+    progress: Arc<Progress>,
+    metrics: Arc<Metrics>,
+    budget: MemoryBudget,
+    control: Arc<ControlWriter>,
+    archive: Arc<dyn Archive>,
+    flusher: Arc<Flusher>,
+    checkpointer: Arc<Checkpointer>,
+    spawner: Arc<dyn Spawner>,
+    fatal: Arc<OnceLock<FatalError>>,
+    on_fatal: Arc<Notify>,
+    disk_low: Arc<AtomicBool>,
+    clock: Arc<dyn Clock>,
+    record_clock: Arc<RecordClock>,
+    report: RecoveryReport,
+    stopped: Arc<Notify>,
+    lock: DirLock,
+}
+
+impl Engine {
+    /// Recovers a data directory and starts everything but the doors. Call it on a thread that
+    /// runs an actix system.
+    pub async fn start(
+        options: EngineOptions,
+        environment: Environment,
+        spawner: Arc<dyn Spawner>,
+    ) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::default());
+        let vfs = environment.vfs.clone();
+        let recovered = recover(&options, environment, metrics.clone()).await?;
+        Self::run(options, recovered, vfs, metrics, spawner).await
+    }
+
+    async fn run(
+        options: EngineOptions,
+        recovered: Recovered,
+        vfs: Arc<dyn Vfs>,
+        metrics: Arc<Metrics>,
+        spawner: Arc<dyn Spawner>,
+    ) -> Result<Self, StartError> {
+        let Recovered {
+            shards,
+            log,
+            checkpoints,
+            lock,
+            queue,
+            commands,
+            parts,
+            last_time,
+            control,
+            archive,
+            report,
+        } = recovered;
+        let clock = parts.clock.clone();
+        let (record_clock, step) = RecordClock::new(clock.clone(), last_time);
+        let record_clock = Arc::new(record_clock);
+        metrics
+            .log_size
+            .set(i64::try_from(log.bytes()).unwrap_or(i64::MAX));
+
+        let (inboxes, outlets): (Vec<_>, Vec<_>) = shards.iter().map(|_| ShardInbox::new()).unzip();
+        let mut addresses = Vec::with_capacity(shards.len());
+        for (shard, outlet) in shards.into_iter().zip(outlets) {
+            let (started, address) = oneshot::channel();
+            let arbiter = spawner.shard_arbiter(shard.id());
+            arbiter.spawn_fn(move || {
+                // The engine may have given up starting.
+                let _ = started.send(ShardActor::new(shard, outlet).start());
+            });
+            let address = address.await.map_err(|_| {
+                StartError::Thread(std::io::Error::other("a shard's arbiter has ended"))
+            })?;
+            addresses.push(address);
+        }
+
+        let fatal = Arc::new(OnceLock::new());
+        let on_fatal = Arc::new(Notify::new());
+        let commit = CommitLoop {
+            log,
+            commands,
+            queue: queue.clone(),
+            inboxes,
+            control: control.clone(),
+            tables: parts.tables.clone(),
+            progress: parts.progress.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            record_clock: record_clock.clone(),
+            group_bytes_max: options.log.group_bytes_max / 4,
+            fatal: fatal.clone(),
+            on_fatal: on_fatal.clone(),
+            outgoing: Vec::new(),
+        };
+        spawner.spawn_commit(commit).map_err(StartError::Thread)?;
+
+        let limits = GrowthLimits {
+            streams_max: options.streams_max,
+            new_streams_per_day: options.new_streams_per_day,
+            new_fields_per_day: options.new_fields_per_day,
+        };
+        let writer = Arc::new(ControlWriter::new(
+            control.clone(),
+            queue.clone(),
+            record_clock.clone(),
+            limits,
+        ));
+        if let Some(step) = step
+            && let Err(error) = writer.clock_stepped(step).await
+        {
+            tracing::warn!(%error, "the step of the clock could not be written");
+        }
+        let flusher = Flusher::new(FlusherParts {
+            tables: parts.tables.clone(),
+            archive: archive.clone(),
+            queue: queue.clone(),
+            budget: parts.budget.clone(),
+            progress: parts.progress.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            rules: FlushRules {
+                bytes: options.flush_bytes_effective(),
+                age: options.flush_age,
+                log_bytes: options.log_bytes_max,
+            },
+        });
+        let checkpointer = Checkpointer::new(
+            checkpoints,
+            queue.clone(),
+            flusher.clone(),
+            control,
+            record_clock.clone(),
+            metrics.clone(),
+            options.shard_count,
+        );
+        let disk_low = Arc::new(AtomicBool::new(false));
+        check(
+            &*vfs,
+            &options.data_dir,
+            options.disk_reserve_bytes,
+            &disk_low,
+            &metrics,
+        );
+
+        let engine = Self {
+            queue,
+            shards: addresses,
+            tables: parts.tables,
+            last_values: parts.last_values,
+            progress: parts.progress,
+            metrics,
+            budget: parts.budget,
+            control: writer,
+            archive,
+            flusher,
+            checkpointer,
+            spawner,
+            fatal,
+            on_fatal,
+            disk_low,
+            clock,
+            record_clock,
+            report,
+            stopped: Arc::new(Notify::new()),
+            lock,
+            options,
+        };
+        engine.spawn_background(vfs);
+        Ok(engine)
+    }
+
+    fn spawn_background(&self, vfs: Arc<dyn Vfs>) {
+        self.spawner
+            .spawn_background(Box::pin(self.flusher.clone().run()));
+        self.spawner.spawn_background(Box::pin(
+            self.checkpointer
+                .clone()
+                .run(self.options.checkpoint_interval, self.progress.clone()),
+        ));
+        let disk = watch_disk(
+            vfs,
+            self.options.data_dir.clone(),
+            self.options.disk_reserve_bytes,
+            self.disk_low.clone(),
+            self.metrics.clone(),
+        );
+        let clock = watch_clock(self.record_clock.clone(), self.control.clone());
+        let stopped = self.stopped.clone();
+        self.spawner.spawn_background(Box::pin(async move {
+            tokio::select! { () = disk => {} () = clock => {} () = stopped.notified() => {} }
+        }));
+    }
+
+    /// Opens the QUIC door on an endpoint that was made with [`crate::ingest::server_config`].
+    pub fn serve(&self, endpoint: Endpoint, tokens_allowed: bool) {
+        let context = Arc::new(IngestContext {
+            options: self.options.clone(),
+            control: self.control.clone(),
+            tables: self.tables.clone(),
+            budget: self.budget.clone(),
+            queue: self.queue.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            record_clock: self.record_clock.clone(),
+            flusher: self.flusher.clone(),
+            disk_low: self.disk_low.clone(),
+            tokens_allowed,
+        });
+        let accept =
+            accept_connections(endpoint, context, self.shards.clone(), self.spawner.clone());
+        self.spawner.spawn_io(Box::pin(accept));
+    }
+
+    /// Ends everything: connections are told, what was accepted becomes durable, every stream is
+    /// flushed, and a checkpoint is taken. The error says what could not be done; nothing that was
+    /// acknowledged is lost by it.
+    pub async fn stop(self, endpoint: Option<Endpoint>) -> Result<(), StopError> {
+        let close =
+            ConnectionClose::new(ConnectionCloseCode::ShuttingDown, "the server is stopping");
+        for shard in &self.shards {
+            let all = CloseSender {
+                sender: None,
+                close: close.clone(),
+                reconnect_after_ms: RESTART_PAUSE_MS,
+            };
+            // A shard that has ended has no connections.
+            let _ = shard.send(all).await;
+        }
+        if let Some(endpoint) = endpoint {
+            endpoint.set_server_config(None);
+            // Sessions say goodbye by themselves; what is left after that is cut.
+            let _ =
+                tokio::time::timeout(std::time::Duration::from_secs(2), endpoint.wait_idle()).await;
+            endpoint.close(
+                quinn::VarInt::from_u32(close.code.number()),
+                close.reason.as_bytes(),
+            );
+        }
+        let fatal = self.fatal.get().cloned();
+        let mut result = Ok(());
+        if fatal.is_none() {
+            if let Err(error) = self.flusher.flush_all().await {
+                result = Err(StopError::Flush(crate::flush::chain(&error)));
+            }
+            if let Err(error) = self.checkpointer.take().await {
+                result = result.and(Err(StopError::Checkpoint(error)));
+            }
+        }
+        self.flusher.stop();
+        self.checkpointer.stop();
+        self.stopped.notify_waiters();
+        self.stopped.notify_one();
+        let (done, ended) = oneshot::channel();
+        if self.queue.command(CommitCommand::Stop(done)).await.is_ok() {
+            // A commit loop that has ended already has closed the log.
+            let _ = ended.await;
+        }
+        for shard in &self.shards {
+            let _ = shard.send(StopShard).await;
+        }
+        drop(self.lock);
+        match fatal {
+            Some(fatal) => Err(StopError::Fatal(fatal)),
+            None => result,
+        }
+    }
+
+    /// Waits until the log has failed for good.
+    pub async fn failed(&self) -> FatalError {
+        loop {
+            let notified = self.on_fatal.notified();
+            if let Some(fatal) = self.fatal.get() {
+                return fatal.clone();
+            }
+            notified.await;
+        }
+    }
+
+    /// Changes the registry, durably; a revoked identity's connections are closed.
+    pub async fn change_registry(&self, change: RegistryChange) -> Result<(), AppendFailure> {
+        self.control.change_registry(&change).await?;
+        if let RegistryChange::Revoke { id, kind } = &change
+            && let Some(sender) = SenderId::from_urn(&format!("urn:quiver:{kind}:{id}"))
+        {
+            let shard = sender.shard(self.options.shard_count);
+            let close = ConnectionClose::new(
+                ConnectionCloseCode::Revoked,
+                format!(
+                    "{sender} was revoked; ask the operator of the server for a new credential"
+                ),
+            );
+            let message = CloseSender {
+                sender: Some(sender),
+                close,
+                reconnect_after_ms: 0,
+            };
+            // A shard that has ended has no connections.
+            let _ = self.shards[usize::from(shard.get())].send(message).await;
+        }
+        Ok(())
+    }
+
+    /// The ledgers of all identities.
+    pub async fn ledgers(&self) -> BTreeMap<SenderId, Ledger> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.send(AuditShard).await);
+        }
+        merge_ledgers(all)
+    }
+
+    /// Flushes every stream now.
+    pub async fn flush_all(&self) -> Result<(), quiver_hot::FlushError> {
+        self.flusher.flush_all().await
+    }
+
+    /// Takes a checkpoint now.
+    pub async fn checkpoint(&self) -> Result<quiver_model::Position, String> {
+        self.checkpointer.take().await
+    }
+
+    /// Settings.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+    /// Every stream's table.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
+    }
+    /// Last row of each device.
+    pub fn last_values(&self) -> &Arc<LastValues> {
+        &self.last_values
+    }
+    /// How far the engine is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+    /// Memory.
+    pub fn budget(&self) -> &MemoryBudget {
+        &self.budget
+    }
+    /// Catalog and registry.
+    pub fn control(&self) -> &Arc<ControlState> {
+        self.control.state()
+    }
+    /// The archive.
+    pub fn archive(&self) -> &Arc<dyn Archive> {
+        &self.archive
+    }
+    /// Record time now.
+    pub fn now(&self) -> quiver_model::Timestamp {
+        self.record_clock.now()
+    }
+    /// What recovery found.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+    /// Whether ingest is refused because the disk is nearly full.
+    pub fn is_disk_low(&self) -> bool {
+        self.disk_low.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Why an engine did not stop as it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// The log had failed.
+    #[error(transparent)]
+    Fatal(FatalError),
+    /// Rows could not be archived; they are in the log, and the next start has them.
+    #[error(
+        "not everything could be archived; it is in the log and will be on the next start: {0}"
+    )]
+    Flush(String),
+    /// No checkpoint; the next start replays more of the log.
+    #[error("no checkpoint could be written; the next start takes longer: {0}")]
+    Checkpoint(String),
+}
+
+/// Writes it down when the wall clock steps.
+async fn watch_clock(record_clock: Arc<RecordClock>, control: Arc<ControlWriter>) {
+    loop {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        if let (_, Some(step)) = record_clock.check()
+            && let Err(error) = control.clock_stepped(step).await
+        {
+            tracing::warn!(%error, "the step of the clock could not be written");
+        }
+    }
+}
+
+pub(crate) fn merge_ledgers(
+    all: impl IntoIterator<Item = BTreeMap<SenderId, Ledger>>,
+) -> BTreeMap<SenderId, Ledger> {
+    let mut merged = BTreeMap::<SenderId, Ledger>::new();
+    for ledgers in all {
+        for (sender, ledger) in ledgers {
+            merged.entry(sender).or_default().add(&ledger);
+        }
+    }
+    merged
+}

@@ -1,0 +1,257 @@
+//! A connection of a known sender, from Welcome to its end. Runs on the sender's shard.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use actix::{Actor, Addr};
+use quinn::{Connection, RecvStream, SendStream};
+use quiver_model::{BatchRefusal, SenderId, SenderKind, SessionId};
+use quiver_protocol::{ConnectionClose, ConnectionCloseCode, Limits, PairState, ServerEvent};
+
+use super::{
+    IngestContext,
+    identify::{Identified, close},
+    telemetry::TelemetryReader,
+};
+use crate::{
+    device::{CloseConnection, DeviceActor, DeviceActorParts, Outbox},
+    shard::{SenderState, Shard},
+};
+
+/// Name of this software, as clients are told.
+const SERVER: &str = concat!("quiver/", env!("CARGO_PKG_VERSION"));
+/// Bytes read from the control stream at once.
+const READ_BYTES: usize = 64 << 10;
+/// Pause for a client whose place was taken, so that two of a kind do not chase each other.
+const REPLACED_PAUSE_MS: u32 = 1_000;
+/// How long a closed connection is given to tell the client why.
+const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What the tasks of one connection share.
+pub(super) struct Session {
+    pub context: Arc<IngestContext>,
+    pub sender: SenderId,
+    pub instance: u64,
+    pub id: SessionId,
+    pub actor: Addr<DeviceActor>,
+    pub outbox: Arc<Outbox>,
+    pub streams: std::cell::Cell<u32>,
+}
+
+/// Serves a connection until it ends.
+pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
+    let Identified {
+        sender,
+        connection,
+        send,
+        receive,
+        conversation,
+        hello,
+        context,
+    } = identified;
+    let outbox = Arc::new(Outbox::new(conversation));
+    let (id, replaced, pairs) = {
+        let mut shard = shard.borrow_mut();
+        let state = shard.sender(&sender);
+        let (id, replaced) = state.connect(hello.instance, outbox.clone());
+        let pairs = hello
+            .last_acks
+            .iter()
+            .map(|(pair, next)| resume(state, pair, *next))
+            .collect();
+        (id, replaced, pairs)
+    };
+    if let Some(replaced) = replaced {
+        replaced.outbox.close(
+            ConnectionClose::new(
+                ConnectionCloseCode::Replaced,
+                "a newer connection of this identity and instance took over; run each device once",
+            ),
+            REPLACED_PAUSE_MS,
+        );
+    }
+    let limits = Limits::for_sender(sender.kind);
+    outbox.with(|conversation| conversation.welcome(limits, id, SERVER, pairs));
+    let actor = DeviceActor::new(DeviceActorParts {
+        shard: shard.clone(),
+        sender: sender.clone(),
+        instance: hello.instance,
+        session: id,
+        outbox: outbox.clone(),
+        queue: context.queue.clone(),
+        rows_per_second_max: context.options.rows_per_second_max,
+        clock: context.clock.clone(),
+        record_clock: context.record_clock.clone(),
+    })
+    .start();
+    let session = Rc::new(Session {
+        context,
+        sender,
+        instance: hello.instance,
+        id,
+        actor,
+        outbox,
+        streams: std::cell::Cell::new(0),
+    });
+    session.serve(&connection, send, receive, limits).await;
+}
+
+/// What is known of a pair that a client asks for.
+fn resume(
+    state: &SenderState,
+    (producer, stream): &quiver_protocol::ProducerStream,
+    next: quiver_model::Sequence,
+) -> PairState {
+    let Some(pair) = state.pairs.get(&(stream.clone(), *producer)) else {
+        return PairState::default();
+    };
+    let rejects: Vec<_> = pair
+        .rejects
+        .iter()
+        .filter(|reject| reject.sequence >= next)
+        .map(|reject| {
+            (
+                reject.sequence,
+                BatchRefusal::new(reject.code, reject.message.clone()),
+            )
+        })
+        .collect();
+    PairState {
+        next_sequence: pair.durable,
+        // A pair that was opened and never settled is not known after a restart: say so already.
+        known: pair.durable > quiver_model::Sequence(0),
+        rejects_total: rejects.len() as u64,
+        rejects,
+    }
+}
+
+impl Session {
+    async fn serve(
+        self: &Rc<Self>,
+        connection: &Connection,
+        send: SendStream,
+        receive: RecvStream,
+        limits: Limits,
+    ) {
+        let metrics = &self.context.metrics;
+        metrics.connections.add(1);
+        let is_device = self.sender.kind == SenderKind::Device;
+        metrics.devices_connected.add(i64::from(is_device));
+        tracing::debug!(sender = %self.sender, session = %self.id, "connected");
+
+        tokio::select! {
+            () = self.write_control(connection, send) => {}
+            () = self.read_control(receive) => {}
+            () = self.accept_telemetry(connection, limits) => {}
+            reason = connection.closed() => tracing::debug!(sender = %self.sender, %reason, "disconnected"),
+        }
+        if self.outbox.closing().is_some() {
+            // Give the close a chance to arrive before the connection's state is dropped.
+            let _ = tokio::time::timeout(FAREWELL, connection.closed()).await;
+        }
+        close(
+            connection,
+            &self
+                .outbox
+                .closing()
+                .unwrap_or_else(|| ConnectionClose::new(ConnectionCloseCode::Ok, "")),
+        );
+        // The actor's stop takes the session out of its shard; a stopped actor needs no message.
+        let _ = self
+            .actor
+            .send(CloseConnection {
+                close: None,
+                reconnect_after_ms: 0,
+            })
+            .await;
+        metrics.connections.add(-1);
+        metrics.devices_connected.add(-i64::from(is_device));
+    }
+
+    /// Writes what the outbox holds; ends when the connection is to be closed.
+    async fn write_control(&self, connection: &Connection, mut send: SendStream) {
+        loop {
+            while let Some(bytes) = self.outbox.take() {
+                if send.write_chunk(bytes).await.is_err() {
+                    return;
+                }
+            }
+            if let Some(reason) = self.outbox.closing() {
+                // The stream may be gone already; then the close below says the same.
+                let _ = send.finish();
+                let _ = tokio::time::timeout(FAREWELL, send.stopped()).await;
+                close(connection, &reason);
+                return;
+            }
+            self.outbox.woken().await;
+        }
+    }
+
+    /// Reads what the client says; ends when it has said all and everything of it is settled, or
+    /// when it breaks the protocol.
+    async fn read_control(&self, mut receive: RecvStream) {
+        loop {
+            match self
+                .outbox
+                .with(quiver_protocol::ServerConversation::poll_event)
+            {
+                Some(ServerEvent::Closed(close)) => {
+                    self.outbox.close(close, 0);
+                    return std::future::pending().await;
+                }
+                // The client closes the connection once everything it sent is settled.
+                Some(ServerEvent::Finished) => return std::future::pending().await,
+                Some(ServerEvent::Hello(_)) => {}
+                None => {}
+            }
+            match receive.read_chunk(READ_BYTES, true).await {
+                Ok(Some(chunk)) => self
+                    .outbox
+                    .with(|conversation| conversation.handle_bytes(chunk.bytes)),
+                Ok(None) => self
+                    .outbox
+                    .with(quiver_protocol::ServerConversation::handle_end),
+                // A control stream that is reset: the connection is of no use any more.
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn accept_telemetry(self: &Rc<Self>, connection: &Connection, limits: Limits) {
+        let mut readers = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = connection.accept_uni() => {
+                    let Ok(stream) = stream else { return };
+                    if stream.is_0rtt() {
+                        self.outbox.close(
+                            ConnectionClose::new(
+                                ConnectionCloseCode::ProtocolViolation,
+                                "telemetry may not be sent in 0-RTT: it could be replayed",
+                            ),
+                            0,
+                        );
+                        return std::future::pending().await;
+                    }
+                    // Superseded streams end by themselves; a client that keeps more is told.
+                    if self.streams.get() >= 2 * limits.quic_streams {
+                        self.outbox.close(
+                            ConnectionClose::new(
+                                ConnectionCloseCode::TooManyStreams,
+                                format!("more than {} telemetry QUIC streams are open", limits.quic_streams),
+                            ),
+                            0,
+                        );
+                        return std::future::pending().await;
+                    }
+                    self.streams.set(self.streams.get() + 1);
+                    let session = self.clone();
+                    readers.spawn_local(async move {
+                        TelemetryReader::new(session.clone(), stream).run().await;
+                        session.streams.set(session.streams.get() - 1);
+                    });
+                }
+                Some(_) = readers.join_next() => {}
+            }
+        }
+    }
+}

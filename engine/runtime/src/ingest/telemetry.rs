@@ -1,0 +1,645 @@
+//! Reads one telemetry QUIC stream and brings its batches to the log.
+
+use std::{rc::Rc, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use quinn::{RecvStream, VarInt};
+use quiver_hot::Share;
+use quiver_log::{Encoding, Record, RecordKind};
+use quiver_model::{
+    BatchRefusal, DEVICE, Judged, NormaliseContext, Producer, ProducerKind, RejectCode, SchemaId,
+    SenderKind, Sequence, StreamName, StreamSchema, Verdict, judge,
+};
+use quiver_protocol::{
+    AckLevel, DecodeLimits, OpenStream, StreamCloseCode, StreamRefusal, TelemetryDecoder,
+    TelemetryEvent, WireBatch, WireSchema, decode_schema, encode_self_contained,
+};
+
+use super::session::Session;
+use crate::{
+    admit::{Prepared, RejectPayload, prepare},
+    catalog::KnownWireSchema,
+    commit::{AppendRequest, OnCommit, Settlement},
+    control::EnsureError,
+    device::{AppendBatch, AppendOutcome, CloseTelemetry, OpenTelemetry},
+    registry::{RegistryChange, RegistryEntry},
+    shard::{
+        AppendRefused, LiveStream, PairKey, SettledOutcome, StopSignal, distinct_devices,
+        note_for_batch, rejects_schema,
+    },
+};
+
+/// Bytes read from the QUIC stream at once.
+const READ_BYTES: usize = 256 << 10;
+/// How long a client waits before it opens again what was closed for a condition that passes.
+const RETRY_AFTER_MS: u32 = 1_000;
+/// A backlog waits while more than this share of the memory is in use, in percent: live data goes
+/// first.
+const BACKLOG_MEMORY_PERCENT: usize = 75;
+/// How often a waiting backlog looks again.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a QUIC stream ends before its own end.
+struct Closed {
+    code: StreamCloseCode,
+    retry_after_ms: u32,
+    message: String,
+}
+
+impl Closed {
+    fn new(code: StreamCloseCode, message: impl Into<String>) -> Self {
+        let retry_after_ms = if code.is_retryable() {
+            RETRY_AFTER_MS
+        } else {
+            0
+        };
+        Self {
+            code,
+            retry_after_ms,
+            message: message.into(),
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.message.is_empty()
+    }
+
+    /// It was closed from elsewhere, and the client has been told there.
+    fn told(code: StreamCloseCode) -> Self {
+        Self {
+            code,
+            retry_after_ms: 0,
+            message: String::new(),
+        }
+    }
+}
+
+/// What is known once the first message was read.
+struct Opened {
+    key: PairKey,
+    live: LiveStream,
+    ack_received: bool,
+    replayed: bool,
+    /// Batches below this are duplicates.
+    next: Sequence,
+}
+
+pub(super) struct TelemetryReader {
+    session: Rc<Session>,
+    receive: RecvStream,
+    quic_stream: u64,
+    signal: Arc<StopSignal>,
+    decoder: TelemetryDecoder,
+    opened: Option<Opened>,
+    wire: Option<WireSchema>,
+    known_wire: Option<Arc<KnownWireSchema>>,
+}
+
+impl TelemetryReader {
+    pub fn new(session: Rc<Session>, receive: RecvStream) -> Self {
+        let quic_stream = VarInt::from(receive.id()).into_inner();
+        Self {
+            session,
+            receive,
+            quic_stream,
+            signal: Arc::default(),
+            decoder: TelemetryDecoder::default(),
+            opened: None,
+            wire: None,
+            known_wire: None,
+        }
+    }
+
+    pub async fn run(mut self) {
+        let signal = self.signal.clone();
+        let result = tokio::select! {
+            result = self.read() => result,
+            code = signal.stopped() => {
+                Err(Closed::told(StreamCloseCode::from_number(code).unwrap_or(StreamCloseCode::Superseded)))
+            }
+        };
+        if let Err(closed) = result {
+            self.close(&closed).await;
+        }
+        if let Some(Opened { key, live, .. }) = self.opened.take() {
+            // The actor may have stopped with its connection.
+            let _ = self.session.actor.send(CloseTelemetry { key, live }).await;
+        }
+    }
+
+    async fn close(&mut self, closed: &Closed) {
+        self.session.context.metrics.streams_closed.add(1);
+        // It may have been finished or reset meanwhile; then there is nothing to stop.
+        let _ = self.receive.stop(VarInt::from_u32(closed.code.number()));
+        if closed.is_told() {
+            return;
+        }
+        let pair: Option<(Producer, StreamName)> = self
+            .opened
+            .as_ref()
+            .map(|opened| (opened.key.1, opened.key.0.clone()));
+        self.session.outbox.stream_closed(
+            self.quic_stream,
+            pair.as_ref().map(|(producer, stream)| (*producer, stream)),
+            self.durable().await,
+            closed.code,
+            closed.retry_after_ms,
+            &closed.message,
+        );
+    }
+
+    /// Durable batches of the pair, as its shard knows them.
+    async fn durable(&self) -> Sequence {
+        match &self.opened {
+            None => Sequence(0),
+            Some(opened) => {
+                let ask = crate::device::NextSequence {
+                    key: opened.key.clone(),
+                };
+                self.session.actor.send(ask).await.unwrap_or(opened.next)
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Closed> {
+        loop {
+            while let Some(event) = self.decoder.poll_event() {
+                if self.handle(event).await? {
+                    return Ok(());
+                }
+            }
+            self.session.outbox.uncongested().await;
+            match self.receive.read_chunk(READ_BYTES, true).await {
+                Ok(Some(chunk)) => {
+                    self.session
+                        .context
+                        .metrics
+                        .bytes_received
+                        .add(chunk.bytes.len() as u64);
+                    self.decoder.handle_bytes(chunk.bytes);
+                }
+                // Ended or reset: a batch that was cut off was not sent.
+                Ok(None) | Err(_) => self.decoder.handle_end(),
+            }
+        }
+    }
+
+    /// Whether that was the last event.
+    async fn handle(&mut self, event: TelemetryEvent) -> Result<bool, Closed> {
+        match event {
+            TelemetryEvent::Open(open) => self.open(open).await?,
+            TelemetryEvent::Schema(schema) => {
+                self.wire = Some(schema);
+                self.known_wire = None;
+            }
+            TelemetryEvent::Batch(batch) => self.batch(batch).await?,
+            TelemetryEvent::BadBatch {
+                sequence, refusal, ..
+            } => {
+                self.reject(sequence, &refusal, 0, String::new()).await?;
+            }
+            TelemetryEvent::Refused(StreamRefusal {
+                code,
+                message,
+                reject,
+            }) => {
+                if let Some((sequence, refusal)) = reject {
+                    self.reject(sequence, &refusal, 0, String::new()).await?;
+                    // next_sequence must be behind the reject.
+                    self.settled(sequence.next()).await;
+                }
+                return Err(Closed::new(code, message));
+            }
+            TelemetryEvent::Ended { .. } => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    async fn open(&mut self, open: OpenStream) -> Result<(), Closed> {
+        let live = LiveStream {
+            session: self.session.id,
+            instance: self.session.instance,
+            quic_stream: self.quic_stream,
+            signal: self.signal.clone(),
+        };
+        let key = (open.stream.clone(), open.producer);
+        let message = OpenTelemetry {
+            open: open.clone(),
+            live: live.clone(),
+        };
+        let outcome = self.session.actor.send(message).await.map_err(|_| gone())?;
+        let mut opened = Opened {
+            key,
+            live,
+            ack_received: open.ack_level == AckLevel::Received,
+            replayed: open.replayed,
+            next: Sequence(0),
+        };
+        match outcome {
+            Err(refused) => {
+                opened.next = refused.next;
+                self.opened = Some(opened);
+                Err(Closed::new(refused.code, refused.message))
+            }
+            Ok(outcome) => {
+                opened.next = outcome.next;
+                self.opened = Some(opened);
+                if outcome.lost {
+                    self.declare_lost(open.first_sequence).await
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn opened(&self) -> Result<&Opened, Closed> {
+        self.opened.as_ref().ok_or_else(gone)
+    }
+
+    fn record(&self, kind: RecordKind, sequence: Sequence) -> Result<Record, Closed> {
+        let opened = self.opened()?;
+        let mut record = Record::control(kind, self.session.context.record_clock.now());
+        record.producer_kind = ProducerKind::Dense;
+        record.sender = Some(self.session.sender.clone());
+        record.producer = opened.key.1;
+        record.stream = Some(opened.key.0.clone());
+        record.sequence = sequence;
+        record.session = self.session.id;
+        Ok(record)
+    }
+
+    async fn declare_lost(&mut self, first: Sequence) -> Result<(), Closed> {
+        let record = self.record(RecordKind::Lost, first)?;
+        self.session.context.metrics.declared_lost.add(1);
+        let settlement = Settlement {
+            sender: self.session.sender.clone(),
+            rows: None,
+            outcome: SettledOutcome::Lost,
+            received: self.session.context.clock.monotonic(),
+        };
+        self.append(record, settlement, first, 0).await.map(drop)
+    }
+
+    async fn batch(&mut self, batch: WireBatch) -> Result<(), Closed> {
+        let context = self.session.context.clone();
+        let received = context.clock.monotonic();
+        if batch.sequence < self.opened()?.next {
+            context.metrics.duplicate_batches.add(1);
+            context
+                .metrics
+                .duplicate_rows
+                .add(batch.batch.num_rows() as u64);
+            let (key, live) = (self.opened()?.key.clone(), self.opened()?.live.clone());
+            let duplicate = crate::device::Duplicate { key, live };
+            return self.session.actor.send(duplicate).await.map_err(|_| gone());
+        }
+        self.admission()?;
+        let (schema, judged) = match self.judge(&batch).await {
+            Ok(judged) => judged,
+            Err(Judgement::Refused(refusal)) => {
+                let rows = batch.batch.num_rows() as u64;
+                let excerpt = if rows > 0 {
+                    quiver_model::row_as_json(&batch.batch, 0, 1_024)
+                } else {
+                    String::new()
+                };
+                return self.reject(batch.sequence, &refusal, rows, excerpt).await;
+            }
+            Err(Judgement::Closed(closed)) => return Err(closed),
+        };
+        let (wire_schema, payload) = self.stored_bytes(&batch).await?;
+        let prepared = match prepare(
+            &batch.batch,
+            &schema,
+            &self.session.sender,
+            &judged.verdict,
+            context.options.shard_count,
+        ) {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                return self
+                    .reject(batch.sequence, &refusal, 0, String::new())
+                    .await;
+            }
+        };
+        let rows = batch.batch.num_rows() as u64;
+        let stored = prepared.row_count() as u64;
+        let points = prepared.point_count();
+        let Some(rows_and_memory) = self.reserve(prepared).await? else {
+            let refusal = BatchRefusal::new(
+                RejectCode::BatchTooLarge,
+                "the batch takes more memory than the engine has for all batches; send smaller ones",
+            );
+            return self
+                .reject(batch.sequence, &refusal, rows, String::new())
+                .await;
+        };
+        let mut record = self.record(RecordKind::Data, batch.sequence)?;
+        record.encoding = Encoding::ArrowIpcMessage;
+        record.wire_schema = wire_schema.id;
+        record.schema = schema.id();
+        record.rows = batch.batch.num_rows() as u32;
+        record.verdict = judged.verdict.clone();
+        record.payload = payload;
+        let settlement = Settlement {
+            sender: self.session.sender.clone(),
+            rows: Some(rows_and_memory),
+            outcome: SettledOutcome::Stored,
+            received,
+        };
+        if self
+            .append(record, settlement, batch.sequence.next(), rows)
+            .await?
+        {
+            count(&context.metrics, &judged.verdict, stored, points);
+        }
+        Ok(())
+    }
+
+    /// Conditions that pass: the QUIC stream is closed, and the client comes back.
+    fn admission(&self) -> Result<(), Closed> {
+        if self.session.context.disk_low.load(Ordering::Relaxed) {
+            return Err(Closed::new(
+                StreamCloseCode::StorageFull,
+                "the server's disk is nearly full; nothing is accepted until space is free",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Judges the batch under a schema that has all its fields.
+    async fn judge(&self, batch: &WireBatch) -> Result<(Arc<StreamSchema>, Judged), Judgement> {
+        let context = &self.session.context;
+        let stream = self.opened().map_err(Judgement::Closed)?.key.0.clone();
+        if context.options.enroll_unknown && self.session.sender.kind == SenderKind::Operator {
+            self.enroll_devices(batch).await?;
+        }
+        loop {
+            let schema = context.control.state().catalog.stream(&stream);
+            let registry = &context.control.state().registry;
+            let judged = judge(
+                &batch.batch,
+                &NormaliseContext {
+                    sender: &self.session.sender,
+                    stream: &stream,
+                    schema: schema.as_deref(),
+                    now: context.record_clock.now(),
+                    future_limit: context.options.future_limit,
+                    may_speak_for: &|device| registry.may_speak_for(&self.session.sender, device),
+                },
+            )
+            .map_err(Judgement::Refused)?;
+            match schema {
+                Some(schema) if judged.new_fields.is_empty() => return Ok((schema, judged)),
+                _ => {
+                    context
+                        .control
+                        .ensure_fields(&self.session.sender, &stream, &judged.new_fields)
+                        .await?;
+                }
+            }
+        }
+    }
+
+    /// Enrolls devices that an operator speaks for (demonstrations and loopback only).
+    async fn enroll_devices(&self, batch: &WireBatch) -> Result<(), Judgement> {
+        let context = &self.session.context;
+        let Some(column) = batch.batch.column_by_name(DEVICE) else {
+            return Ok(());
+        };
+        for device in distinct_devices(column) {
+            if context
+                .control
+                .state()
+                .registry
+                .knows_device(device.as_str())
+            {
+                continue;
+            }
+            let sender = quiver_model::SenderId::device(device.clone());
+            let entry = RegistryEntry::new(&sender, context.record_clock.now());
+            context
+                .control
+                .change_registry(&RegistryChange::Put { entry })
+                .await
+                .map_err(|error| {
+                    Judgement::Closed(Closed::new(StreamCloseCode::Retry, error.to_string()))
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that decode on their own together with a schema record, and that record.
+    async fn stored_bytes(
+        &mut self,
+        batch: &WireBatch,
+    ) -> Result<(Arc<KnownWireSchema>, Bytes), Closed> {
+        let control = self.session.context.control.clone();
+        let ensured = |error: EnsureError| match error {
+            EnsureError::NotAllowed(message) => Closed::new(StreamCloseCode::NotAllowed, message),
+            other => Closed::new(StreamCloseCode::Retry, other.to_string()),
+        };
+        if batch.self_contained {
+            if let Some(known) = &self.known_wire {
+                return Ok((known.clone(), batch.message.clone()));
+            }
+            let wire = self.wire.as_ref().ok_or_else(gone)?;
+            let known = control
+                .ensure_wire_schema(&wire.schema, &wire.message)
+                .await
+                .map_err(ensured)?;
+            self.known_wire = Some(known.clone());
+            return Ok((known, batch.message.clone()));
+        }
+        let failed = |error: String| Closed::new(StreamCloseCode::Retry, error);
+        let (message, payload) =
+            encode_self_contained(&batch.batch).map_err(|error| failed(error.to_string()))?;
+        if let Some(known) = self
+            .known_wire
+            .as_ref()
+            .filter(|known| known.bytes == message)
+        {
+            return Ok((known.clone(), payload));
+        }
+        let schema = decode_schema(&message, &DecodeLimits::STORED)
+            .map_err(|error| failed(error.to_string()))?;
+        let known = control
+            .ensure_wire_schema(&schema, &message)
+            .await
+            .map_err(ensured)?;
+        self.known_wire = Some(known.clone());
+        Ok((known, payload))
+    }
+
+    /// Waits for the memory that the batch takes; `None` if there is not so much in all.
+    async fn reserve(&self, prepared: Prepared) -> Result<Option<crate::shard::RowParts>, Closed> {
+        let context = &self.session.context;
+        let bytes = prepared.bytes();
+        if self.opened()?.replayed {
+            let limit = context.budget.capacity(Share::Device) / 100 * BACKLOG_MEMORY_PERCENT;
+            while context.budget.used(Share::Device) > limit {
+                context.flusher.poke();
+                tokio::time::sleep(BACKLOG_PAUSE).await;
+            }
+        }
+        let reservation = match context.budget.try_reserve(bytes, Share::Device) {
+            Some(reservation) => reservation,
+            None => {
+                context.metrics.memory_waits.add(1);
+                context.flusher.poke();
+                match context.budget.reserve(bytes, Share::Device).await {
+                    Ok(reservation) => reservation,
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        Ok(Some(prepared.into_parts(&context.tables, reservation)))
+    }
+
+    /// Makes it durable that batch `sequence` is refused for ever.
+    async fn reject(
+        &mut self,
+        sequence: Sequence,
+        refusal: &BatchRefusal,
+        rows: u64,
+        excerpt: String,
+    ) -> Result<(), Closed> {
+        if sequence < self.opened()?.next {
+            self.session.context.metrics.duplicate_batches.add(1);
+            return Ok(());
+        }
+        self.admission()?;
+        let mut record = self.record(RecordKind::Reject, sequence)?;
+        record.encoding = Encoding::Json;
+        record.schema = SchemaId(0);
+        record.payload = RejectPayload {
+            code: refusal.code.number(),
+            message: refusal.message.clone(),
+            rows,
+            excerpt: excerpt.clone(),
+        }
+        .encode();
+        let note = note_for_batch(
+            &self.session.sender,
+            refusal.code,
+            &refusal.message,
+            rows,
+            &excerpt,
+        );
+        let schema = rejects_schema().ok_or_else(gone)?;
+        let rows_and_memory = self.reserve(Prepared::refused(schema, note)).await?;
+        let settlement = Settlement {
+            sender: self.session.sender.clone(),
+            rows: rows_and_memory,
+            outcome: SettledOutcome::Rejected {
+                code: refusal.code,
+                message: refusal.message.clone(),
+            },
+            received: self.session.context.clock.monotonic(),
+        };
+        if self.append(record, settlement, sequence.next(), 0).await? {
+            self.session
+                .context
+                .metrics
+                .add_rejected(refusal.code, rows.max(1));
+        }
+        Ok(())
+    }
+
+    /// Brings a record into the log's queue; whether it was new.
+    async fn append(
+        &self,
+        record: Record,
+        settlement: Settlement,
+        next: Sequence,
+        rows: u64,
+    ) -> Result<bool, Closed> {
+        let context = &self.session.context;
+        let opened = self.opened()?;
+        let sequence = record.sequence;
+        let on_commit = OnCommit::Settle(Box::new(settlement));
+        let mut request = Box::new(AppendRequest {
+            record,
+            on_commit,
+            epoch: 0,
+        });
+        loop {
+            let message = AppendBatch {
+                key: opened.key.clone(),
+                live: opened.live.clone(),
+                sequence,
+                next,
+                rows,
+                ack_received: opened.ack_received,
+                request,
+            };
+            match self.session.actor.send(message).await.map_err(|_| gone())? {
+                AppendOutcome::Accepted => return Ok(true),
+                AppendOutcome::Refused(AppendRefused::Duplicate) => {
+                    context.metrics.duplicate_batches.add(1);
+                    return Ok(false);
+                }
+                AppendOutcome::Refused(AppendRefused::StreamOver) => {
+                    return Err(Closed::told(StreamCloseCode::Superseded));
+                }
+                AppendOutcome::Full(back) => {
+                    context.metrics.queue_waits.add(1);
+                    request = back;
+                    context.queue.space().await;
+                }
+                AppendOutcome::Wait(pause, back) => {
+                    request = back;
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until everything before `next` is durable, or the engine takes too long for it.
+    async fn settled(&self, next: Sequence) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while self.durable().await < next && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// Why a batch was not judged.
+enum Judgement {
+    Refused(BatchRefusal),
+    Closed(Closed),
+}
+
+impl From<EnsureError> for Judgement {
+    fn from(error: EnsureError) -> Self {
+        match error {
+            EnsureError::Refused(refusal) => Self::Refused(refusal),
+            EnsureError::NotAllowed(message) => {
+                Self::Closed(Closed::new(StreamCloseCode::NotAllowed, message))
+            }
+            EnsureError::Append(failure) => {
+                Self::Closed(Closed::new(StreamCloseCode::Retry, failure.to_string()))
+            }
+        }
+    }
+}
+
+fn gone() -> Closed {
+    Closed::told(StreamCloseCode::Superseded)
+}
+
+fn count(metrics: &crate::Metrics, verdict: &Verdict, rows: u64, points: u64) {
+    metrics.batches.add(1);
+    metrics.rows.add(rows);
+    metrics.points.add(points);
+    metrics
+        .device_mismatch
+        .add(u64::from(verdict.counts.device_mismatch));
+    metrics
+        .truncated_timestamps
+        .add(u64::from(verdict.counts.truncated_timestamps));
+    for refused in &verdict.refused {
+        metrics.add_rejected(refused.code, 1);
+    }
+}

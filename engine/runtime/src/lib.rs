@@ -1,0 +1,51 @@
+//! The live path: sockets and actors, from a device's batch to rows that are durable and visible.
+//!
+//! ```text
+//!  QUIC ─▶ ingest ──────▶ commit ──────────▶ shard ──▶ tables, last values ──▶ queries
+//!          one task per   one loop, one      one per core;                     (Progress: Q)
+//!          QUIC stream;   fdatasync a group  never waits
+//!          device actor
+//!            ▲                                  │
+//!            └───────────── Ack ◀───────────────┘
+//!  background: flush (memtables ─▶ archive, log trimmed), checkpoint, disk, clock
+//! ```
+//!
+//! - [`ingest`]: connections, identities, telemetry QUIC streams.
+//! - [`device`]: the actor of a connected identity.
+//! - [`commit`]: the queue and the loop that give positions and make groups durable.
+//! - [`shard`]: what is known and held in memory of a part of the identities.
+//! - [`flush`], [`checkpoint`], [`recovery`]: from memory to disk and back.
+//! - [`catalog`], [`registry`], [`control`]: schemas and identities, as the log's control records
+//!   add up to them.
+//!
+//! Where data may be refused: only before the append. Where it is durable: after the commit
+//! group's fdatasync, and no Ack leaves earlier. Invariant: nothing here knows SQL, Parquet or
+//! Delta, and nothing on the path to the log waits for a query, a flush or a subscriber.
+
+pub mod admit;
+pub mod catalog;
+pub mod checkpoint;
+pub mod commit;
+pub mod control;
+pub mod device;
+mod disk;
+mod engine;
+pub mod flush;
+pub mod ingest;
+mod metrics;
+mod options;
+mod progress;
+pub mod record_clock;
+mod recovery;
+pub mod registry;
+pub mod shard;
+mod spawner;
+
+pub use commit::FatalError;
+pub use engine::{Engine, StopError};
+pub use metrics::{Counter, Gauge, Latency, Metrics};
+pub use options::EngineOptions;
+pub use progress::Progress;
+pub use recovery::{ArchiveFactory, Environment, Recovered, RecoveryReport, StartError, recover};
+pub use shard::Ledger;
+pub use spawner::{BoxFuture, LocalSpawner, Spawner, ThreadSpawner};

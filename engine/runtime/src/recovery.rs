@@ -1,0 +1,486 @@
+//! From a data directory to the engine as it was: checkpoint, archive, log; then the log's records
+//! through the very code that live records go through.
+//!
+//! A record counts for state (sequences, ledgers, last values) if it is beyond the checkpoint's
+//! position C, and for a memtable if it is beyond what its table has archived; each shard and
+//! table knows, so every record is simply told. Memory is bounded: when it runs short, the largest
+//! table is flushed on the way.
+
+use std::sync::Arc;
+
+use quiver_hot::{
+    Archive, DamagedTable, FreezeOutcome, LastValues, MemoryBudget, MemoryLimits, Share,
+    StreamTable, Tables,
+};
+use quiver_log::{
+    CheckpointStore, DamagedRange, DirLock, Log, LogId, RecordKind, RecoveryFloor, Vfs,
+};
+use quiver_model::{Clock, Entropy, Position, SchemaId, ShardId, StreamSchema, Timestamp};
+use quiver_protocol::{DecodeLimits, decode_schema};
+
+use crate::{
+    EngineOptions, Metrics,
+    admit::settlement_of,
+    catalog::CatalogImageError,
+    checkpoint::CheckpointState,
+    commit::AppendQueue,
+    control::ControlState,
+    flush::chain,
+    progress::Progress,
+    registry::RegistryChange,
+    shard::{
+        ControlRow, Shard, ShardEvent, ShardImage, ShardParts, dispatch_settlement, merge_images,
+    },
+};
+
+/// Share of memory that may be in use before recovery flushes, in percent.
+const FLUSH_PERCENT: usize = 60;
+/// Memory of the engine's own rows, in bytes: rejects and control records.
+const DERIVED_BYTES: usize = 32 << 20;
+
+/// Makes the archive for a log's id.
+pub type ArchiveFactory = Box<dyn FnOnce(LogId) -> Arc<dyn Archive> + Send>;
+
+/// Where an engine's durable state is, and what it takes its time and randomness from.
+pub struct Environment {
+    /// The disk of log and checkpoints.
+    pub vfs: Arc<dyn Vfs>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The archive.
+    pub archive: ArchiveFactory,
+}
+
+/// Why an engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be made or read.
+    #[error("data directory {path}: {source}")]
+    DataDir {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has it, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] quiver_log::LockError),
+    /// Neither checkpoint can be read.
+    #[error(transparent)]
+    Checkpoint(#[from] quiver_log::CheckpointError),
+    /// The checkpoint's content is not what it should be.
+    #[error(transparent)]
+    CheckpointContent(#[from] crate::checkpoint::CheckpointError),
+    /// The checkpoint's catalog is not what it should be.
+    #[error(transparent)]
+    Catalog(#[from] CatalogImageError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] quiver_log::OpenError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Replay(#[from] quiver_log::ReplayError),
+    /// The archive cannot be listed.
+    #[error("{}", chain(.0))]
+    Archive(#[from] quiver_hot::OpenError),
+    /// An archived table does not fit its stream.
+    #[error("archived table of stream {stream}: {problem}")]
+    Table {
+        /// The stream.
+        stream: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A record of the log cannot be applied again.
+    #[error("log record at position {position}: {problem}")]
+    Record {
+        /// Where.
+        position: Position,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A flush on the way failed.
+    #[error("a flush during recovery failed: {0}")]
+    Flush(String),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// Position of the checkpoint that was loaded.
+    pub checkpoint: Option<Position>,
+    /// Checkpoints that were damaged and passed over.
+    pub damaged_checkpoints: usize,
+    /// Records that were replayed.
+    pub records: u64,
+    /// Of these, rows that went into memory.
+    pub rows: u64,
+    /// Parts of the log that are damaged.
+    pub damaged: Vec<DamagedRange>,
+    /// Tables of the archive that cannot be opened.
+    pub damaged_tables: Vec<String>,
+    /// Bytes cut off the log's end: a group that was never acknowledged.
+    pub cut_bytes: u64,
+}
+
+/// An engine's state, before anything runs.
+pub struct Recovered {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) log: Log,
+    pub(crate) checkpoints: CheckpointStore,
+    pub(crate) lock: DirLock,
+    pub(crate) queue: AppendQueue,
+    pub(crate) commands: crossbeam::channel::Receiver<crate::commit::CommitCommand>,
+    pub(crate) parts: ShardParts,
+    pub(crate) last_time: Timestamp,
+    /// Catalog and registry.
+    pub control: Arc<ControlState>,
+    /// The archive.
+    pub archive: Arc<dyn Archive>,
+    /// What was found.
+    pub report: RecoveryReport,
+}
+
+impl Recovered {
+    /// Every stream's table.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.parts.tables
+    }
+
+    /// Last row of each device.
+    pub fn last_values(&self) -> &Arc<LastValues> {
+        &self.parts.last_values
+    }
+
+    /// How far the engine is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.parts.progress
+    }
+
+    /// The ledgers of all identities.
+    pub fn ledgers(&self) -> std::collections::BTreeMap<quiver_model::SenderId, crate::Ledger> {
+        crate::engine::merge_ledgers(self.shards.iter().map(|shard| shard.ledgers().clone()))
+    }
+}
+
+/// Opens a data directory: takes its lock, and brings back what was durable.
+pub async fn recover(
+    options: &EngineOptions,
+    environment: Environment,
+    metrics: Arc<Metrics>,
+) -> Result<Recovered, StartError> {
+    let Environment {
+        vfs,
+        clock,
+        entropy,
+        archive,
+    } = environment;
+    let data_dir = |source| StartError::DataDir {
+        path: options.data_dir.clone(),
+        source,
+    };
+    make_dirs(&*vfs, &options.data_dir).map_err(data_dir)?;
+    let lock = DirLock::acquire(&*vfs, &options.data_dir)?;
+    let log_dir = options.data_dir.join("log");
+    let mut checkpoints =
+        CheckpointStore::open(vfs.clone(), &options.data_dir.join("checkpoints"))?;
+    let mut report = RecoveryReport::default();
+    let checkpoint = match checkpoints.load_newest()? {
+        None => None,
+        Some(found) => {
+            report.damaged_checkpoints = found.passed_over.len();
+            Some(CheckpointState::decode(found.position, &found.payload)?)
+        }
+    };
+    let restored = checkpoint
+        .as_ref()
+        .map_or(Position(0), |checkpoint| checkpoint.position);
+    let replay_from = checkpoint
+        .as_ref()
+        .map_or(Position(1), |checkpoint| checkpoint.replay_from);
+    report.checkpoint = checkpoint.as_ref().map(|checkpoint| checkpoint.position);
+
+    // The archive's transactions name the log, so the log's id comes first; what the archive holds
+    // then says which positions the log must not give again.
+    let log_options = quiver_log::LogOptions {
+        verify_from: replay_from,
+        ..options.log.clone()
+    };
+    let id = match quiver_log::stored_id(&*vfs, &log_dir).map_err(data_dir)? {
+        Some(id) => id,
+        None => {
+            let floor = RecoveryFloor { at_least: restored };
+            Log::open(vfs.clone(), &log_dir, log_options.clone(), &*entropy, floor)?
+                .0
+                .id()
+        }
+    };
+    let archive = archive(id);
+    let opened = archive.open().await?;
+    report.damaged_tables = opened.damaged.iter().map(DamagedTable::to_string).collect();
+    let archived = opened
+        .tables
+        .iter()
+        .flat_map(|table| {
+            table
+                .files
+                .iter()
+                .map(|file| file.max_position)
+                .chain([table.flushed])
+        })
+        .max()
+        .unwrap_or_default();
+    let floor = RecoveryFloor {
+        at_least: restored.max(archived),
+    };
+    let (log, found) = Log::open(vfs.clone(), &log_dir, log_options, &*entropy, floor)?;
+    report.damaged = found.damaged;
+    report.cut_bytes = found.cut_bytes;
+
+    let control = Arc::new(ControlState::default());
+    let checkpoint_time = checkpoint
+        .as_ref()
+        .map_or(Timestamp(0), |checkpoint| checkpoint.record_time);
+    let last_values = Arc::new(LastValues::new(options.shard_count));
+    let images = match checkpoint {
+        None => Vec::new(),
+        Some(checkpoint) => restore_control(&control, &last_values, checkpoint)?,
+    };
+    let last_time = log.last_time().unwrap_or_default().max(checkpoint_time);
+    let budget = MemoryBudget::new(MemoryLimits {
+        device: options.memory_bytes,
+        derived: DERIVED_BYTES,
+    });
+    let tables = Arc::new(Tables::new(options.shard_count));
+    let committed = Position(log.committed_end().get().saturating_sub(1));
+    let (queue, commands) = AppendQueue::new();
+    let parts = ShardParts {
+        tables: tables.clone(),
+        last_values,
+        budget,
+        metrics,
+        progress: Arc::new(Progress::new(options.shard_count, committed)),
+        clock,
+        queue: queue.clone(),
+    };
+    for snapshot in &opened.tables {
+        let schema = schema_of(&control, snapshot)?;
+        let problem = |problem: String| StartError::Table {
+            stream: snapshot.stream.to_string(),
+            problem,
+        };
+        tables
+            .get_or_create(&schema)
+            .install_archived(snapshot.clone())
+            .map_err(|error| problem(error.to_string()))?;
+    }
+    let mut images = merge_images(images, options.shard_count).into_iter();
+    let shards = (0..options.shard_count)
+        .map(|id| {
+            Shard::new(
+                ShardId(id),
+                parts.clone(),
+                restored,
+                images.next().unwrap_or_default(),
+            )
+        })
+        .collect();
+    let mut recovered = Recovered {
+        shards,
+        log,
+        checkpoints,
+        lock,
+        queue,
+        commands,
+        parts,
+        last_time,
+        control,
+        archive,
+        report,
+    };
+    recovered.replay(replay_from, restored).await?;
+    Ok(recovered)
+}
+
+fn make_dirs(vfs: &dyn Vfs, dir: &std::path::Path) -> std::io::Result<()> {
+    if let Some(parent) = dir.parent()
+        && !parent.as_os_str().is_empty()
+        && parent != dir
+        && vfs.list(parent).is_err()
+    {
+        make_dirs(vfs, parent)?;
+    }
+    vfs.create_dir(dir)
+}
+
+fn restore_control(
+    control: &ControlState,
+    last_values: &LastValues,
+    checkpoint: CheckpointState,
+) -> Result<Vec<ShardImage>, StartError> {
+    if let Some(catalog) = checkpoint.catalog {
+        control
+            .catalog
+            .import(catalog, |bytes| decode_schema(bytes, &DecodeLimits::STORED))?;
+    }
+    for entry in checkpoint.registry {
+        control.registry.apply(&RegistryChange::Put { entry });
+    }
+    for image in &checkpoint.images {
+        last_values.import(&image.last_values).map_err(|error| {
+            crate::checkpoint::CheckpointError {
+                position: checkpoint.position,
+                problem: error.to_string(),
+            }
+        })?;
+    }
+    Ok(checkpoint.images)
+}
+
+/// The schema of an archived table: the catalog's, or, where the log that had it was lost, what
+/// the table itself says.
+fn schema_of(
+    control: &ControlState,
+    snapshot: &quiver_hot::ArchiveSnapshot,
+) -> Result<Arc<StreamSchema>, StartError> {
+    if let Some(schema) = control.catalog.stream(&snapshot.stream)
+        && schema.fields().len() >= snapshot.fields.len()
+    {
+        return Ok(schema);
+    }
+    let problem = |error: quiver_model::SchemaConflict| StartError::Table {
+        stream: snapshot.stream.to_string(),
+        problem: error.to_string(),
+    };
+    if snapshot.stream.is_reserved() {
+        let schema = StreamSchema::new(
+            snapshot.stream.clone(),
+            SchemaId(0),
+            snapshot.fields.to_vec(),
+        );
+        return Ok(Arc::new(schema.map_err(problem)?));
+    }
+    let id = control.catalog.next_id();
+    control
+        .catalog
+        .apply_stream_schema(&snapshot.stream, id, snapshot.fields.to_vec())
+        .map_err(problem)
+}
+
+impl Recovered {
+    async fn replay(&mut self, from: Position, restored: Position) -> Result<(), StartError> {
+        let from = from.max(self.log.oldest_position());
+        let shard_count = self.parts.tables.shard_count();
+        let replay = self.log.replay(from)?;
+        for committed in replay {
+            let committed = match committed {
+                Ok(committed) => committed,
+                Err(quiver_log::ReplayError::Damaged(range)) => {
+                    tracing::error!(%range, "a part of the log is damaged and was passed over");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let (position, record) = (committed.position, committed.record);
+            self.report.records += 1;
+            self.control.apply(position, &record);
+            self.control
+                .catalog
+                .touch_wire(record.wire_schema, position);
+            let mut told: Vec<(ShardId, ShardEvent)> = Vec::new();
+            match record.kind {
+                RecordKind::Data | RecordKind::Reject | RecordKind::Lost => {
+                    let archived = record
+                        .stream
+                        .as_ref()
+                        .and_then(|stream| self.parts.tables.table(stream));
+                    let flushed = archived.map_or(Position(0), |table| table.state().flushed());
+                    let rows = position > restored || committed_end(position, &record) > flushed;
+                    let settlement = settlement_of(
+                        &record,
+                        &self.control,
+                        &self.parts.tables,
+                        &self.parts.budget,
+                        rows,
+                    )
+                    .map_err(|error| StartError::Record {
+                        position,
+                        problem: error.to_string(),
+                    })?;
+                    if rows {
+                        self.report.rows += u64::from(record.rows);
+                    }
+                    dispatch_settlement(
+                        &self.parts.tables,
+                        shard_count,
+                        position,
+                        &record,
+                        settlement,
+                        &mut |shard, event| told.push((shard, event)),
+                    );
+                }
+                _ => {
+                    if let Some(row) = ControlRow::of(position, &record) {
+                        told.push((ShardId(0), ShardEvent::Control(row)));
+                    }
+                }
+            }
+            for (shard, event) in told {
+                self.shards[usize::from(shard.get())].apply(event);
+            }
+            if self.parts.budget.used(Share::Device)
+                > self.parts.budget.capacity(Share::Device) / 100 * FLUSH_PERCENT
+            {
+                self.flush_largest(Position(committed_end(position, &record).get()))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room: everything up to `position` was applied to every shard.
+    async fn flush_largest(&mut self, position: Position) -> Result<(), StartError> {
+        let tables = self.parts.tables.all();
+        let Some(table) = tables.iter().max_by_key(|table| table.stats().active_bytes) else {
+            return Ok(());
+        };
+        if table.stats().active_rows > 0 {
+            self.flush(table, position).await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&self, table: &Arc<StreamTable>, position: Position) -> Result<(), StartError> {
+        let failed = |error: String| StartError::Flush(error);
+        let mut input = None;
+        for shard in 0..self.parts.tables.shard_count() {
+            match table
+                .freeze(ShardId(shard), position)
+                .map_err(|error| failed(error.to_string()))?
+            {
+                FreezeOutcome::Waiting { .. } => {}
+                FreezeOutcome::Complete(complete) => input = Some(complete),
+            }
+        }
+        let Some(input) = input else { return Ok(()) };
+        let snapshot = self
+            .archive
+            .flush(input)
+            .await
+            .map_err(|error| failed(chain(&error)))?;
+        table
+            .complete_flush(position, snapshot)
+            .map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Position of the last row of a record.
+fn committed_end(position: Position, record: &quiver_log::Record) -> Position {
+    Position(position.get() + record.positions() - 1)
+}

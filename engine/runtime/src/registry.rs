@@ -1,0 +1,233 @@
+//! Who may connect, and for whom a gateway may speak. Every change is a control record; this is
+//! the state those records add up to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{PoisonError, RwLock},
+};
+
+use quiver_model::{DeviceId, SenderId, SenderKind, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Whether an identity may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryState {
+    /// It may.
+    Active,
+    /// It may not, and its live connections were closed.
+    Revoked,
+}
+
+/// An identity that the engine knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryEntry {
+    /// Its id, without the kind.
+    pub id: String,
+    /// `device`, `gateway` or `operator`.
+    pub kind: String,
+    /// SHA-256 of the one certificate it may use (hex); any certificate of the CA if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// SHA-256 of its bearer token (hex), if it may use one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_sha256: Option<String>,
+    /// Gateways that may speak for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gateways: BTreeSet<String>,
+    /// What people say of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+    /// Whether it may connect.
+    pub state: EntryState,
+    /// When it was enrolled, in microseconds since 1970.
+    pub enrolled_us: i64,
+}
+
+impl RegistryEntry {
+    /// An active entry with nothing else said of it.
+    pub fn new(sender: &SenderId, enrolled: Timestamp) -> Self {
+        Self {
+            id: sender.id.to_string(),
+            kind: sender.kind.as_str().to_owned(),
+            fingerprint: None,
+            token_sha256: None,
+            gateways: BTreeSet::new(),
+            attributes: BTreeMap::new(),
+            state: EntryState::Active,
+            enrolled_us: enrolled.as_micros(),
+        }
+    }
+
+    /// The identity, if id and kind are well formed.
+    pub fn sender(&self) -> Option<SenderId> {
+        let kind = match self.kind.as_str() {
+            "device" => SenderKind::Device,
+            "gateway" => SenderKind::Gateway,
+            "operator" => SenderKind::Operator,
+            _ => return None,
+        };
+        Some(SenderId {
+            kind,
+            id: DeviceId::new(&self.id).ok()?,
+        })
+    }
+}
+
+/// A change of the registry, as its control record carries it (JSON).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum RegistryChange {
+    /// The identity is known from now on, or known differently.
+    Put {
+        /// Its whole new entry.
+        entry: RegistryEntry,
+    },
+    /// The identity may not connect any more.
+    Revoke {
+        /// Its id.
+        id: String,
+        /// Its kind.
+        kind: String,
+    },
+}
+
+/// Why an identity may not do what it asks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionError {
+    /// Nobody enrolled it.
+    #[error("{sender} is not enrolled; enroll it with: quiver devices enroll {id} --kind {kind}", id = sender.id, kind = sender.kind.as_str())]
+    Unknown {
+        /// The identity.
+        sender: SenderId,
+    },
+    /// It was revoked.
+    #[error("{sender} is revoked")]
+    Revoked {
+        /// The identity.
+        sender: SenderId,
+    },
+    /// It is pinned to another certificate.
+    #[error("{sender} is enrolled with another certificate; enroll the new fingerprint {offered}")]
+    Fingerprint {
+        /// The identity.
+        sender: SenderId,
+        /// SHA-256 of the certificate it offered.
+        offered: String,
+    },
+    /// The token is not the one it was enrolled with.
+    #[error("the bearer token is not valid for {sender}")]
+    Token {
+        /// The identity it claimed.
+        sender: SenderId,
+    },
+}
+
+/// The registry. Shared; changed only by applying control records.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: RwLock<BTreeMap<SenderId, RegistryEntry>>,
+}
+
+impl Registry {
+    /// Applies a durable change.
+    pub(crate) fn apply(&self, change: &RegistryChange) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            RegistryChange::Put { entry } => {
+                if let Some(sender) = entry.sender() {
+                    entries.insert(sender, entry.clone());
+                }
+            }
+            RegistryChange::Revoke { id, kind } => {
+                for (sender, entry) in entries.iter_mut() {
+                    if sender.id.as_str() == id && sender.kind.as_str() == kind {
+                        entry.state = EntryState::Revoked;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The entry of an identity.
+    pub fn get(&self, sender: &SenderId) -> Option<RegistryEntry> {
+        self.read().get(sender).cloned()
+    }
+
+    /// Every entry, by kind and id.
+    pub fn all(&self) -> Vec<RegistryEntry> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SenderId, RegistryEntry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an identity may connect with this certificate.
+    pub fn admit_certificate(
+        &self,
+        sender: &SenderId,
+        fingerprint: &str,
+    ) -> Result<(), AdmissionError> {
+        let entries = self.read();
+        let entry = active(&entries, sender)?;
+        match &entry.fingerprint {
+            Some(pinned) if pinned != fingerprint => Err(AdmissionError::Fingerprint {
+                sender: sender.clone(),
+                offered: fingerprint.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an identity may connect with a token of this SHA-256 (hex).
+    pub fn admit_token(&self, sender: &SenderId, token_sha256: &str) -> Result<(), AdmissionError> {
+        let entries = self.read();
+        // One answer for unknown, token-less and wrong: a guesser learns nothing about ids.
+        let wrong = || AdmissionError::Token {
+            sender: sender.clone(),
+        };
+        let entry = active(&entries, sender).map_err(|_| wrong())?;
+        // Both sides are hashes of secrets: comparing them in variable time reveals no secret.
+        match &entry.token_sha256 {
+            Some(known) if known == token_sha256 => Ok(()),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// Whether `speaker` may send rows of `device`.
+    pub fn may_speak_for(&self, speaker: &SenderId, device: &str) -> bool {
+        let Ok(id) = DeviceId::new(device) else {
+            return false;
+        };
+        let entries = self.read();
+        let Ok(entry) = active(&entries, &SenderId::device(id)) else {
+            return false;
+        };
+        match speaker.kind {
+            SenderKind::Device => speaker.id.as_str() == device,
+            SenderKind::Gateway => entry.gateways.contains(speaker.id.as_str()),
+            SenderKind::Operator => true,
+        }
+    }
+
+    /// Whether a device was ever enrolled, revoked ones included.
+    pub fn knows_device(&self, device: &str) -> bool {
+        DeviceId::new(device).is_ok_and(|id| self.read().contains_key(&SenderId::device(id)))
+    }
+}
+
+fn active<'a>(
+    entries: &'a BTreeMap<SenderId, RegistryEntry>,
+    sender: &SenderId,
+) -> Result<&'a RegistryEntry, AdmissionError> {
+    match entries.get(sender) {
+        None => Err(AdmissionError::Unknown {
+            sender: sender.clone(),
+        }),
+        Some(entry) if entry.state == EntryState::Revoked => Err(AdmissionError::Revoked {
+            sender: sender.clone(),
+        }),
+        Some(entry) => Ok(entry),
+    }
+}

@@ -1,0 +1,35 @@
+//! What was received of each identity, to be compared with what is stored.
+
+use serde::{Deserialize, Serialize};
+
+/// Counts of one identity since it was first seen. Rows of a gateway's batch count for the device
+/// they are of; what cannot be attributed to a device counts for the sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Rows that went into a table.
+    pub stored: u64,
+    /// Rows refused, alone or with their batch.
+    pub rejected: u64,
+    /// Rows kept aside because they may be right (event time too far ahead).
+    pub quarantined: u64,
+    /// Batches refused as a whole.
+    pub batches_rejected: u64,
+    /// Batches that the sender declared lost.
+    pub batches_lost: u64,
+}
+
+impl Ledger {
+    /// Rows that were received: each of them is in exactly one of the other counts.
+    pub fn received(&self) -> u64 {
+        self.stored + self.rejected + self.quarantined
+    }
+
+    /// Adds another ledger's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.stored += other.stored;
+        self.rejected += other.rejected;
+        self.quarantined += other.quarantined;
+        self.batches_rejected += other.batches_rejected;
+        self.batches_lost += other.batches_lost;
+    }
+}

@@ -1,0 +1,38 @@
+//! A shard: what the engine knows, in memory, of a fixed part of the identities and their rows.
+//!
+//! ```text
+//! commit loop ──ShardEvent, in position order──▶ inbox ──▶ Shard::apply ──▶ memtables, last values, ledger
+//!                                                             │
+//!                                                             └─▶ sender's sequences ──▶ outbox of its session ──▶ Ack
+//! device actors ──check and append (same thread)──▶ Shard
+//! ```
+//!
+//! [`Shard`] is the state machine: no actor, no clock, no I/O. [`ShardActor`] is its mailbox. What
+//! live events do, replayed ones do too: recovery feeds the same [`ShardEvent`]s.
+//!
+//! Invariant: a shard never waits. Memory for what it applies was reserved before the append.
+
+mod actor;
+mod dispatch;
+mod event;
+mod image;
+mod inbox;
+mod ledger;
+mod rejects;
+mod senders;
+mod state;
+
+pub use actor::{AdoptConnection, AuditShard, CloseSender, ShardActor, StopShard};
+pub use dispatch::{RowPart, RowParts, dispatch_settlement};
+pub use event::{ControlRow, SettledOutcome, ShardEvent};
+pub use image::{ShardImage, merge_images};
+pub use inbox::{ShardInbox, ShardOutlet};
+pub use ledger::Ledger;
+pub use rejects::{
+    RejectNote, control_schema, distinct_devices, note_for_batch, notes_for_rows, rejects_schema,
+};
+pub use senders::{
+    AppendRefused, LiveStream, OpenRefused, Opened, PairKey, ProducerState, RecentReject,
+    SenderState, SessionHandle, StopSignal,
+};
+pub use state::{Shard, ShardParts};

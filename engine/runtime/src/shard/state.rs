@@ -1,0 +1,379 @@
+//! The state machine of a shard.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use arrow_array::{Array, RecordBatch, cast::AsArray};
+use quiver_hot::{Appended, FreezeError, LastValues, MemoryBudget, Share, Tables};
+use quiver_model::{BatchRefusal, Clock, DEVICE, DeviceId, Position, SenderId, Sequence, ShardId};
+use quiver_protocol::StreamCloseCode;
+
+use super::{
+    ControlRow, Ledger, RecentReject, SenderState, SettledOutcome, ShardEvent, ShardImage,
+    control_schema,
+    event::Settled,
+    rejects::{control_row, reject_rows},
+};
+use crate::{commit::AppendQueue, metrics::Metrics, progress::Progress};
+
+/// How long a sender waits before it opens a QUIC stream again after the log refused a batch.
+const RETRY_AFTER_MS: u32 = 500;
+
+/// What a shard works with.
+#[derive(Clone)]
+pub struct ShardParts {
+    /// Every stream's table.
+    pub tables: Arc<Tables>,
+    /// Last row of each device.
+    pub last_values: Arc<LastValues>,
+    /// Memory.
+    pub budget: MemoryBudget,
+    /// What the engine counts.
+    pub metrics: Arc<Metrics>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Monotonic time, for latencies and the age of memtables.
+    pub clock: Arc<dyn Clock>,
+    /// The log's queue, for its epoch.
+    pub queue: AppendQueue,
+}
+
+/// A shard.
+pub struct Shard {
+    id: ShardId,
+    parts: ShardParts,
+    /// State was restored as of this position: records up to it are not counted again.
+    restored: Position,
+    /// Senders of this shard.
+    pub(crate) senders: HashMap<SenderId, SenderState>,
+    ledger: BTreeMap<SenderId, Ledger>,
+}
+
+impl Shard {
+    /// A shard that knows nothing, or what `image` says as of position `restored`.
+    pub fn new(id: ShardId, parts: ShardParts, restored: Position, image: ShardImage) -> Self {
+        let (senders, ledger) = image.into_state();
+        Self {
+            id,
+            parts,
+            restored,
+            senders,
+            ledger,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Does what an event says. Events come in position order.
+    pub fn apply(&mut self, event: ShardEvent) {
+        match event {
+            ShardEvent::Rows {
+                table,
+                batch,
+                reservation,
+                first,
+                time,
+            } => {
+                let schema = batch.schema().clone();
+                table.set_schema(&schema);
+                match batch.place(first, time) {
+                    Ok(rows) => {
+                        if first > self.restored {
+                            self.count_stored(&rows);
+                            if let Err(error) =
+                                self.parts
+                                    .last_values
+                                    .update(self.id, schema.stream(), &rows)
+                            {
+                                tracing::error!(%error, stream = %schema.stream(), "last values not updated");
+                            }
+                        }
+                        let now = self.parts.clock.monotonic();
+                        match table.append(self.id, rows, reservation, now) {
+                            Ok(Appended::Stored | Appended::AlreadyArchived) => {}
+                            // Rows that are durable and not in a table: never expected, and never silent.
+                            Err(error) => {
+                                tracing::error!(%error, position = %first, "durable rows could not be applied");
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, position = %first, "durable rows could not be placed");
+                    }
+                }
+            }
+            ShardEvent::Settled(settled) => self.settle(*settled),
+            ShardEvent::AppendFailed {
+                sender,
+                producer,
+                stream,
+                epoch,
+                reason,
+            } => {
+                self.append_failed(&sender, &(stream, producer), epoch, &reason);
+            }
+            ShardEvent::Control(row) => self.control(&row),
+            ShardEvent::Barrier { ticket, position } => {
+                match ticket.table().freeze(self.id, position) {
+                    Ok(outcome) => ticket.frozen(position, outcome),
+                    // A barrier at or below the last one has nothing to flush.
+                    Err(FreezeError::Order { .. }) => ticket.nothing(),
+                    Err(error) => {
+                        tracing::error!(%error, "a memtable could not be frozen");
+                        ticket.nothing();
+                    }
+                }
+            }
+            ShardEvent::Checkpoint(collector) => collector.deliver(self.id, self.image()),
+            ShardEvent::Watermark(position) => self.parts.progress.set_applied(self.id, position),
+        }
+    }
+
+    fn count_stored(&mut self, rows: &RecordBatch) {
+        let Some(device) = rows
+            .column_by_name(DEVICE)
+            .and_then(|column| column.as_any_dictionary_opt())
+        else {
+            return;
+        };
+        let Some(names) = device.values().as_string_opt::<i32>() else {
+            return;
+        };
+        if names.len() == 1 {
+            self.add_stored(names.value(0), rows.num_rows() as u64);
+            return;
+        }
+        let mut counts = vec![0_u64; names.len()];
+        for key in device.normalized_keys() {
+            counts[key] += 1;
+        }
+        for (index, count) in counts
+            .into_iter()
+            .enumerate()
+            .filter(|(_, count)| *count > 0)
+        {
+            self.add_stored(names.value(index), count);
+        }
+    }
+
+    fn add_stored(&mut self, device: &str, rows: u64) {
+        if let Ok(device) = DeviceId::new(device) {
+            self.ledger
+                .entry(SenderId::device(device))
+                .or_default()
+                .stored += rows;
+        }
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        if settled.position > self.restored {
+            self.count_refused(&settled);
+            let next = match settled.outcome {
+                SettledOutcome::Lost => settled.sequence,
+                SettledOutcome::Stored | SettledOutcome::Rejected { .. } => settled.sequence.next(),
+            };
+            self.settle_sequence(&settled, next);
+        }
+        self.keep_rejects(settled);
+    }
+
+    fn count_refused(&mut self, settled: &Settled) {
+        for note in &settled.rejects {
+            let ledger = self.ledger.entry(note.attributed.clone()).or_default();
+            if note.code.is_quarantine() {
+                ledger.quarantined += note.rows;
+            } else {
+                ledger.rejected += note.rows;
+            }
+        }
+        let own = match settled.outcome {
+            SettledOutcome::Stored => return,
+            SettledOutcome::Rejected { .. } | SettledOutcome::Lost => {
+                self.ledger.entry(settled.sender.clone()).or_default()
+            }
+        };
+        if settled.outcome == SettledOutcome::Lost {
+            own.batches_lost += 1;
+        } else {
+            own.batches_rejected += 1;
+        }
+    }
+
+    fn settle_sequence(&mut self, settled: &Settled, next: Sequence) {
+        let key = (settled.stream.clone(), settled.producer);
+        let reject = match &settled.outcome {
+            SettledOutcome::Rejected { code, message } => Some(RecentReject {
+                sequence: settled.sequence,
+                code: *code,
+                message: message.clone(),
+            }),
+            SettledOutcome::Stored | SettledOutcome::Lost => None,
+        };
+        let epoch = self.parts.queue.epoch();
+        let sender = self.senders.entry(settled.sender.clone()).or_default();
+        let is_new = !sender.pairs.contains_key(&key);
+        sender.settle(
+            &key,
+            settled.producer_kind,
+            next,
+            reject.clone(),
+            settled.time,
+            epoch,
+        );
+        if is_new {
+            sender.evict(settled.sender.kind, &settled.stream, settled.time);
+        }
+        let Some(live) = sender.pairs.get(&key).and_then(|pair| pair.live.as_ref()) else {
+            return;
+        };
+        let Some(session) = sender.sessions.get(&live.instance) else {
+            return;
+        };
+        if let Some(reject) = reject {
+            let refusal = BatchRefusal::new(reject.code, reject.message);
+            session
+                .outbox
+                .reject(settled.producer, &settled.stream, reject.sequence, &refusal);
+        }
+        session.outbox.ack(settled.producer, &settled.stream, next);
+        if let Some(received) = settled.received {
+            self.parts
+                .metrics
+                .ack_latency
+                .record(self.parts.clock.monotonic().saturating_sub(received));
+        }
+    }
+
+    fn keep_rejects(&mut self, mut settled: Settled) {
+        let Some((table, reservation)) = settled.rejects_table.take() else {
+            return;
+        };
+        let now = self.parts.clock.monotonic();
+        let result = reject_rows(&table.schema(), &settled)
+            .map_err(|error| error.to_string())
+            .and_then(|rows| {
+                table
+                    .append(self.id, rows, reservation, now)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = result {
+            tracing::error!(%error, position = %settled.position, "rejects could not be kept");
+        }
+    }
+
+    fn control(&mut self, row: &ControlRow) {
+        let Some(schema) = control_schema() else {
+            return;
+        };
+        let table = self.parts.tables.get_or_create(&schema);
+        let now = self.parts.clock.monotonic();
+        let result = control_row(&schema, row)
+            .map_err(|error| error.to_string())
+            .and_then(|rows| {
+                // Control records are few and must always enter: counted, not asked for.
+                let bytes = quiver_hot::batch_bytes(&rows);
+                let reservation = self.parts.budget.account(bytes, Share::Derived);
+                table
+                    .append(self.id, rows, reservation, now)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = result {
+            tracing::error!(%error, position = %row.position, "a control record could not be kept as a row");
+        }
+    }
+
+    fn append_failed(
+        &mut self,
+        sender: &SenderId,
+        key: &super::PairKey,
+        failed: u64,
+        reason: &str,
+    ) {
+        let epoch = self.parts.queue.epoch();
+        let Some(state) = self.senders.get_mut(sender) else {
+            return;
+        };
+        let Some(live) = state.fail(key, failed, epoch) else {
+            return;
+        };
+        let Some(session) = state.sessions.get(&live.instance) else {
+            return;
+        };
+        let durable = state
+            .pairs
+            .get(key)
+            .map_or(Sequence(0), |pair| pair.durable);
+        self.parts.metrics.streams_closed.add(1);
+        live.stop(StreamCloseCode::Retry);
+        session.outbox.stream_closed(
+            live.quic_stream,
+            Some((key.1, &key.0)),
+            durable,
+            StreamCloseCode::Retry,
+            RETRY_AFTER_MS,
+            &format!("the log refused the batch and undid it: {reason}"),
+        );
+    }
+
+    /// A copy of everything a checkpoint keeps of this shard.
+    pub fn image(&self) -> ShardImage {
+        let last_values = self
+            .parts
+            .last_values
+            .export(self.id)
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "last values could not be exported");
+                Vec::new()
+            });
+        ShardImage::of(&self.senders, &self.ledger, last_values)
+    }
+
+    /// The ledgers of this shard.
+    pub fn ledgers(&self) -> &BTreeMap<SenderId, Ledger> {
+        &self.ledger
+    }
+
+    /// The state of a sender, made if there is none.
+    pub fn sender(&mut self, sender: &SenderId) -> &mut SenderState {
+        self.senders.entry(sender.clone()).or_default()
+    }
+
+    /// A connection has ended.
+    pub(crate) fn disconnect(
+        &mut self,
+        sender: &SenderId,
+        instance: u64,
+        session: quiver_model::SessionId,
+    ) {
+        if let Some(state) = self.senders.get_mut(sender) {
+            state.disconnect(instance, session);
+            if state.is_idle() && state.last_session.get() == 0 {
+                self.senders.remove(sender);
+            }
+        }
+    }
+
+    /// A batch of a sender turned out to be known already.
+    pub(crate) fn duplicate(&self, sender: &SenderId, key: &super::PairKey, instance: u64) {
+        let Some(state) = self.senders.get(sender) else {
+            return;
+        };
+        let (Some(pair), Some(session)) = (state.pairs.get(key), state.sessions.get(&instance))
+        else {
+            return;
+        };
+        // Only what is durable is acknowledged; an original still on its way will be, later.
+        session.outbox.ack(key.1, &key.0, pair.durable);
+    }
+}
+
+const _: fn() = || {
+    fn assert_send<T: Send>() {}
+    // Shards are built by recovery and then moved to their threads.
+    assert_send::<Shard>();
+};
