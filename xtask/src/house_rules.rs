@@ -90,7 +90,9 @@ fn faults(name: &str, text: &str) -> Vec<String> {
             ));
         }
     }
-    if name.ends_with("Cargo.toml") && text.contains("[package]") {
+    // A package that is a workspace of its own (cargo-fuzz wants that) can inherit nothing.
+    let is_member = text.contains("[package]") && !text.contains("[workspace]");
+    if name.ends_with("Cargo.toml") && is_member {
         findings.extend(manifest_faults(name, text));
     }
     findings
