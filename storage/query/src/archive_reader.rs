@@ -4,9 +4,10 @@
 //! name the file.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use datafusion::{
     physical_plan::metrics::ExecutionPlanMetricsSet,
 };
 use futures::{FutureExt, future::BoxFuture};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
     arrow::{arrow_reader::ArrowReaderOptions, async_reader::AsyncFileReader},
     errors::ParquetError,
@@ -28,15 +29,45 @@ use parquet::{
 
 use crate::error::ArchiveReadError;
 
-/// The first file that a query could not read.
-pub(crate) type ReadFailure = Arc<OnceLock<ArchiveReadError>>;
+/// What a query has read of the archive.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// The first file that could not be read.
+    failure: OnceLock<ArchiveReadError>,
+    /// The files that were opened, by path, with their stream.
+    opened: Mutex<BTreeMap<Path, (Arc<str>, ObjectMeta)>>,
+}
+
+impl Reads {
+    /// Why the first file that could not be read could not.
+    pub(crate) fn failure(&self) -> Option<&ArchiveReadError> {
+        self.failure.get()
+    }
+
+    /// The files that were opened, each once.
+    pub(crate) fn opened(&self) -> Vec<(Arc<str>, ObjectMeta)> {
+        self.opened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    fn open(&self, stream: &Arc<str>, object: &ObjectMeta) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened
+            .entry(object.location.clone())
+            .or_insert_with(|| (Arc::clone(stream), object.clone()));
+    }
+}
 
 /// Makes readers for the files of one stream in one query.
 pub(crate) struct ArchiveReaderFactory {
     pub(crate) stream: Arc<str>,
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) inner: CachedParquetFileReaderFactory,
-    pub(crate) failure: ReadFailure,
+    pub(crate) reads: Arc<Reads>,
 }
 
 impl fmt::Debug for ArchiveReaderFactory {
@@ -56,6 +87,7 @@ impl ParquetFileReaderFactory for ArchiveReaderFactory {
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
         let object = file.object_meta.clone();
+        self.reads.open(&self.stream, &object);
         let inner = self
             .inner
             .create_reader(partition_index, file, metadata_size_hint, metrics)?;
@@ -63,7 +95,7 @@ impl ParquetFileReaderFactory for ArchiveReaderFactory {
             stream: Arc::clone(&self.stream),
             store: Arc::clone(&self.store),
             object,
-            failure: Arc::clone(&self.failure),
+            reads: Arc::clone(&self.reads),
         };
         Ok(Box::new(ArchiveReader { inner, context }))
     }
@@ -78,7 +110,7 @@ struct Context {
     stream: Arc<str>,
     store: Arc<dyn ObjectStore>,
     object: ObjectMeta,
-    failure: ReadFailure,
+    reads: Arc<Reads>,
 }
 
 impl Context {
@@ -90,7 +122,7 @@ impl Context {
             detail,
         };
         // The first failure is the cause; later ones often follow from it.
-        let _later = self.failure.set(error.clone());
+        let _later = self.reads.failure.set(error.clone());
         ParquetError::External(Box::new(error))
     }
 

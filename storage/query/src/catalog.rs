@@ -16,7 +16,7 @@ use quiver_hot::{ArchiveSnapshot, LastValues, TableSnapshot, Tables};
 use quiver_model::{Position, StreamName};
 
 use crate::{
-    archive_reader::ReadFailure, scan::StreamScan, stores::ArchiveLocation, table::StreamAtPosition,
+    archive_reader::Reads, scan::StreamScan, stores::ArchiveLocation, table::StreamAtPosition,
 };
 
 /// Most names that are suggested for an unknown one.
@@ -29,7 +29,7 @@ pub(crate) struct QueryCatalog {
     last_values: Arc<LastValues>,
     location: ArchiveLocation,
     position: Position,
-    failure: ReadFailure,
+    reads: Arc<Reads>,
     named: Mutex<BTreeMap<StreamName, Arc<StreamAtPosition>>>,
 }
 
@@ -41,13 +41,13 @@ impl QueryCatalog {
         location: ArchiveLocation,
         position: Position,
     ) -> Self {
-        let failure = ReadFailure::default();
+        let reads = Arc::default();
         Self {
             tables,
             last_values,
             location,
             position,
-            failure,
+            reads,
             named: Mutex::default(),
         }
     }
@@ -57,9 +57,14 @@ impl QueryCatalog {
         self.position
     }
 
-    /// Where readers record the file that could not be read.
-    pub(crate) fn failure(&self) -> &ReadFailure {
-        &self.failure
+    /// What has been read of the archive so far.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Where the archive is.
+    pub(crate) fn location(&self) -> &ArchiveLocation {
+        &self.location
     }
 
     fn named(&self) -> MutexGuard<'_, BTreeMap<StreamName, Arc<StreamAtPosition>>> {
@@ -103,7 +108,7 @@ impl QueryCatalog {
     }
 
     fn provider(&self, snapshot: TableSnapshot) -> Result<Arc<StreamAtPosition>> {
-        let scan = StreamScan::new(snapshot, self.location.clone(), Arc::clone(&self.failure))?;
+        let scan = StreamScan::new(snapshot, self.location.clone(), Arc::clone(&self.reads))?;
         Ok(Arc::new(StreamAtPosition { scan }))
     }
 

@@ -157,12 +157,12 @@ impl QueryEngine {
         let limits = &self.shared.limits;
         Ok(QueryResult::start(Execution {
             planned,
-            position: catalog.position(),
             deadline,
             timeout: limits.timeout,
             rows_max: limits.rows_max,
             explain: Box::new(explain),
-            held: (catalog, permit),
+            catalog,
+            permit,
         }))
     }
 

@@ -38,6 +38,7 @@ mod engine;
 mod error;
 mod format;
 mod functions;
+mod inspect;
 mod last_cache;
 mod limits;
 mod plan;

@@ -130,7 +130,7 @@ impl Planner {
 
     /// What an error means for the query.
     pub(crate) fn explain(&self, error: DataFusionError, catalog: &QueryCatalog) -> QueryError {
-        if let Some(failure) = catalog.failure().get() {
+        if let Some(failure) = catalog.reads().failure() {
             return failure.clone().into();
         }
         if let Some(unknown) = unknown_stream(&error, catalog) {

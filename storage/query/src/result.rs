@@ -9,14 +9,14 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::{error::DataFusionError, physical_plan::execute_stream};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use quiver_model::Position;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -25,7 +25,11 @@ use tokio::{
 };
 
 use crate::{
-    catalog::QueryCatalog, error::QueryError, limits::RESULT_BATCHES_QUEUED, plan::Planned,
+    catalog::QueryCatalog,
+    error::QueryError,
+    inspect::{find_damaged, may_be_damage},
+    limits::RESULT_BATCHES_QUEUED,
+    plan::Planned,
 };
 
 /// A task that ends when nobody waits for it any more.
@@ -40,13 +44,14 @@ impl<T> Drop for AbortOnDrop<T> {
 /// A planned query and its limits.
 pub(crate) struct Execution {
     pub(crate) planned: Planned,
-    pub(crate) position: Position,
     pub(crate) deadline: Instant,
     pub(crate) timeout: Duration,
     pub(crate) rows_max: Option<u64>,
-    pub(crate) explain: Box<dyn Fn(DataFusionError) -> QueryError + Send>,
-    /// The leases on archived versions, and the permit to run: kept until the plan has ended.
-    pub(crate) held: (Arc<QueryCatalog>, OwnedSemaphorePermit),
+    pub(crate) explain: Box<dyn Fn(DataFusionError) -> QueryError + Send + Sync>,
+    /// The leases on archived versions.
+    pub(crate) catalog: Arc<QueryCatalog>,
+    /// The permit to run.
+    pub(crate) permit: OwnedSemaphorePermit,
 }
 
 /// The rows of a query: a stream of batches, of which the first that is an error is the last.
@@ -56,7 +61,7 @@ pub struct QueryResult {
     schema: SchemaRef,
     position: Position,
     batches: mpsc::Receiver<Result<RecordBatch, QueryError>>,
-    pump: Option<AbortOnDrop<()>>,
+    _pump: AbortOnDrop<()>,
 }
 
 impl std::fmt::Debug for QueryResult {
@@ -72,13 +77,13 @@ impl QueryResult {
     pub(crate) fn start(execution: Execution) -> Self {
         let (sender, batches) = mpsc::channel(RESULT_BATCHES_QUEUED);
         let schema = execution.planned.plan.schema();
-        let position = execution.position;
+        let position = execution.catalog.position();
         let pump = AbortOnDrop(tokio::spawn(pump(execution, sender)));
         Self {
             schema,
             position,
             batches,
-            pump: Some(pump),
+            _pump: pump,
         }
     }
 
@@ -109,68 +114,99 @@ impl Stream for QueryResult {
     type Item = Result<RecordBatch, QueryError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(item) = ready!(self.batches.poll_recv(context)) {
-            return Poll::Ready(Some(item));
-        }
-        // The queue is closed: the pump has ended, or panicked.
-        let Some(pump) = self.pump.as_mut() else {
-            return Poll::Ready(None);
-        };
-        let ended = ready!(pump.0.poll_unpin(context));
-        self.pump = None;
-        Poll::Ready(ended.err().map(|error| {
-            Err(QueryError::Internal {
-                message: error.to_string(),
-            })
-        }))
+        self.batches.poll_recv(context)
     }
 }
 
-/// Runs the plan and hands on its batches, until it ends, fails, or takes too long.
+/// Hands on the plan's batches until it ends or fails; on failure, finds out why. The permit and
+/// the leases are given back when all this is done.
 async fn pump(execution: Execution, sender: mpsc::Sender<Result<RecordBatch, QueryError>>) {
-    let deadline = execution.deadline;
-    if let Err(error) = run(execution, &sender).await {
-        // A reader that never comes back must not keep this task; it sees the queue's end instead.
-        let grace = deadline.max(Instant::now()) + Duration::from_secs(1);
-        let _unread = timeout_at(grace, sender.send(Err(error))).await;
-    }
-}
-
-async fn run(
-    execution: Execution,
-    sender: &mpsc::Sender<Result<RecordBatch, QueryError>>,
-) -> Result<(), QueryError> {
     let Execution {
         planned,
         deadline,
         timeout,
         rows_max,
         explain,
-        held,
-        ..
+        catalog,
+        permit,
     } = execution;
-    let late = |_| QueryError::Timeout { after: timeout };
-    let mut stream = execute_stream(planned.plan, planned.context).map_err(&explain)?;
+    let limits = RunLimits { deadline, rows_max };
+    // On a task of its own, so that a panic in the plan ends here.
+    let mut task = AbortOnDrop(tokio::spawn(run(planned, limits, sender.clone())));
+    let failure = match (&mut task.0).await {
+        Ok(Ok(())) => return,
+        Ok(Err(failure)) => failure,
+        Err(error) => Failure::Panic(error.to_string()),
+    };
+    let may_be_damage = match &failure {
+        Failure::Plan(error) => catalog.reads().failure().is_none() && may_be_damage(error),
+        Failure::Panic(_) => true,
+        Failure::Late | Failure::TooManyRows { .. } => false,
+    };
+    let damaged = if may_be_damage {
+        timeout_at(
+            deadline,
+            find_damaged(catalog.reads(), &catalog.location().store),
+        )
+        .await
+        .ok()
+        .flatten()
+    } else {
+        None
+    };
+    let error = match (damaged, failure) {
+        (Some(damaged), _) => damaged.into(),
+        (None, Failure::Plan(error)) => explain(error),
+        (None, Failure::Panic(message)) => QueryError::Internal { message },
+        (None, Failure::Late) => QueryError::Timeout { after: timeout },
+        (None, Failure::TooManyRows { limit }) => QueryError::TooManyRows { limit },
+    };
+    drop((catalog, permit));
+    // The task lives until the reader takes this or drops the result; the query itself is over.
+    let _dropped = sender.send(Err(error)).await;
+}
+
+/// Why a plan did not run to its end.
+enum Failure {
+    Plan(DataFusionError),
+    Panic(String),
+    Late,
+    TooManyRows { limit: u64 },
+}
+
+struct RunLimits {
+    deadline: Instant,
+    rows_max: Option<u64>,
+}
+
+async fn run(
+    planned: Planned,
+    limits: RunLimits,
+    sender: mpsc::Sender<Result<RecordBatch, QueryError>>,
+) -> Result<(), Failure> {
+    let RunLimits { deadline, rows_max } = limits;
+    let mut stream = execute_stream(planned.plan, planned.context).map_err(Failure::Plan)?;
     let mut rows = 0_u64;
-    while let Some(batch) = timeout_at(deadline, stream.next()).await.map_err(late)? {
-        let batch = batch.map_err(&explain)?;
+    while let Some(batch) = timeout_at(deadline, stream.next())
+        .await
+        .map_err(|_| Failure::Late)?
+    {
+        let batch = batch.map_err(Failure::Plan)?;
         rows += batch.num_rows() as u64;
         if let Some(limit) = rows_max
             && rows > limit
         {
-            return Err(QueryError::TooManyRows { limit });
+            return Err(Failure::TooManyRows { limit });
         }
         if batch.num_rows() == 0 {
             continue;
         }
-        if timeout_at(deadline, sender.send(Ok(batch)))
+        let sent = timeout_at(deadline, sender.send(Ok(batch)))
             .await
-            .map_err(late)?
-            .is_err()
-        {
+            .map_err(|_| Failure::Late)?;
+        if sent.is_err() {
             break;
         }
     }
-    drop(held);
     Ok(())
 }

@@ -48,7 +48,7 @@ use quiver_hot::{ArchiveFile, ArchiveSnapshot, TableSnapshot};
 use quiver_model::{DEVICE, POSITION, Position};
 
 use crate::{
-    archive_reader::{ArchiveReaderFactory, ReadFailure},
+    archive_reader::{ArchiveReaderFactory, Reads},
     pruning::{file_statistics, prune, table_schema},
     stores::{ArchiveLocation, archive_url},
 };
@@ -71,7 +71,7 @@ pub(crate) struct StreamScan {
     /// Like `schema`, but devices are dictionaries.
     hot_schema: SchemaRef,
     location: ArchiveLocation,
-    failure: ReadFailure,
+    reads: Arc<Reads>,
 }
 
 impl StreamScan {
@@ -80,7 +80,7 @@ impl StreamScan {
     pub(crate) fn new(
         snapshot: TableSnapshot,
         location: ArchiveLocation,
-        failure: ReadFailure,
+        reads: Arc<Reads>,
     ) -> Result<Self> {
         let TableSnapshot {
             schema,
@@ -101,7 +101,7 @@ impl StreamScan {
             hot,
             hot_schema,
             location,
-            failure,
+            reads,
         })
     }
 }
@@ -198,7 +198,7 @@ impl ArchiveScan<'_> {
                     .cache_manager
                     .get_file_metadata_cache(),
             ),
-            failure: Arc::clone(&table.failure),
+            reads: Arc::clone(&table.reads),
         };
         let source = ParquetSource::new(TableSchema::from(Arc::clone(&table.schema)))
             .with_table_parquet_options(self.session.default_table_options().parquet)
