@@ -8,11 +8,16 @@ use std::{fs, io, path::Path};
 /// # Errors
 /// When `corpus/<target>` cannot be read.
 pub fn inputs(target: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
     let mut inputs = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         inputs.push((name, fs::read(&path)?));
     }
     inputs.sort();
@@ -23,7 +28,16 @@ pub fn inputs(target: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
 /// out, doubled, or zeroed, or the end cut off.
 pub fn changed(input: &[u8], seed: u64) -> Vec<u8> {
     /// Numbers that lengths and offsets are forged with.
-    const NUMBERS: [i64; 8] = [0, -1, 1, i64::MAX, i64::MIN, i32::MAX as i64, 1 << 46, 65_537];
+    const NUMBERS: [i64; 8] = [
+        0,
+        -1,
+        1,
+        i64::MAX,
+        i64::MIN,
+        i32::MAX as i64,
+        1 << 46,
+        65_537,
+    ];
     let mut random = SplitMix(seed);
     let mut bytes = input.to_vec();
     for _ in 0..=random.below(4) {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use quiver_model::{Producer, Sequence, StreamName};
 use quiver_protocol::{
-    DecodeLimits, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema, encode_self_contained,
+    DecodeLimits, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema,
+    encode_self_contained,
     limits::{BATCH_COLUMNS_MAX, BATCH_ROWS_MAX},
 };
 
@@ -18,7 +19,10 @@ pub fn ipc_frame(data: &[u8]) {
             TelemetryEvent::Batch(batch) => {
                 assert_eq!(batch.sequence, Sequence(next));
                 next += 1;
-                assert!(batch.batch.num_rows() <= BATCH_ROWS_MAX && batch.batch.num_columns() <= BATCH_COLUMNS_MAX);
+                assert!(
+                    batch.batch.num_rows() <= BATCH_ROWS_MAX
+                        && batch.batch.num_columns() <= BATCH_COLUMNS_MAX
+                );
                 check_stored(batch);
             }
             TelemetryEvent::BadBatch { sequence, .. } => {
@@ -26,7 +30,10 @@ pub fn ipc_frame(data: &[u8]) {
                 next += 1;
             }
             TelemetryEvent::Refused(refusal) => {
-                assert_eq!(refusal.reject.as_ref().map(|(sequence, _)| *sequence), Some(Sequence(next)));
+                assert_eq!(
+                    refusal.reject.as_ref().map(|(sequence, _)| *sequence),
+                    Some(Sequence(next))
+                );
             }
             TelemetryEvent::Open(_) | TelemetryEvent::Schema(_) | TelemetryEvent::Ended { .. } => {}
         }
@@ -43,7 +50,9 @@ pub fn ipc_frame(data: &[u8]) {
 fn check_stored(received: &quiver_protocol::WireBatch) {
     let stored = encode_self_contained(&received.batch);
     assert!(stored.is_ok(), "{stored:?}");
-    let Ok((schema_message, message)) = stored else { return };
+    let Ok((schema_message, message)) = stored else {
+        return;
+    };
     let read = decode_schema(&schema_message, &DecodeLimits::STORED)
         .and_then(|schema| decode_batch(&schema, &message, &DecodeLimits::STORED));
     assert!(read.is_ok(), "{read:?}");
@@ -51,7 +60,10 @@ fn check_stored(received: &quiver_protocol::WireBatch) {
     assert_eq!(read.num_rows(), received.batch.num_rows());
     if received.self_contained {
         // Debug text, since a NaN differs from itself.
-        assert_eq!(format!("{:?}", read.columns()), format!("{:?}", received.batch.columns()));
+        assert_eq!(
+            format!("{:?}", read.columns()),
+            format!("{:?}", received.batch.columns())
+        );
     }
 }
 

@@ -234,14 +234,20 @@ fn a_batch_that_is_wrong_inside_consumes_its_sequence_and_the_stream_goes_on() {
         {
             assert_eq!((*index, *sequence), (0, Sequence(0)));
             assert!(
-                matches!(refusal.code, RejectCode::MalformedBatch | RejectCode::BatchTooLarge),
+                matches!(
+                    refusal.code,
+                    RejectCode::MalformedBatch | RejectCode::BatchTooLarge
+                ),
                 "{refusal:?}"
             );
             assert_eq!((next.index, &next.batch), (1, &batch(200)));
             broken += 1;
         }
     }
-    assert!(broken > 10, "{broken} changes broke the batch and not its frame");
+    assert!(
+        broken > 10,
+        "{broken} changes broke the batch and not its frame"
+    );
 }
 
 #[test]
