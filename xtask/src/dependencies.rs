@@ -54,7 +54,7 @@ pub fn check(workspace: &Workspace) -> Result<(), Failure> {
 }
 
 /// Everything cargo-deny checks; it is installed under `target/` if it is not there, which takes
-/// two or three minutes on two cores. Its advisories too, if their database can be fetched.
+/// about a minute and a half on two cores. Its advisories too, if their database can be fetched.
 pub fn cargo_deny(workspace: &Workspace) -> Result<(), Failure> {
     let program = installed(workspace)?;
     let deny = |arguments: &[&str]| {
@@ -80,7 +80,7 @@ fn installed(workspace: &Workspace) -> Result<PathBuf, Failure> {
     let tools = workspace.target.join("tools");
     let ours = tools.join("bin").join("cargo-deny");
     if !succeeds(Command::new(&ours).arg("--version")) {
-        // Unoptimised: it runs for seconds, and compiles for minutes.
+        // Unoptimised: it runs for seconds, and optimised takes twice as long to compile.
         let mut install = workspace.cargo();
         install.args([
             "install",
