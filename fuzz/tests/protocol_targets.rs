@@ -1,5 +1,11 @@
 //! The protocol's targets on stable Rust: over the committed corpus and seeded changes of it. A
 //! failure names file and seed; put the input into the corpus once it is mended.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail tests"
+)]
 
 use quiver_fuzz::{changed, control_frame, inputs, ipc_frame};
 

@@ -102,6 +102,11 @@ impl<M: Message + Default> ControlDecoder<M> {
             && self.failed.is_none()
     }
 
+    /// Bytes held that are not part of a message yet.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.prefix_bytes + self.collected.len() + self.input.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// What is left of the input; for what follows a single message on a telemetry QUIC stream.
     pub(crate) fn take_rest(&mut self) -> VecDeque<Bytes> {
         std::mem::take(&mut self.input)

@@ -2,7 +2,7 @@
 //! `Welcome` as [`Limits`]; what the decoder needs is [`DecodeLimits`]. The relations between the
 //! numbers that the code relies on are asserted at the end, at compile time.
 
-use quiver_model::{FIELDS_PER_STREAM_MAX, SenderKind};
+use quiver_model::{FIELDS_PER_STREAM_MAX, RESERVED_COLUMNS, SenderKind};
 
 /// Version of the protocol that this crate speaks; it is in the ALPN and in `Hello`.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -36,8 +36,8 @@ pub const BATCH_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const BATCH_DECODED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most rows of a batch.
 pub const BATCH_ROWS_MAX: usize = 65_536;
-/// Most columns of a batch: the fields a stream may have, and `ts`, `device`, `arrival`.
-pub const BATCH_COLUMNS_MAX: usize = FIELDS_PER_STREAM_MAX + 3;
+/// Most columns of a batch: the fields a stream may have, and the engine's own.
+pub const BATCH_COLUMNS_MAX: usize = FIELDS_PER_STREAM_MAX + RESERVED_COLUMNS.len();
 /// Longest name of a wire column, in bytes. (What Quiver stores is shorter still; a longer name
 /// than this is refused before it is copied.)
 pub const COLUMN_NAME_BYTES_MAX: usize = 256;
@@ -205,5 +205,5 @@ const _: () = assert!(BATCH_COLUMNS_MAX * (63 + 200) + 4096 <= IPC_METADATA_BYTE
 const _: () = assert!(DICTIONARY_BYTES_MAX <= DICTIONARIES_BYTES_MAX);
 const _: () = assert!(DICTIONARIES_BYTES_MAX <= BATCH_DECODED_BYTES_MAX);
 // Sizes are announced as 32-bit numbers, and rows fit the row numbers of a verdict.
-const _: () =
-    assert!(BATCH_DECODED_BYTES_MAX <= u32::MAX as usize && BATCH_ROWS_MAX <= u32::MAX as usize);
+const _: () = assert!(BATCH_DECODED_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(BATCH_ROWS_MAX <= BATCH_DECODED_BYTES_MAX);

@@ -3,6 +3,12 @@
 //! Every allocation of a test's thread is counted, so a forged length that reaches the allocator
 //! fails the test even where the machine would have had the memory.
 #![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail tests"
+)]
+#![allow(
     unsafe_code,
     reason = "a counting global allocator cannot be written without"
 )]

@@ -215,3 +215,89 @@ fn take<'a>(input: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
     *input = rest;
     Ok(taken)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(content: &[u8], info: FrameInfo) -> Vec<u8> {
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read(frame: &[u8], size: usize) -> Result<Vec<u8>, String> {
+        let mut out = vec![0xaa; size];
+        lz4_frame(frame, &mut out).map(|written| out[..written].to_vec())
+    }
+
+    /// Text that compresses, longer than several blocks and than the window.
+    fn content(length: usize) -> Vec<u8> {
+        (0_u32..)
+            .flat_map(|number| (number.wrapping_mul(number) % 9_973).to_le_bytes())
+            .take(length)
+            .collect()
+    }
+
+    #[test]
+    fn lz4_frames_with_every_option_read_back() {
+        for length in [0, 1, 100, 65_536, 65_537, 300_000] {
+            let content = content(length);
+            for block_size in [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max4MB] {
+                for block_mode in [BlockMode::Independent, BlockMode::Linked] {
+                    for flags in 0..8_u8 {
+                        let info = FrameInfo::new()
+                            .block_size(block_size)
+                            .block_mode(block_mode)
+                            .block_checksums(flags & 1 != 0)
+                            .content_checksum(flags & 2 != 0)
+                            .content_size((flags & 4 != 0).then_some(length as u64));
+                        let frame = frame(&content, info);
+                        assert_eq!(
+                            read(&frame, length).as_deref(),
+                            Ok(&*content),
+                            "{length} {flags}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_writes_no_more_than_was_declared_and_must_be_whole() {
+        let content = content(100_000);
+        let frame = frame(&content, FrameInfo::new().block_mode(BlockMode::Linked));
+        assert!(read(&frame, content.len() - 1).is_err());
+        assert!(read(&frame, 0).is_err());
+        for cut in 0..frame.len() {
+            assert!(read(&frame[..cut], content.len()).is_err(), "cut at {cut}");
+            if cut > 64 {
+                break;
+            }
+        }
+        assert!(read(&frame[..frame.len() - 1], content.len()).is_err());
+        assert!(read(&[&frame[..], &[0]].concat(), content.len()).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        #[test]
+        fn no_bytes_make_the_frame_reader_panic(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            is_frame in any::<bool>(),
+            size in 0_usize..5000,
+        ) {
+            if is_frame {
+                bytes.splice(0..0, [0x04, 0x22, 0x4d, 0x18, 0x40, 0x40, 0x00]);
+            }
+            let _ = read(&bytes, size);
+        }
+    }
+}

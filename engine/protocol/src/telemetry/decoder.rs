@@ -193,7 +193,11 @@ impl TelemetryDecoder {
 
     /// Bytes given to the decoder that are not part of an event yet.
     pub fn pending_bytes(&self) -> usize {
-        self.frames.pending_bytes() + self.input.iter().map(Bytes::len).sum::<usize>()
+        let opening = match &self.state {
+            State::Opening(decoder) => decoder.pending_bytes(),
+            _ => 0,
+        };
+        opening + self.frames.pending_bytes() + self.input.iter().map(Bytes::len).sum::<usize>()
     }
 
     fn open(&mut self, open: &message::OpenStream, rest: VecDeque<Bytes>) -> TelemetryEvent {
@@ -209,10 +213,9 @@ impl TelemetryDecoder {
     }
 
     fn end(&mut self) -> TelemetryEvent {
+        let partial_bytes = self.pending_bytes();
         self.state = State::Done;
-        TelemetryEvent::Ended {
-            partial_bytes: self.frames.pending_bytes(),
-        }
+        TelemetryEvent::Ended { partial_bytes }
     }
 
     /// Refuses the QUIC stream without a batch.
