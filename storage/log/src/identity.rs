@@ -95,3 +95,10 @@ impl LogKey {
         })
     }
 }
+
+/// The id of the log in `dir`, without opening it: an archive's transactions name it, and what the
+/// archive holds must be known before the log is opened. `None` if there is no log, or its id file
+/// must first be restored by opening it.
+pub fn stored_id(vfs: &dyn Vfs, dir: &Path) -> std::io::Result<Option<LogId>> {
+    Ok(LogKey::load(vfs, dir)?.map(|key| key.id))
+}

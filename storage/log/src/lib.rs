@@ -46,7 +46,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, DamagedCheckp
 pub use codec::RecordError;
 pub use cursors::{Cursor, CursorError, Cursors, Overtaken};
 pub use damage::{DamagedRange, DamagedRecord};
-pub use identity::LogId;
+pub use identity::{LogId, stored_id};
 pub use image::{SegmentImage, replay_bytes};
 pub use lock::{DirLock, LockError};
 pub use log::{AppendError, GroupCommitted, Log, Trimmed};
@@ -56,5 +56,5 @@ pub use record::{CommittedRecord, ControlKind, Encoding, Record, RecordKind};
 pub use recover::{OpenError, RecoveryFloor, RecoveryReport};
 pub use replay::{LogReader, Replay, ReplayError};
 pub use segment::SegmentInfo;
-pub use sim::SimVfs;
+pub use sim::{FaultKind, SimOp, SimVfs};
 pub use vfs::{LockOutcome, Vfs, VfsFile, VfsLock, at_path};

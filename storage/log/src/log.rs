@@ -32,6 +32,9 @@ pub struct Log {
     /// Numbers of the files that wait to be reused.
     spares: Vec<u64>,
     next_spare: u64,
+    /// Trimmed segments whose files could not be removed. They go before any other does: were an
+    /// older file found again without the newer ones, the log would seem to have a hole.
+    doomed: Vec<PathBuf>,
     /// CRC of the last group.
     chain: u32,
     next: Position,
@@ -154,6 +157,7 @@ impl Log {
             active: recovered.active,
             next_spare: recovered.spares.iter().max().map_or(0, |number| number.saturating_add(1)),
             spares: recovered.spares,
+            doomed: Vec::new(),
             chain: recovered.chain,
             last_time: recovered.last_time,
             epoch: 0,
@@ -181,7 +185,7 @@ impl Log {
         (self.last_time != Timestamp(i64::MIN)).then_some(self.last_time)
     }
 
-    /// Rises with every group that was refused. What was queued under an older epoch must be
+    /// Rises with every group that failed. What was queued under an older epoch must be
     /// failed by its owner, not appended: a batch must not become durable before its predecessor.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -228,10 +232,18 @@ impl Log {
     /// durable. An empty slice commits nothing and touches no file.
     pub fn append_group(&mut self, records: &mut [Record]) -> Result<GroupCommitted, AppendError> {
         self.check_poison()?;
-        let first = self.next;
         if records.is_empty() {
-            return Ok(GroupCommitted { first, end: first, bytes: 0 });
+            return Ok(GroupCommitted { first: self.next, end: self.next, bytes: 0 });
         }
+        let result = self.append_records(records);
+        if result.is_err() {
+            self.epoch = self.epoch.saturating_add(1);
+        }
+        result
+    }
+
+    fn append_records(&mut self, records: &mut [Record]) -> Result<GroupCommitted, AppendError> {
+        let first = self.next;
         let bound = records
             .iter()
             .fold(0_usize, |sum, record| sum.saturating_add(codec::encoded_bytes_bound(record)));
@@ -254,14 +266,8 @@ impl Log {
         // Exactly, so that the option bounds the memory too.
         self.buffer.reserve_exact(bound + HEADER_BYTES + ALIGNMENT);
         let header = self.fill_buffer(records, count, first, end, time);
-        let result = self.write_group();
+        self.write_group()?;
         let bytes = self.buffer.len() as u64;
-        if let Err(error) = result {
-            if !error.is_poisoned() {
-                self.epoch = self.epoch.saturating_add(1);
-            }
-            return Err(error);
-        }
         self.published(&header, bytes);
         Ok(GroupCommitted { first, end, bytes })
     }
@@ -439,8 +445,8 @@ impl Log {
     /// somebody reads, or of unusual size, is removed; others are kept for reuse.
     ///
     /// # Errors
-    /// The file system's. Segments taken off the list stay off it; their files are found again at
-    /// the next opening.
+    /// The file system's. A segment whose file cannot be removed is off the list all the same; the
+    /// next trim tries again, and the next opening would find it.
     pub fn trim(&mut self, floor: Position) -> io::Result<Trimmed> {
         if let Some(poison) = &self.poison {
             return Err(io::Error::other(format!(
@@ -461,7 +467,20 @@ impl Log {
         Ok(trimmed)
     }
 
+    fn remove_doomed(&mut self) -> io::Result<()> {
+        while let Some(path) = self.doomed.last() {
+            match self.vfs.unlink(path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(vfs::at_path("remove log segment", path, error)),
+            }
+            self.doomed.pop();
+        }
+        Ok(())
+    }
+
     fn trim_segments(&mut self, floor: Position, trimmed: &mut Trimmed) -> io::Result<()> {
+        self.remove_doomed()?;
         while let Some((segment, unread)) = self.take_oldest(floor) {
             trimmed.segments += 1;
             trimmed.bytes += segment.bytes;
@@ -472,15 +491,15 @@ impl Log {
             if reusable {
                 let number = self.next_spare;
                 self.next_spare = number.saturating_add(1);
-                self.vfs
-                    .rename(path, &spare_path(&self.dir, number))
-                    .map_err(|error| vfs::at_path("set aside log segment", path, error))?;
+                if let Err(error) = self.vfs.rename(path, &spare_path(&self.dir, number)) {
+                    self.doomed.push(path.clone());
+                    return Err(vfs::at_path("set aside log segment", path, error));
+                }
                 self.spares.push(number);
                 trimmed.recycled += 1;
             } else {
-                self.vfs
-                    .unlink(path)
-                    .map_err(|error| vfs::at_path("remove log segment", path, error))?;
+                self.doomed.push(path.clone());
+                self.remove_doomed()?;
             }
         }
         Ok(())
