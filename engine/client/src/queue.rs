@@ -577,6 +577,11 @@ impl Queue {
     /// From now on batches get a sequence as they come.
     pub fn set_online(&mut self) {
         self.online = true;
+        for lane in &mut self.lanes {
+            if lane.link == Link::Detached {
+                lane.link = Link::Ready { from: lane.settled_before, not_before: None };
+            }
+        }
     }
 
     /// The connection is gone: nothing is in flight any more.

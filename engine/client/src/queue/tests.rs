@@ -281,7 +281,7 @@ enum Action {
     Reject,
     Close(StreamCloseCode),
     Reconnect,
-    /// The server forgets the producer.
+    /// The server forgets the producer while there is no connection.
     Forget,
 }
 
@@ -378,9 +378,13 @@ proptest! {
                     queue.on_stream_closed(closed(quic_stream, server.stored.len() as u64, code), Instant::now());
                     server.received.clear();
                 }
-                Action::Reconnect => {
+                Action::Reconnect | Action::Forget => {
                     queue.set_offline();
                     server.received.clear();
+                    if matches!(action, Action::Forget) {
+                        server.producer = None;
+                        server.stored.clear();
+                    }
                     let questions = queue.resume_questions(256);
                     let answers: Vec<_> = questions.iter().map(|((producer, _), _)| {
                         let known = server.producer == Some(*producer);
@@ -392,19 +396,6 @@ proptest! {
                         queue.renumber(&plan.key, Producer(producers), plan.settled_before);
                     }
                     queue.set_online();
-                }
-                Action::Forget => {
-                    if server.received.is_empty() {
-                        server.producer = None;
-                        let (plan, _) = queue.on_stream_closed(closed(quic_stream, 0, StreamCloseCode::UnknownProducer), Instant::now());
-                        if let Some(plan) = plan {
-                            producers += 1;
-                            queue.renumber(&plan.key, Producer(producers), plan.settled_before);
-                        } else {
-                            // No QUIC stream to say it on: the next Welcome does.
-                            server.producer = queue.lanes.first().filter(|lane| lane.next_sequence > 0).map(|lane| lane.producer);
-                        }
-                    }
                 }
                 Action::Send | Action::Reject => {}
             }
