@@ -105,16 +105,24 @@ impl CheckpointStore {
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, CheckpointError> {
         vfs::make_dir_durable(&*vfs, dir)?;
         let mut positions = Vec::new();
-        for name in vfs.list(dir).map_err(|error| vfs::at_path("list", dir, error))? {
+        for name in vfs
+            .list(dir)
+            .map_err(|error| vfs::at_path("list", dir, error))?
+        {
             let path = dir.join(&name);
             if name.ends_with(TEMPORARY_SUFFIX) {
-                vfs.unlink(&path).map_err(|error| vfs::at_path("remove", &path, error))?;
+                vfs.unlink(&path)
+                    .map_err(|error| vfs::at_path("remove", &path, error))?;
             } else if let Some(position) = parse_name(&name) {
                 positions.push(position);
             }
         }
         positions.sort_unstable();
-        Ok(Self { vfs, dir: dir.to_path_buf(), positions })
+        Ok(Self {
+            vfs,
+            dir: dir.to_path_buf(),
+            positions,
+        })
     }
 
     /// Positions of the checkpoints, oldest first. The log must keep what the oldest one needs.
@@ -149,13 +157,23 @@ impl CheckpointStore {
         let surplus = self.positions.len().saturating_sub(KEPT);
         for position in self.positions.drain(..surplus).collect::<Vec<_>>() {
             let path = self.path(position);
-            self.vfs.unlink(&path).map_err(|error| vfs::at_path("remove", &path, error))?;
+            self.vfs
+                .unlink(&path)
+                .map_err(|error| vfs::at_path("remove", &path, error))?;
         }
-        let names = self.vfs.list(&self.dir).map_err(|error| vfs::at_path("list", &self.dir, error))?;
-        let damaged: Vec<_> = names.iter().filter(|name| name.ends_with(DAMAGED_SUFFIX)).collect();
+        let names = self
+            .vfs
+            .list(&self.dir)
+            .map_err(|error| vfs::at_path("list", &self.dir, error))?;
+        let damaged: Vec<_> = names
+            .iter()
+            .filter(|name| name.ends_with(DAMAGED_SUFFIX))
+            .collect();
         for name in damaged.iter().take(damaged.len().saturating_sub(KEPT)) {
             let path = self.dir.join(name);
-            self.vfs.unlink(&path).map_err(|error| vfs::at_path("remove", &path, error))?;
+            self.vfs
+                .unlink(&path)
+                .map_err(|error| vfs::at_path("remove", &path, error))?;
         }
         Ok(())
     }
@@ -172,16 +190,25 @@ impl CheckpointStore {
             match self.read(&path, position)? {
                 Parsed::Sound(payload) => {
                     self.set_aside(&passed_over)?;
-                    return Ok(Some(Checkpoint { position, payload, passed_over }));
+                    return Ok(Some(Checkpoint {
+                        position,
+                        payload,
+                        passed_over,
+                    }));
                 }
                 Parsed::Damaged(reason) => passed_over.push(DamagedCheckpoint { path, reason }),
-                Parsed::Newer(version) => return Err(CheckpointError::NewerFormat { path, version }),
+                Parsed::Newer(version) => {
+                    return Err(CheckpointError::NewerFormat { path, version });
+                }
             }
         }
         if passed_over.is_empty() {
             return Ok(None);
         }
-        Err(CheckpointError::AllDamaged { dir: self.dir.clone(), damaged: passed_over })
+        Err(CheckpointError::AllDamaged {
+            dir: self.dir.clone(),
+            damaged: passed_over,
+        })
     }
 
     /// So that a damaged file is not one of the two that count.

@@ -27,8 +27,8 @@
 
 use bytes::Bytes;
 use quiver_model::{
-    DeviceId, Producer, ProducerKind, RefusedRow, RejectCode, SchemaId, SenderId, SenderKind, Sequence,
-    SessionId, StreamName, Timestamp, Verdict, VerdictCounts,
+    DeviceId, Producer, ProducerKind, RefusedRow, RejectCode, SchemaId, SenderId, SenderKind,
+    Sequence, SessionId, StreamName, Timestamp, Verdict, VerdictCounts,
 };
 
 use crate::record::{Encoding, Record, RecordKind};
@@ -55,7 +55,9 @@ pub enum RecordError {
     #[error("the record header's CRC32C does not match")]
     HeaderCrc,
     /// A newer engine wrote it.
-    #[error("the record has format version {0}, this engine reads version 1; start a newer engine on this data")]
+    #[error(
+        "the record has format version {0}, this engine reads version 1; start a newer engine on this data"
+    )]
     Version(u8),
     /// A field has a value that no engine of this version writes.
     #[error("the record's {0} is not valid; a newer engine may have written it")]
@@ -68,7 +70,13 @@ pub enum RecordError {
 /// Most bytes that `record` may take encoded.
 pub(crate) fn encoded_bytes_bound(record: &Record) -> usize {
     HEADER_BYTES_BOUND
-        .saturating_add(record.verdict.refused.len().saturating_mul(REFUSED_ROW_BYTES_BOUND))
+        .saturating_add(
+            record
+                .verdict
+                .refused
+                .len()
+                .saturating_mul(REFUSED_ROW_BYTES_BOUND),
+        )
         .saturating_add(record.payload.len())
 }
 
@@ -81,7 +89,12 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
         ProducerKind::Dense => 0,
         ProducerKind::Skipping => FLAG_SKIPPING,
     };
-    out.extend_from_slice(&[RECORD_VERSION, record.kind.number(), record.encoding.number(), flags]);
+    out.extend_from_slice(&[
+        RECORD_VERSION,
+        record.kind.number(),
+        record.encoding.number(),
+        flags,
+    ]);
     match &record.sender {
         None => out.push(0),
         Some(sender) => {
@@ -210,8 +223,11 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<RecordHead, RecordError> {
             .ok_or(RecordError::Field("reject code"))?;
         refused.push(RefusedRow { row, code });
     }
-    let producer_kind =
-        if flags & FLAG_SKIPPING == 0 { ProducerKind::Dense } else { ProducerKind::Skipping };
+    let producer_kind = if flags & FLAG_SKIPPING == 0 {
+        ProducerKind::Dense
+    } else {
+        ProducerKind::Skipping
+    };
     Ok(RecordHead {
         record: Record {
             kind,
@@ -253,13 +269,19 @@ struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], RecordError> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(RecordError::Truncated)?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(RecordError::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(RecordError::Truncated)?;
+        let (taken, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(RecordError::Truncated)?;
         self.0 = rest;
         Ok(*taken)
     }

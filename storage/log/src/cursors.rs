@@ -108,7 +108,12 @@ impl Cursors {
             }
             Err(error) => return Err(vfs::at_path("read", &path, error).into()),
         };
-        Ok(Self { vfs, path, cursors, dirty: false })
+        Ok(Self {
+            vfs,
+            path,
+            cursors,
+            dirty: false,
+        })
     }
 
     /// The cursor called `name`.
@@ -118,7 +123,9 @@ impl Cursors {
 
     /// All cursors, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Cursor)> {
-        self.cursors.iter().map(|(name, cursor)| (name.as_str(), *cursor))
+        self.cursors
+            .iter()
+            .map(|(name, cursor)| (name.as_str(), *cursor))
     }
 
     /// The position that the furthest behind wants next.
@@ -140,7 +147,13 @@ impl Cursors {
         if self.cursors.len() >= CURSORS_MAX {
             return Err(CursorError::Full);
         }
-        self.cursors.insert(name.to_owned(), Cursor { position, missed: 0 });
+        self.cursors.insert(
+            name.to_owned(),
+            Cursor {
+                position,
+                missed: 0,
+            },
+        );
         self.dirty = true;
         Ok(())
     }
@@ -181,10 +194,16 @@ impl Cursors {
         let mut overtaken = Vec::new();
         for (name, cursor) in &mut self.cursors {
             if cursor.position < oldest {
-                overtaken.push(Overtaken { name: name.clone(), from: cursor.position, to: oldest });
+                overtaken.push(Overtaken {
+                    name: name.clone(),
+                    from: cursor.position,
+                    to: oldest,
+                });
                 // Positions begin at 1; a cursor at 0 has not missed position 0.
                 let from = cursor.position.get().max(1);
-                cursor.missed = cursor.missed.saturating_add(oldest.get().saturating_sub(from));
+                cursor.missed = cursor
+                    .missed
+                    .saturating_add(oldest.get().saturating_sub(from));
                 cursor.position = oldest;
                 self.dirty = true;
             }
@@ -195,14 +214,21 @@ impl Cursors {
 }
 
 fn parse(content: &[u8], path: &Path) -> Result<BTreeMap<String, Cursor>, CursorError> {
-    let damaged = || CursorError::Damaged { path: path.to_path_buf() };
+    let damaged = || CursorError::Damaged {
+        path: path.to_path_buf(),
+    };
     let (body, crc) = content.split_last_chunk::<4>().ok_or_else(damaged)?;
     if !body.starts_with(&MAGIC) || crc32c::crc32c(body).to_le_bytes() != *crc {
         return Err(damaged());
     }
-    let (preamble, mut rest) = body.split_first_chunk::<PREAMBLE_BYTES>().ok_or_else(damaged)?;
+    let (preamble, mut rest) = body
+        .split_first_chunk::<PREAMBLE_BYTES>()
+        .ok_or_else(damaged)?;
     if preamble[8] != VERSION {
-        return Err(CursorError::NewerFormat { path: path.to_path_buf(), version: preamble[8] });
+        return Err(CursorError::NewerFormat {
+            path: path.to_path_buf(),
+            version: preamble[8],
+        });
     }
     let mut cursors = BTreeMap::new();
     while !rest.is_empty() {
@@ -211,7 +237,11 @@ fn parse(content: &[u8], path: &Path) -> Result<BTreeMap<String, Cursor>, Cursor
         rest = after;
     }
     let count = u32::from_le_bytes([preamble[12], preamble[13], preamble[14], preamble[15]]);
-    if cursors.len() == count as usize { Ok(cursors) } else { Err(damaged()) }
+    if cursors.len() == count as usize {
+        Ok(cursors)
+    } else {
+        Err(damaged())
+    }
 }
 
 fn parse_cursor(bytes: &[u8]) -> Option<(String, Cursor, &[u8])> {

@@ -53,7 +53,11 @@ impl fmt::Display for DamagedRange {
             self.offset,
             self.segment.display(),
             self.records.len(),
-            if self.complete { "" } else { ", there may be more" },
+            if self.complete {
+                ""
+            } else {
+                ", there may be more"
+            },
         )
     }
 }

@@ -95,11 +95,14 @@ impl GroupHeader {
     /// Reads a header of the log `key`.
     pub(crate) fn read(bytes: &[u8], key: &LogKey) -> Result<Self, NotAHeader> {
         let (header, found) = Self::read_any(bytes)?;
-        if found == *key { header } else { Err(NotAHeader::Foreign) }
+        if found == *key {
+            header
+        } else {
+            Err(NotAHeader::Foreign)
+        }
     }
 
     /// Reads a header of whatever log; the outer error means "no header at all".
-    #[expect(clippy::type_complexity, reason = "two layers of one private answer")]
     pub(crate) fn read_any(bytes: &[u8]) -> Result<(Result<Self, NotAHeader>, LogKey), NotAHeader> {
         let Some((bytes, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Err(NotAHeader::Invalid);
@@ -129,13 +132,24 @@ impl GroupHeader {
         };
         let sound = header.records > 0
             && header.first.get() > 0
-            && header.end.get().checked_sub(header.first.get()).is_some_and(|positions| {
-                positions >= u64::from(header.records)
-                    && positions <= u64::from(header.records) * u64::from(u32::MAX)
-            })
+            && header
+                .end
+                .get()
+                .checked_sub(header.first.get())
+                .is_some_and(|positions| {
+                    positions >= u64::from(header.records)
+                        && positions <= u64::from(header.records) * u64::from(u32::MAX)
+                })
             && header.body_bytes as usize <= BODY_BYTES_LIMIT
             && u64::from(header.records) * RECORD_BYTES_MIN as u64 <= u64::from(header.body_bytes);
-        Ok((if sound { Ok(header) } else { Err(NotAHeader::Invalid) }, key))
+        Ok((
+            if sound {
+                Ok(header)
+            } else {
+                Err(NotAHeader::Invalid)
+            },
+            key,
+        ))
     }
 }
 

@@ -44,14 +44,19 @@ pub(crate) struct LogKey {
 
 impl fmt::Debug for LogKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("LogKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl LogKey {
     pub(crate) fn random(entropy: &dyn Entropy) -> Self {
         let id = u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64());
-        Self { id: LogId(id), seal: entropy.next_u64() }
+        Self {
+            id: LogId(id),
+            seal: entropy.next_u64(),
+        }
     }
 
     /// Writes the file durably.

@@ -38,7 +38,9 @@ pub fn replay_bytes(bytes: &[u8]) -> SegmentImage {
             Ok((Ok(header), key)) => Some((header, key)),
             _ => None,
         });
-    let Some((header, key)) = first_header else { return image };
+    let Some((header, key)) = first_header else {
+        return image;
+    };
     image.id = Some(key.id);
     // Where the segment's name would be: if the first group is damaged, one before the next.
     let starts_sound = matches!(GroupHeader::read(bytes, &key), Ok(found) if found == header);
@@ -52,7 +54,8 @@ pub fn replay_bytes(bytes: &[u8]) -> SegmentImage {
         // Errors are of files, and of formats to come.
         match walk.step(Position(0)) {
             Ok(Step::Group { header, body, .. }) => {
-                image.undecodable_groups += u64::from(!push_records(&header, body, &mut image.records));
+                image.undecodable_groups +=
+                    u64::from(!push_records(&header, body, &mut image.records));
             }
             Ok(Step::Skipped) => {}
             Ok(Step::Damaged(damage)) => image.damaged.push(DamagedRange {
@@ -73,7 +76,9 @@ fn push_records(header: &GroupHeader, mut body: Bytes, records: &mut Vec<Committ
     let before = records.len();
     let mut position = header.first;
     for _ in 0..header.records {
-        let Ok((record, taken)) = codec::decode(&body) else { break };
+        let Ok((record, taken)) = codec::decode(&body) else {
+            break;
+        };
         body.advance(taken);
         let committed = CommittedRecord { position, record };
         position = committed.end();

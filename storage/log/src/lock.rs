@@ -42,7 +42,10 @@ pub enum LockError {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }
 
 impl DirLock {
@@ -51,10 +54,14 @@ impl DirLock {
         let own_pid = std::process::id().to_string();
         match vfs.lock_exclusive(&dir.join(LOCK_FILE), &own_pid) {
             Ok(LockOutcome::Acquired(lock)) => Ok(Self { _lock: lock }),
-            Ok(LockOutcome::HeldBy(owner)) => {
-                Err(LockError::Held { dir: dir.to_path_buf(), pid: owner.trim().parse().ok() })
-            }
-            Err(source) => Err(LockError::Io { dir: dir.to_path_buf(), source }),
+            Ok(LockOutcome::HeldBy(owner)) => Err(LockError::Held {
+                dir: dir.to_path_buf(),
+                pid: owner.trim().parse().ok(),
+            }),
+            Err(source) => Err(LockError::Io {
+                dir: dir.to_path_buf(),
+                source,
+            }),
         }
     }
 }

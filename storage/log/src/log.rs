@@ -155,7 +155,11 @@ impl Log {
             next: recovered.live.next,
             shared: Arc::new(Shared::new(recovered.live)),
             active: recovered.active,
-            next_spare: recovered.spares.iter().max().map_or(0, |number| number.saturating_add(1)),
+            next_spare: recovered
+                .spares
+                .iter()
+                .max()
+                .map_or(0, |number| number.saturating_add(1)),
             spares: recovered.spares,
             doomed: Vec::new(),
             chain: recovered.chain,
@@ -198,12 +202,22 @@ impl Log {
 
     /// The segments, oldest first.
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        self.shared.lock().segments.iter().map(|segment| segment.info.clone()).collect()
+        self.shared
+            .lock()
+            .segments
+            .iter()
+            .map(|segment| segment.info.clone())
+            .collect()
     }
 
     /// Bytes of all segment files, preallocated space included; spares not.
     pub fn bytes(&self) -> u64 {
-        self.shared.lock().segments.iter().map(|segment| segment.info.bytes).sum()
+        self.shared
+            .lock()
+            .segments
+            .iter()
+            .map(|segment| segment.info.bytes)
+            .sum()
     }
 
     /// Bytes that may still be written to the log's file system.
@@ -215,7 +229,11 @@ impl Log {
 
     /// A handle that reads committed records from any thread.
     pub fn reader(&self) -> LogReader {
-        LogReader { vfs: Arc::clone(&self.vfs), shared: Arc::clone(&self.shared), key: self.key }
+        LogReader {
+            vfs: Arc::clone(&self.vfs),
+            shared: Arc::clone(&self.shared),
+            key: self.key,
+        }
     }
 
     /// Reads from `from` on, or from the oldest position if that is newer, up to what is
@@ -233,7 +251,11 @@ impl Log {
     pub fn append_group(&mut self, records: &mut [Record]) -> Result<GroupCommitted, AppendError> {
         self.check_poison()?;
         if records.is_empty() {
-            return Ok(GroupCommitted { first: self.next, end: self.next, bytes: 0 });
+            return Ok(GroupCommitted {
+                first: self.next,
+                end: self.next,
+                bytes: 0,
+            });
         }
         let result = self.append_records(records);
         if result.is_err() {
@@ -244,16 +266,21 @@ impl Log {
 
     fn append_records(&mut self, records: &mut [Record]) -> Result<GroupCommitted, AppendError> {
         let first = self.next;
-        let bound = records
-            .iter()
-            .fold(0_usize, |sum, record| sum.saturating_add(codec::encoded_bytes_bound(record)));
+        let bound = records.iter().fold(0_usize, |sum, record| {
+            sum.saturating_add(codec::encoded_bytes_bound(record))
+        });
         let limit = self.options.group_bytes_max;
         let (Ok(count), true) = (u32::try_from(records.len()), bound <= limit) else {
-            return Err(AppendError::TooLarge { bytes: bound, limit });
+            return Err(AppendError::TooLarge {
+                bytes: bound,
+                limit,
+            });
         };
         let end = records
             .iter()
-            .try_fold(first.get(), |end, record| end.checked_add(record.positions()))
+            .try_fold(first.get(), |end, record| {
+                end.checked_add(record.positions())
+            })
             .map(Position)
             .ok_or(AppendError::Exhausted)?;
 
@@ -320,7 +347,11 @@ impl Log {
         };
         let path = active.path.clone();
         let (first_sector, rest) = self.buffer.split_at(ALIGNMENT);
-        let refused = |path, source| AppendError::Refused { action: "write to", path, source };
+        let refused = |path, source| AppendError::Refused {
+            action: "write to",
+            path,
+            source,
+        };
         if !rest.is_empty()
             && let Err(error) = active.file.write_at(rest, active.offset + ALIGNMENT as u64)
         {
@@ -348,7 +379,9 @@ impl Log {
         self.chain = header.crc;
         self.next = header.end;
         self.last_time = header.last_time;
-        let Some(active) = &mut self.active else { return };
+        let Some(active) = &mut self.active else {
+            return;
+        };
         let opened = active.offset == 0;
         active.offset += bytes;
         let mut live = self.shared.lock();
@@ -376,16 +409,23 @@ impl Log {
         if !self.must_roll
             && let Some(active) = &mut self.active
         {
-            if active.offset.checked_add(bytes).is_some_and(|end| end <= active.capacity) {
+            if active
+                .offset
+                .checked_add(bytes)
+                .is_some_and(|end| end <= active.capacity)
+            {
                 return Ok(());
             }
             // Still without a group, so its name is right: it only has to grow.
             if active.offset == 0 {
-                active.file.preallocate(bytes).map_err(|source| AppendError::Refused {
-                    action: "reserve space for",
-                    path: active.path.clone(),
-                    source,
-                })?;
+                active
+                    .file
+                    .preallocate(bytes)
+                    .map_err(|source| AppendError::Refused {
+                        action: "reserve space for",
+                        path: active.path.clone(),
+                        source,
+                    })?;
                 active.capacity = bytes;
                 return Ok(());
             }
@@ -403,20 +443,30 @@ impl Log {
         let capacity = self.options.segment_bytes.max(bytes);
         let spare = self.spares.pop();
         let prepared = spare.map_or_else(
-            || self.dir.join(format!("new-segment{}", vfs::TEMPORARY_SUFFIX)),
+            || {
+                self.dir
+                    .join(format!("new-segment{}", vfs::TEMPORARY_SUFFIX))
+            },
             |number| spare_path(&self.dir, number),
         );
         let refused = |action, path: &Path| {
             let path = path.to_path_buf();
-            move |source| AppendError::Refused { action, path, source }
+            move |source| AppendError::Refused {
+                action,
+                path,
+                source,
+            }
         };
         let opened = if spare.is_some() {
             self.vfs.open(&prepared).map_err(refused("open", &prepared))
         } else {
-            self.vfs.create(&prepared).map_err(refused("create", &prepared))
+            self.vfs
+                .create(&prepared)
+                .map_err(refused("create", &prepared))
         };
         let file = opened.and_then(|file| {
-            file.preallocate(capacity).map_err(refused("reserve space for", &prepared))?;
+            file.preallocate(capacity)
+                .map_err(refused("reserve space for", &prepared))?;
             Ok(file)
         });
         let file = match file {
@@ -436,7 +486,13 @@ impl Log {
             return Err(self.poisoned("sync directory", self.dir.clone(), &error));
         }
         self.must_roll = false;
-        self.active = Some(Active { first, path, file, offset: 0, capacity });
+        self.active = Some(Active {
+            first,
+            path,
+            file,
+            offset: 0,
+            capacity,
+        });
         Ok(())
     }
 
@@ -527,15 +583,29 @@ impl Log {
     fn check_poison(&self) -> Result<(), AppendError> {
         match &self.poison {
             None => Ok(()),
-            Some(Poison { action, path, message }) => {
-                Err(AppendError::Poisoned { action, path: path.clone(), message: message.clone() })
-            }
+            Some(Poison {
+                action,
+                path,
+                message,
+            }) => Err(AppendError::Poisoned {
+                action,
+                path: path.clone(),
+                message: message.clone(),
+            }),
         }
     }
 
     fn poisoned(&mut self, action: &'static str, path: PathBuf, error: &io::Error) -> AppendError {
         let message = error.to_string();
-        self.poison = Some(Poison { action, path: path.clone(), message: message.clone() });
-        AppendError::Poisoned { action, path, message }
+        self.poison = Some(Poison {
+            action,
+            path: path.clone(),
+            message: message.clone(),
+        });
+        AppendError::Poisoned {
+            action,
+            path,
+            message,
+        }
     }
 }

@@ -44,7 +44,9 @@ impl Vfs for OsVfs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
-        Ok(Box::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Box::new(OsFile(
+            OpenOptions::new().read(true).write(true).open(path)?,
+        )))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -102,8 +104,12 @@ impl Vfs for OsVfs {
             }
             Err(TryLockError::WouldBlock) => {
                 let mut note = Vec::new();
-                file.by_ref().take(LOCK_NOTE_BYTES_MAX).read_to_end(&mut note)?;
-                Ok(LockOutcome::HeldBy(String::from_utf8_lossy(&note).into_owned()))
+                file.by_ref()
+                    .take(LOCK_NOTE_BYTES_MAX)
+                    .read_to_end(&mut note)?;
+                Ok(LockOutcome::HeldBy(
+                    String::from_utf8_lossy(&note).into_owned(),
+                ))
             }
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -139,7 +145,11 @@ impl VfsFile for OsFile {
                 // have to write a new size with every group. Space may then run out while
                 // writing, which the log survives.
                 Err(rustix::io::Errno::OPNOTSUPP) => {
-                    return if self.size()? < size { self.0.set_len(size) } else { Ok(()) };
+                    return if self.size()? < size {
+                        self.0.set_len(size)
+                    } else {
+                        Ok(())
+                    };
                 }
                 Err(error) => return Err(error.into()),
             }

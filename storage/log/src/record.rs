@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use quiver_model::{
-    Position, Producer, ProducerKind, SchemaId, SenderId, Sequence, SessionId, StreamName, Timestamp,
-    Verdict,
+    Position, Producer, ProducerKind, SchemaId, SenderId, Sequence, SessionId, StreamName,
+    Timestamp, Verdict,
 };
 
 /// What a record is. The numbers are in the durable format: never reuse one.

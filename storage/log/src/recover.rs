@@ -24,7 +24,7 @@ use crate::{
     identity::{LogId, LogKey},
     options::LogOptions,
     segment::{
-        Live, Segment, SegmentInfo, parse_segment_name, parse_spare_name, segment_path,
+        Live, Segment, SegmentInfo, parse_segment_name, parse_spare_name, segment_path, spare_path,
     },
     vfs::{self, TEMPORARY_SUFFIX, Vfs, VfsFile, read_up_to},
     walk::{Next, SegmentWalk, Step, WalkError},
@@ -134,13 +134,21 @@ pub(crate) struct Active {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_path_buf();
-    move |source| OpenError::Io { action, path, source }
+    move |source| OpenError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 fn walk_failed(path: &Path) -> impl FnOnce(WalkError) -> OpenError {
     let path = path.to_path_buf();
     move |error| match error {
-        WalkError::Io(source) => OpenError::Io { action: "read log segment", path, source },
+        WalkError::Io(source) => OpenError::Io {
+            action: "read log segment",
+            path,
+            source,
+        },
         WalkError::Newer { version } => OpenError::NewerFormat { path, version },
     }
 }
@@ -162,7 +170,10 @@ pub(crate) fn recover(
 ) -> Result<Recovered, OpenError> {
     vfs::make_dir_durable(vfs, dir).map_err(failed("prepare log directory", dir))?;
     let names = vfs.list(dir).map_err(failed("list log directory", dir))?;
-    let mut segments: Vec<Position> = names.iter().filter_map(|name| parse_segment_name(name)).collect();
+    let mut segments: Vec<Position> = names
+        .iter()
+        .filter_map(|name| parse_segment_name(name))
+        .collect();
     segments.sort_unstable();
 
     let mut removed_files = 0;
@@ -188,12 +199,14 @@ pub(crate) fn recover(
         Some(key) => (key, false, false),
         None if segments.is_empty() => {
             let key = LogKey::random(entropy);
-            key.save(vfs, dir).map_err(failed("write id of the log in", dir))?;
+            key.save(vfs, dir)
+                .map_err(failed("write id of the log in", dir))?;
             (key, true, false)
         }
         None => {
             let key = restore_key(vfs, dir, &segments)?;
-            key.save(vfs, dir).map_err(failed("write id of the log in", dir))?;
+            key.save(vfs, dir)
+                .map_err(failed("write id of the log in", dir))?;
             (key, false, true)
         }
     };
@@ -201,14 +214,19 @@ pub(crate) fn recover(
     for first in trailing_without_groups(vfs, dir, &key, &mut segments)? {
         remove(segment_path(dir, first))?;
     }
-    let Walked { mut live, last, groups, damaged, cut_bytes } =
-        match walk_all(vfs, dir, &key, &segments, options.verify_from)? {
-            // The last valid group is before the part that was to be checked.
-            walked if walked.last.is_none() && options.verify_from > Position(0) => {
-                walk_all(vfs, dir, &key, &segments, Position(0))?
-            }
-            walked => walked,
-        };
+    let Walked {
+        mut live,
+        last,
+        groups,
+        damaged,
+        cut_bytes,
+    } = match walk_all(vfs, dir, &key, &segments, options.verify_from)? {
+        // The last valid group is before the part that was to be checked.
+        walked if walked.last.is_none() && options.verify_from > Position(0) => {
+            walk_all(vfs, dir, &key, &segments, Position(0))?
+        }
+        walked => walked,
+    };
 
     // Behind the last valid group there is nothing: at most one group that was being written.
     let keep = last.as_ref().map_or(0, |last| last.segment + 1);
@@ -219,9 +237,19 @@ pub(crate) fn recover(
     }
     let log_end = last.as_ref().map_or(Position(0), |last| last.header.end);
     let chain = last.as_ref().map_or(0, |last| last.header.crc);
-    let last_time = last.as_ref().map_or(Timestamp(i64::MIN), |last| last.header.last_time);
+    let last_time = last
+        .as_ref()
+        .map_or(Timestamp(i64::MIN), |last| last.header.last_time);
     let active = match last {
-        Some(last) => Some(move_last_group(vfs, dir, &key, options, &mut live, &last)?),
+        Some(last) => Some(move_last_group(
+            vfs,
+            dir,
+            &key,
+            options,
+            &mut live,
+            &mut spares,
+            &last,
+        )?),
         None => {
             vfs.sync_dir(dir).map_err(failed("sync directory", dir))?;
             None
@@ -229,7 +257,11 @@ pub(crate) fn recover(
     };
     live.last_end = log_end;
     // Damaged positions were given once, even if nothing valid follows them any more.
-    let damaged_end = damaged.iter().map(|range| range.positions.end.get()).max().unwrap_or(0);
+    let damaged_end = damaged
+        .iter()
+        .map(|range| range.positions.end.get())
+        .max()
+        .unwrap_or(0);
     let above_floor = floor.at_least.get().saturating_add(1);
     live.next = Position(log_end.get().max(damaged_end).max(above_floor).max(1));
     let report = RecoveryReport {
@@ -244,7 +276,15 @@ pub(crate) fn recover(
         cut_bytes,
         removed_files,
     };
-    Ok(Recovered { key, live, active, spares, chain, last_time, report })
+    Ok(Recovered {
+        key,
+        live,
+        active,
+        spares,
+        chain,
+        last_time,
+        report,
+    })
 }
 
 fn open_segment(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>, OpenError> {
@@ -269,7 +309,10 @@ fn restore_key(vfs: &dyn Vfs, dir: &Path, segments: &[Position]) -> Result<LogKe
             key = Some(found);
         }
     }
-    key.ok_or_else(|| OpenError::IdLost { dir: dir.to_path_buf(), segments: segments.len() })
+    key.ok_or_else(|| OpenError::IdLost {
+        dir: dir.to_path_buf(),
+        segments: segments.len(),
+    })
 }
 
 /// Takes the segments at the end that hold no header of their own off the list.
@@ -323,7 +366,9 @@ fn walk_all(
     for first in segments.iter().rev() {
         let path = segment_path(dir, *first);
         let file = open_segment(vfs, &path)?;
-        let bytes = file.size().map_err(failed("read size of log segment", &path))?;
+        let bytes = file
+            .size()
+            .map_err(failed("read size of log segment", &path))?;
         let mut walk = SegmentWalk::new(file, *key, *first);
         let header = match walk.first_header().map_err(walk_failed(&path))? {
             Ok(header) => Some(header),
@@ -334,13 +379,30 @@ fn walk_all(
         let previous_crc = header.map(|header| header.previous_crc);
         // Segments that are not walked: no record in them is newer than the next one's first group.
         let newest = next.and_then(|(_, time)| time);
-        let known_time = newest.or(header.map(|header| header.last_time)).unwrap_or_default();
+        let known_time = newest
+            .or(header.map(|header| header.last_time))
+            .unwrap_or_default();
         next = Some((
-            Next { first: *first, previous_crc },
+            Next {
+                first: *first,
+                previous_crc,
+            },
             header.map(|header| header.last_time).or(newest),
         ));
-        let info = SegmentInfo { first: *first, path, bytes, last_time: known_time };
-        walks.push((walk, Segment { info, previous_crc, pin: Arc::new(()) }));
+        let info = SegmentInfo {
+            first: *first,
+            path,
+            bytes,
+            last_time: known_time,
+        };
+        walks.push((
+            walk,
+            Segment {
+                info,
+                previous_crc,
+                pin: Arc::new(()),
+            },
+        ));
     }
     for (index, (mut walk, mut segment)) in walks.into_iter().rev().enumerate() {
         let verify = walk.next.is_none_or(|next| next.first > verify_from);
@@ -363,10 +425,18 @@ fn walk_one(
     let mut last_time = None;
     loop {
         match walk.step(Position(0)).map_err(walk_failed(&info.path))? {
-            Step::Group { header, offset, body: _ } => {
+            Step::Group {
+                header,
+                offset,
+                body: _,
+            } => {
                 walked.groups += 1;
                 last_time = Some(header.last_time);
-                walked.last = Some(LastGroup { segment: index, offset, header });
+                walked.last = Some(LastGroup {
+                    segment: index,
+                    offset,
+                    header,
+                });
             }
             Step::Skipped => {}
             Step::Damaged(damage) => walked.damaged.push(DamagedRange {
@@ -393,6 +463,7 @@ fn move_last_group(
     key: &LogKey,
     options: &LogOptions,
     live: &mut Live,
+    spares: &mut Vec<u64>,
     last: &LastGroup,
 ) -> Result<Active, OpenError> {
     let first = last.header.first;
@@ -407,7 +478,12 @@ fn move_last_group(
     let old_file = open_segment(vfs, &old.path)?;
     let stride = last.header.stride();
     // Padding is zeros again: only what the checksums cover is copied.
-    let mut group = vec![0; usize::try_from(stride).map_err(io::Error::other).map_err(failed("read", &old.path))?];
+    let mut group = vec![
+        0;
+        usize::try_from(stride)
+            .map_err(io::Error::other)
+            .map_err(failed("read", &old.path))?
+    ];
     let covered = HEADER_BYTES + last.header.body_bytes as usize;
     let read = read_up_to(
         |buffer, offset| old_file.read_at(buffer, offset),
@@ -429,19 +505,41 @@ fn move_last_group(
     let mut temporary = path.clone().into_os_string();
     temporary.push(TEMPORARY_SUFFIX);
     let temporary = PathBuf::from(temporary);
-    let capacity = options.segment_bytes.max(stride);
-    let file = vfs.create(&temporary).map_err(failed("create", &temporary))?;
-    file.preallocate(capacity).map_err(failed("reserve space for", &temporary))?;
-    file.write_at(&group, 0).map_err(failed("write", &temporary))?;
+    let mut capacity = options.segment_bytes.max(stride);
+    let file = vfs
+        .create(&temporary)
+        .map_err(failed("create", &temporary))?;
+    if let Err(error) = file.preallocate(capacity) {
+        if error.kind() != io::ErrorKind::StorageFull {
+            return Err(failed("reserve space for", &temporary)(error));
+        }
+        // A full disk must not keep an engine from starting, which is what frees space: give back
+        // what holds nothing, and take no more than the group needs.
+        while let Some(number) = spares.pop() {
+            let spare = spare_path(dir, number);
+            vfs.unlink(&spare).map_err(failed("remove", &spare))?;
+        }
+        old_file
+            .set_len(last.offset + stride)
+            .map_err(failed("cut", &old.path))?;
+        capacity = stride;
+        file.preallocate(capacity)
+            .map_err(failed("reserve space for", &temporary))?;
+    }
+    file.write_at(&group, 0)
+        .map_err(failed("write", &temporary))?;
     file.sync_all().map_err(failed("sync", &temporary))?;
-    vfs.rename(&temporary, &path).map_err(failed("rename to", &path))?;
+    vfs.rename(&temporary, &path)
+        .map_err(failed("rename to", &path))?;
     vfs.sync_dir(dir).map_err(failed("sync directory", dir))?;
 
     if old.first == first {
         live.segments.pop_back();
     } else if let Some(old) = live.segments.back_mut() {
         // The old copy, whatever was cut behind it, and the unused rest of the file.
-        old_file.set_len(last.offset).map_err(failed("cut", &old.info.path))?;
+        old_file
+            .set_len(last.offset)
+            .map_err(failed("cut", &old.info.path))?;
         old.info.bytes = last.offset;
     }
     live.segments.push_back(Segment {
@@ -454,5 +552,11 @@ fn move_last_group(
         previous_crc: Some(last.header.previous_crc),
         pin: Arc::new(()),
     });
-    Ok(Active { first, path, file, offset: stride, capacity })
+    Ok(Active {
+        first,
+        path,
+        file,
+        offset: stride,
+        capacity,
+    })
 }

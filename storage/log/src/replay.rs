@@ -110,7 +110,14 @@ impl LogReader {
     /// [`LogReader::read`], starting at the oldest position if `from` is older.
     pub(crate) fn read_from_oldest(&self, from: Position, to: Position) -> Replay {
         let from = from.max(self.oldest_position());
-        Replay { reader: self.clone(), at: from, to, current: None, group: None, failed: false }
+        Replay {
+            reader: self.clone(),
+            at: from,
+            to,
+            current: None,
+            group: None,
+            failed: false,
+        }
     }
 }
 
@@ -164,13 +171,17 @@ impl Replay {
     }
 
     /// The next record of the group at hand.
-    fn from_group(&mut self) -> Option<Result<CommittedRecord, ReplayError>> {
+    fn next_of_group(&mut self) -> Option<Result<CommittedRecord, ReplayError>> {
         let group = self.group.as_mut()?;
         if group.records_left == 0 {
             let whole = group.body.is_empty() && group.position == group.end;
             let position = group.position;
             self.group = None;
-            return if whole { None } else { self.record_error(position, RecordError::Inconsistent) };
+            return if whole {
+                None
+            } else {
+                self.record_error(position, RecordError::Inconsistent)
+            };
         }
         let position = group.position;
         match codec::decode(&group.body) {
@@ -191,8 +202,16 @@ impl Replay {
         position: Position,
         source: RecordError,
     ) -> Option<Result<CommittedRecord, ReplayError>> {
-        let path = self.current.as_ref().map(|current| current.path.clone()).unwrap_or_default();
-        self.fail(ReplayError::Record { path, position, source })
+        let path = self
+            .current
+            .as_ref()
+            .map(|current| current.path.clone())
+            .unwrap_or_default();
+        self.fail(ReplayError::Record {
+            path,
+            position,
+            source,
+        })
     }
 
     /// Opens the segment that holds the next position.
@@ -201,16 +220,26 @@ impl Replay {
         match self.reader.vfs.open(&path) {
             Ok(file) => {
                 let walk = SegmentWalk::new(file, self.reader.key, segment.info.first);
-                self.current = Some(Current { walk, path, _pin: segment.pin });
+                self.current = Some(Current {
+                    walk,
+                    path,
+                    _pin: segment.pin,
+                });
                 Ok(())
             }
             // Trimmed between the look into the list and the opening.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let oldest = self.reader.oldest_position();
                 if self.at < oldest {
-                    Err(ReplayError::Trimmed { from: self.at, oldest })
+                    Err(ReplayError::Trimmed {
+                        from: self.at,
+                        oldest,
+                    })
                 } else {
-                    Err(ReplayError::Io { path, source: error })
+                    Err(ReplayError::Io {
+                        path,
+                        source: error,
+                    })
                 }
             }
             Err(source) => Err(ReplayError::Io { path, source }),
@@ -225,7 +254,10 @@ impl Replay {
             return Ok(false);
         }
         if self.at < live.oldest() {
-            return Err(ReplayError::Trimmed { from: self.at, oldest: live.oldest() });
+            return Err(ReplayError::Trimmed {
+                from: self.at,
+                oldest: live.oldest(),
+            });
         }
         let Some(current) = &mut self.current else {
             let segment = live.holding(self.at).cloned();
@@ -240,9 +272,10 @@ impl Replay {
         }
         let following = live.following(current.walk.first()).cloned();
         drop(live);
-        current.walk.next = following
-            .as_ref()
-            .map(|segment| Next { first: segment.info.first, previous_crc: segment.previous_crc });
+        current.walk.next = following.as_ref().map(|segment| Next {
+            first: segment.info.first,
+            previous_crc: segment.previous_crc,
+        });
         let offset = current.walk.offset();
         let lost_from = current.walk.expected();
         match current.walk.step(self.at) {
@@ -291,10 +324,14 @@ impl Replay {
                     complete: false,
                 })))
             }
-            Err(WalkError::Io(source)) => Err(ReplayError::Io { path: current.path.clone(), source }),
-            Err(WalkError::Newer { version }) => {
-                Err(ReplayError::NewerFormat { path: current.path.clone(), version })
-            }
+            Err(WalkError::Io(source)) => Err(ReplayError::Io {
+                path: current.path.clone(),
+                source,
+            }),
+            Err(WalkError::Newer { version }) => Err(ReplayError::NewerFormat {
+                path: current.path.clone(),
+                version,
+            }),
         }
     }
 }
@@ -306,10 +343,14 @@ impl Iterator for Replay {
         let start = self.at;
         while !self.failed {
             // The rest of a group at the end waits for the end to move.
-            if self.group.as_ref().is_some_and(|group| group.records_left > 0 && group.position >= self.to) {
+            if self
+                .group
+                .as_ref()
+                .is_some_and(|group| group.records_left > 0 && group.position >= self.to)
+            {
                 return None;
             }
-            match self.from_group() {
+            match self.next_of_group() {
                 // Records before the start, in a group that reaches over it.
                 Some(Ok(record)) if record.end() <= start => continue,
                 Some(result) => return Some(result),

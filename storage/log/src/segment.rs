@@ -33,7 +33,10 @@ pub(crate) fn spare_path(dir: &Path, number: u64) -> PathBuf {
 
 /// Number of the spare with this file name.
 pub(crate) fn parse_spare_name(name: &str) -> Option<u64> {
-    name.strip_prefix(SPARE_PREFIX)?.strip_suffix(SEGMENT_SUFFIX)?.parse().ok()
+    name.strip_prefix(SPARE_PREFIX)?
+        .strip_suffix(SEGMENT_SUFFIX)?
+        .parse()
+        .ok()
 }
 
 /// What holds a segment's bytes: a file, or an image in memory.
@@ -54,7 +57,10 @@ impl Source for Box<dyn VfsFile> {
 
 impl Source for &[u8] {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or(&[]);
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.get(offset..))
+            .unwrap_or(&[]);
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
@@ -102,18 +108,25 @@ pub(crate) struct Live {
 impl Live {
     /// First position that can still be read; the next one to be given if there is none.
     pub(crate) fn oldest(&self) -> Position {
-        self.segments.front().map_or(self.next, |segment| segment.info.first)
+        self.segments
+            .front()
+            .map_or(self.next, |segment| segment.info.first)
     }
 
     /// The segment that `position` is in, or else the first after it.
     pub(crate) fn holding(&self, position: Position) -> Option<&Segment> {
-        let after = self.segments.partition_point(|segment| segment.info.first <= position);
+        let after = self
+            .segments
+            .partition_point(|segment| segment.info.first <= position);
         self.segments.get(after.saturating_sub(1))
     }
 
     /// The segment after the one that starts at `first`.
     pub(crate) fn following(&self, first: Position) -> Option<&Segment> {
-        self.segments.get(self.segments.partition_point(|segment| segment.info.first <= first))
+        self.segments.get(
+            self.segments
+                .partition_point(|segment| segment.info.first <= first),
+        )
     }
 }
 

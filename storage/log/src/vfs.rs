@@ -68,7 +68,10 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 
 /// `error` with what was being done to which path in front; the kind stays.
 pub fn at_path(action: &str, path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {action} {}: {error}", path.display()))
+    io::Error::new(
+        error.kind(),
+        format!("cannot {action} {}: {error}", path.display()),
+    )
 }
 
 /// The directory that holds `path`'s name.
@@ -85,12 +88,14 @@ pub(crate) fn make_dir_durable(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound && dir.parent().is_some() => {
             make_dir_durable(vfs, &parent_of(dir))?;
-            vfs.create_dir(dir).map_err(|error| at_path("create directory", dir, error))?;
+            vfs.create_dir(dir)
+                .map_err(|error| at_path("create directory", dir, error))?;
         }
         Err(error) => return Err(at_path("create directory", dir, error)),
     }
     let parent = parent_of(dir);
-    vfs.sync_dir(&parent).map_err(|error| at_path("sync directory", &parent, error))
+    vfs.sync_dir(&parent)
+        .map_err(|error| at_path("sync directory", &parent, error))
 }
 
 /// Fills `buffer` from `offset` on as far as the file goes; the number of bytes read.
@@ -122,7 +127,11 @@ pub(crate) fn read_small_file(vfs: &dyn Vfs, path: &Path, limit: u64) -> io::Res
         ));
     }
     let mut content = vec![0; usize::try_from(size).map_err(io::Error::other)?];
-    let read = read_up_to(|buffer, offset| file.read_at(buffer, offset), &mut content, 0)?;
+    let read = read_up_to(
+        |buffer, offset| file.read_at(buffer, offset),
+        &mut content,
+        0,
+    )?;
     content.truncate(read);
     Ok(content)
 }
@@ -134,10 +143,15 @@ pub(crate) fn replace_file(vfs: &dyn Vfs, path: &Path, content: &[u8]) -> io::Re
     temporary.push(TEMPORARY_SUFFIX);
     let temporary = PathBuf::from(temporary);
     let written = (|| {
-        let file = vfs.create(&temporary).map_err(|error| at_path("create", &temporary, error))?;
-        file.write_at(content, 0).map_err(|error| at_path("write", &temporary, error))?;
-        file.sync_all().map_err(|error| at_path("sync", &temporary, error))?;
-        vfs.rename(&temporary, path).map_err(|error| at_path("rename to", path, error))
+        let file = vfs
+            .create(&temporary)
+            .map_err(|error| at_path("create", &temporary, error))?;
+        file.write_at(content, 0)
+            .map_err(|error| at_path("write", &temporary, error))?;
+        file.sync_all()
+            .map_err(|error| at_path("sync", &temporary, error))?;
+        vfs.rename(&temporary, path)
+            .map_err(|error| at_path("rename to", path, error))
     })();
     if let Err(error) = written {
         // Only tidiness: the next writer truncates it.
@@ -145,7 +159,8 @@ pub(crate) fn replace_file(vfs: &dyn Vfs, path: &Path, content: &[u8]) -> io::Re
         return Err(error);
     }
     let dir = parent_of(path);
-    vfs.sync_dir(&dir).map_err(|error| at_path("sync directory", &dir, error))
+    vfs.sync_dir(&dir)
+        .map_err(|error| at_path("sync directory", &dir, error))
 }
 
 /// Ending of files that are being written and mean nothing yet.

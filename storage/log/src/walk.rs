@@ -39,7 +39,11 @@ pub(crate) struct Next {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// A valid group that was asked for; its records' bytes.
-    Group { header: GroupHeader, offset: u64, body: Bytes },
+    Group {
+        header: GroupHeader,
+        offset: u64,
+        body: Bytes,
+    },
     /// A group wholly before the positions asked for; its records were not read.
     Skipped,
     /// Lost positions.
@@ -66,7 +70,9 @@ pub(crate) struct Damage {
 pub(crate) enum WalkError {
     Io(io::Error),
     /// A sound header of this log in a format of a later version.
-    Newer { version: u8 },
+    Newer {
+        version: u8,
+    },
 }
 
 impl From<io::Error> for WalkError {
@@ -94,7 +100,15 @@ pub(crate) struct SegmentWalk<S> {
 
 impl<S: Source> SegmentWalk<S> {
     pub(crate) fn new(source: S, key: LogKey, first: Position) -> Self {
-        Self { source, key, first, next: None, offset: 0, expected: first, chain: None }
+        Self {
+            source,
+            key,
+            first,
+            next: None,
+            offset: 0,
+            expected: first,
+            chain: None,
+        }
     }
 
     /// Position that the walk has come to.
@@ -115,7 +129,11 @@ impl<S: Source> SegmentWalk<S> {
     /// The header at `offset`, whatever its position.
     fn header_at(&self, offset: u64) -> Result<Result<GroupHeader, NotAHeader>, WalkError> {
         let mut bytes = [0; HEADER_BYTES];
-        let read = read_up_to(|buffer, at| self.source.read_at(buffer, at), &mut bytes, offset)?;
+        let read = read_up_to(
+            |buffer, at| self.source.read_at(buffer, at),
+            &mut bytes,
+            offset,
+        )?;
         match GroupHeader::read(&bytes[..read], &self.key) {
             Err(NotAHeader::Newer(version)) => Err(WalkError::Newer { version }),
             header => Ok(header),
@@ -125,7 +143,11 @@ impl<S: Source> SegmentWalk<S> {
     /// The header of the segment's first group, if it is sound and in its place.
     pub(crate) fn first_header(&self) -> Result<Result<GroupHeader, NotAHeader>, WalkError> {
         Ok(self.header_at(0)?.and_then(|header| {
-            if header.first == self.first { Ok(header) } else { Err(NotAHeader::Invalid) }
+            if header.first == self.first {
+                Ok(header)
+            } else {
+                Err(NotAHeader::Invalid)
+            }
         }))
     }
 
@@ -153,8 +175,15 @@ impl<S: Source> SegmentWalk<S> {
             return Ok(None);
         }
         let mut body = vec![0; header.body_bytes as usize];
-        let read = read_up_to(|buffer, at| self.source.read_at(buffer, at), &mut body, start)?;
-        Ok((read == body.len() && crc32c::crc32c(&body) == header.body_crc).then(|| Bytes::from(body)))
+        let read = read_up_to(
+            |buffer, at| self.source.read_at(buffer, at),
+            &mut body,
+            start,
+        )?;
+        Ok(
+            (read == body.len() && crc32c::crc32c(&body) == header.body_crc)
+                .then(|| Bytes::from(body)),
+        )
     }
 
     /// Goes one group on. Groups that end at or before `from` are skipped unread.
@@ -162,16 +191,31 @@ impl<S: Source> SegmentWalk<S> {
         if self.next.is_some_and(|next| self.expected >= next.first) {
             return Ok(Step::End);
         }
-        let header = self.header_at(self.offset)?.ok().filter(|header| self.continuing(*header));
+        let header = self
+            .header_at(self.offset)?
+            .ok()
+            .filter(|header| self.continuing(*header));
         if let Some(header) = header {
             let skip = header.end <= from;
-            let body = if skip { Some(Bytes::new()) } else { self.body(&header)? };
+            let body = if skip {
+                Some(Bytes::new())
+            } else {
+                self.body(&header)?
+            };
             if let Some(body) = body {
                 let offset = self.offset;
                 self.offset += header.stride();
                 self.expected = header.end;
                 self.chain = Some(header.crc);
-                return Ok(if skip { Step::Skipped } else { Step::Group { header, offset, body } });
+                return Ok(if skip {
+                    Step::Skipped
+                } else {
+                    Step::Group {
+                        header,
+                        offset,
+                        body,
+                    }
+                });
             }
         }
         self.interrupted(header)
@@ -186,7 +230,9 @@ impl<S: Source> SegmentWalk<S> {
         }
         // A damaged group took at least one position; a sound header says how many.
         let lost_from = header.map_or(self.expected, |header| header.first);
-        let later = header.map_or(Position(self.expected.get().saturating_add(1)), |header| header.end);
+        let later = header.map_or(Position(self.expected.get().saturating_add(1)), |header| {
+            header.end
+        });
         let search_from = self.offset + header.map_or(ALIGNMENT as u64, |header| header.stride());
         let found = self.search(search_from, later)?;
         let (end_offset, lost_to, chain) = match (found, self.next) {
@@ -200,8 +246,13 @@ impl<S: Source> SegmentWalk<S> {
         let bytes = end_offset - self.offset;
         let (records, complete) = self.name_records(header.as_ref(), bytes)?;
         let complete = complete && header.is_some_and(|header| header.end == lost_to);
-        let damage =
-            Damage { offset: self.offset, bytes, positions: lost_from..lost_to, records, complete };
+        let damage = Damage {
+            offset: self.offset,
+            bytes,
+            positions: lost_from..lost_to,
+            records,
+            complete,
+        };
         self.offset = end_offset;
         self.expected = lost_to;
         self.chain = chain;
@@ -220,7 +271,11 @@ impl<S: Source> SegmentWalk<S> {
             .min(damaged_bytes.saturating_sub(HEADER_BYTES as u64));
         let mut body = vec![0; length as usize];
         let start = self.offset + HEADER_BYTES as u64;
-        let read = read_up_to(|buffer, at| self.source.read_at(buffer, at), &mut body, start)?;
+        let read = read_up_to(
+            |buffer, at| self.source.read_at(buffer, at),
+            &mut body,
+            start,
+        )?;
         body.truncate(read);
         let most = header.map_or(usize::MAX, |header| header.records as usize);
         let records = damage::name_records(&body, most);
@@ -231,12 +286,20 @@ impl<S: Source> SegmentWalk<S> {
     /// The first header of this log from `offset` on whose group starts at `later` or after it,
     /// and before the next segment. Only headers count: whether that group is sound is seen when
     /// the walk gets there, but that it was begun proves that its predecessor was durable.
-    fn search(&self, offset: u64, later: Position) -> Result<Option<(u64, GroupHeader)>, WalkError> {
+    fn search(
+        &self,
+        offset: u64,
+        later: Position,
+    ) -> Result<Option<(u64, GroupHeader)>, WalkError> {
         let size = self.source.size()?;
         let mut offset = offset.next_multiple_of(ALIGNMENT as u64);
         let mut chunk = vec![0; SCAN_BYTES.min(usize::try_from(size).unwrap_or(SCAN_BYTES))];
         while offset < size && !chunk.is_empty() {
-            let read = read_up_to(|buffer, at| self.source.read_at(buffer, at), &mut chunk, offset)?;
+            let read = read_up_to(
+                |buffer, at| self.source.read_at(buffer, at),
+                &mut chunk,
+                offset,
+            )?;
             for (index, sector) in chunk[..read].chunks(ALIGNMENT).enumerate() {
                 if !sector.starts_with(&MAGIC) {
                     continue;

@@ -8,36 +8,68 @@ fn record_strategy() -> impl Strategy<Value = Record> {
     let sender = proptest::option::of((0..3_u8, "[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}"));
     let stream = proptest::option::of("[a-z][a-z0-9_]{0,62}");
     let refused = proptest::collection::vec((any::<u32>(), 0..RejectCode::ALL.len()), 0..20);
-    let numbers = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>());
+    let numbers = (
+        any::<u32>(),
+        any::<u32>(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<i64>(),
+    );
     let counts = (any::<u32>(), any::<u32>(), any::<u32>());
     let payload = proptest::collection::vec(any::<u8>(), 0..300);
-    (any::<(u8, u8, bool)>(), sender, stream, refused, numbers, counts, payload).prop_map(
-        |((kind, encoding, skipping), sender, stream, refused, numbers, counts, payload)| Record {
-            kind: RecordKind::from_number(kind),
-            encoding: Encoding::from_number(encoding),
-            wire_schema: SchemaId(numbers.0),
-            schema: SchemaId(numbers.1),
-            producer_kind: if skipping { ProducerKind::Skipping } else { ProducerKind::Dense },
-            sender: sender.map(|(kind, id)| SenderId {
-                kind: [SenderKind::Device, SenderKind::Gateway, SenderKind::Operator][usize::from(kind)],
-                id: DeviceId::new(&id).unwrap(),
-            }),
-            producer: Producer(numbers.2),
-            stream: stream.map(|name| StreamName::new(&name).unwrap()),
-            sequence: Sequence(numbers.3),
-            session: SessionId(numbers.4),
-            time: Timestamp(numbers.5),
-            rows: counts.0,
-            verdict: Verdict {
-                refused: refused
-                    .into_iter()
-                    .map(|(row, code)| RefusedRow { row, code: RejectCode::ALL[code] })
-                    .collect(),
-                counts: VerdictCounts { device_mismatch: counts.1, truncated_timestamps: counts.2 },
-            },
-            payload: Bytes::from(payload),
-        },
+    (
+        any::<(u8, u8, bool)>(),
+        sender,
+        stream,
+        refused,
+        numbers,
+        counts,
+        payload,
     )
+        .prop_map(
+            |((kind, encoding, skipping), sender, stream, refused, numbers, counts, payload)| {
+                Record {
+                    kind: RecordKind::from_number(kind),
+                    encoding: Encoding::from_number(encoding),
+                    wire_schema: SchemaId(numbers.0),
+                    schema: SchemaId(numbers.1),
+                    producer_kind: if skipping {
+                        ProducerKind::Skipping
+                    } else {
+                        ProducerKind::Dense
+                    },
+                    sender: sender.map(|(kind, id)| SenderId {
+                        kind: [
+                            SenderKind::Device,
+                            SenderKind::Gateway,
+                            SenderKind::Operator,
+                        ][usize::from(kind)],
+                        id: DeviceId::new(&id).unwrap(),
+                    }),
+                    producer: Producer(numbers.2),
+                    stream: stream.map(|name| StreamName::new(&name).unwrap()),
+                    sequence: Sequence(numbers.3),
+                    session: SessionId(numbers.4),
+                    time: Timestamp(numbers.5),
+                    rows: counts.0,
+                    verdict: Verdict {
+                        refused: refused
+                            .into_iter()
+                            .map(|(row, code)| RefusedRow {
+                                row,
+                                code: RejectCode::ALL[code],
+                            })
+                            .collect(),
+                        counts: VerdictCounts {
+                            device_mismatch: counts.1,
+                            truncated_timestamps: counts.2,
+                        },
+                    },
+                    payload: Bytes::from(payload),
+                }
+            },
+        )
 }
 
 proptest! {
@@ -96,18 +128,27 @@ fn kinds_and_encodings_keep_their_numbers() {
     assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 32, 33, 34, 35, 36, 37, 38, 39]);
     assert!((0..=255).all(|number| RecordKind::from_number(number).number() == number));
     assert!((0..=255).all(|number| Encoding::from_number(number).number() == number));
-    assert_eq!(RecordKind::from_number(33), RecordKind::Control(ControlKind::ClockStepped));
+    assert_eq!(
+        RecordKind::from_number(33),
+        RecordKind::Control(ControlKind::ClockStepped)
+    );
 }
 
 #[test]
 fn a_record_of_a_later_version_says_so() {
     let mut bytes = Vec::new();
-    encode(&Record::control(RecordKind::Control(ControlKind::Tick), Timestamp(1)), &mut bytes);
+    encode(
+        &Record::control(RecordKind::Control(ControlKind::Tick), Timestamp(1)),
+        &mut bytes,
+    );
     bytes[12] = 2;
     let header_bytes = bytes.len();
     let crc = header_crc(&bytes[..header_bytes]);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(decode(&Bytes::from(bytes)).unwrap_err(), RecordError::Version(2));
+    assert_eq!(
+        decode(&Bytes::from(bytes)).unwrap_err(),
+        RecordError::Version(2)
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ struct Inode {
     durable: BTreeMap<u64, Box<Sector>>,
     durable_len: u64,
     /// States of each sector since the last sync.
-    dirty: BTreeMap<u64, Vec<Box<Sector>>>,
+    dirty: BTreeMap<u64, Vec<Sector>>,
     /// Bytes that count against the capacity.
     reserved: u64,
     handles: u64,
@@ -78,8 +78,11 @@ impl Inode {
                 && let Some(sector) = self.cached.get_mut(&(len / SECTOR as u64))
             {
                 sector[tail..].fill(0);
-                let zeroed = sector.clone();
-                self.dirty.entry(len / SECTOR as u64).or_default().push(zeroed);
+                let zeroed = **sector;
+                self.dirty
+                    .entry(len / SECTOR as u64)
+                    .or_default()
+                    .push(zeroed);
             }
             self.shrunk = true;
             self.reserved = self.reserved.min(len.next_multiple_of(SECTOR as u64));
@@ -94,13 +97,16 @@ impl Inode {
             let within = (at % SECTOR as u64) as usize;
             let count = (SECTOR - within).min(bytes.len() - done);
             let index = at / SECTOR as u64;
-            let sector = self.cached.entry(index).or_insert_with(|| Box::new([0; SECTOR]));
+            let sector = self
+                .cached
+                .entry(index)
+                .or_insert_with(|| Box::new([0; SECTOR]));
             sector[within..within + count].copy_from_slice(&bytes[done..done + count]);
             let versions = self.dirty.entry(index).or_default();
             if versions.len() == VERSIONS_MAX {
                 versions.remove(0);
             }
-            versions.push(sector.clone());
+            versions.push(**sector);
             done += count;
         }
         let end = offset + bytes.len() as u64;
@@ -109,7 +115,10 @@ impl Inode {
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let available = self.cached_len.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        let available = self
+            .cached_len
+            .saturating_sub(offset)
+            .min(buffer.len() as u64) as usize;
         let mut done = 0;
         while done < available {
             let at = offset + done as u64;
@@ -138,7 +147,8 @@ impl Inode {
         self.durable_len = self.cached_len;
         if std::mem::take(&mut self.shrunk) {
             let (cached, dirty) = (&self.cached, &self.dirty);
-            self.durable.retain(|index, _| cached.contains_key(index) && !dirty.contains_key(index));
+            self.durable
+                .retain(|index, _| cached.contains_key(index) && !dirty.contains_key(index));
         }
     }
 
@@ -157,12 +167,16 @@ impl Inode {
                 let version = random.below(versions.len() as u64 * 2) as usize;
                 // The last state is the likeliest.
                 let state = &versions[version.min(versions.len() - 1)];
-                self.durable.insert(index, state.clone());
+                self.durable.insert(index, Box::new(*state));
                 reach = (index + 1) * SECTOR as u64;
             }
         }
         if self.cached_len > self.durable_len {
-            let keep = if random.coin() { self.cached_len } else { reach.min(self.cached_len) };
+            let keep = if random.coin() {
+                self.cached_len
+            } else {
+                reach.min(self.cached_len)
+            };
             self.durable_len = self.durable_len.max(keep);
         } else if random.coin() {
             self.sync_len();
@@ -236,8 +250,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub fn new(seed: u64) -> Self {
-        let names: BTreeMap<_, _> =
-            [(PathBuf::from("/"), Target::Dir), (PathBuf::from("."), Target::Dir)].into();
+        let names: BTreeMap<_, _> = [
+            (PathBuf::from("/"), Target::Dir),
+            (PathBuf::from("."), Target::Dir),
+        ]
+        .into();
         Self {
             random: Random(seed),
             inodes: BTreeMap::new(),
@@ -317,7 +334,8 @@ impl Disk {
                 Target::Dir => None,
             })
             .collect();
-        self.inodes.retain(|number, inode| inode.handles > 0 || reachable.contains(number));
+        self.inodes
+            .retain(|number, inode| inode.handles > 0 || reachable.contains(number));
     }
 
     pub fn used(&self) -> u64 {
@@ -337,7 +355,8 @@ impl Disk {
     }
 
     fn free(&self) -> u64 {
-        self.capacity.map_or(UNLIMITED, |capacity| capacity.saturating_sub(self.used()))
+        self.capacity
+            .map_or(UNLIMITED, |capacity| capacity.saturating_sub(self.used()))
     }
 
     pub fn free_space(&mut self) -> io::Result<u64> {
@@ -373,7 +392,8 @@ impl Disk {
         inode.sync();
         self.inodes.insert(number, inode);
         self.names.insert(path.to_path_buf(), Target::File(number));
-        self.durable_names.insert(path.to_path_buf(), Target::File(number));
+        self.durable_names
+            .insert(path.to_path_buf(), Target::File(number));
     }
 
     /// Runs a call that changes names or content: `effect` happens wholly or not at all.
@@ -419,7 +439,13 @@ impl Disk {
             }
             let number = disk.next_inode;
             disk.next_inode += 1;
-            disk.inodes.insert(number, Inode { handles: 1, ..Inode::default() });
+            disk.inodes.insert(
+                number,
+                Inode {
+                    handles: 1,
+                    ..Inode::default()
+                },
+            );
             disk.rename_in_cache(NameChange::Set(path.to_path_buf(), Target::File(number)));
             Ok(number)
         })
@@ -542,10 +568,14 @@ impl Disk {
         };
         let free = self.free();
         let inode = self.inode(number)?;
-        let grows = end.next_multiple_of(SECTOR as u64).saturating_sub(inode.reserved);
+        let grows = end
+            .next_multiple_of(SECTOR as u64)
+            .saturating_sub(inode.reserved);
         if grows > free {
             // As much as fits, as a real file system does.
-            let fits = (inode.reserved + free).saturating_sub(offset).min(bytes.len() as u64);
+            let fits = (inode.reserved + free)
+                .saturating_sub(offset)
+                .min(bytes.len() as u64);
             let fits = (fits as usize).min(written);
             if fits > 0 {
                 inode.write(&bytes[..fits], offset);

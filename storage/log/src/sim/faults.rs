@@ -40,7 +40,10 @@ pub enum SimOp {
 impl SimOp {
     /// Whether such a call changes what is on the disk or in its cache.
     pub const fn is_mutating(self) -> bool {
-        !matches!(self, Self::Open | Self::Read | Self::List | Self::FreeSpace | Self::Lock)
+        !matches!(
+            self,
+            Self::Open | Self::Read | Self::List | Self::FreeSpace | Self::Lock
+        )
     }
 }
 
@@ -94,7 +97,12 @@ pub(super) struct Faults {
 
 impl Faults {
     pub fn plan(&mut self, op: Option<SimOp>, nth: u64, kind: FaultKind, again: bool) {
-        self.planned.push(Planned { op, left: nth.max(1), kind, again });
+        self.planned.push(Planned {
+            op,
+            left: nth.max(1),
+            kind,
+            again,
+        });
     }
 
     pub fn clear(&mut self) {

@@ -38,7 +38,9 @@ pub struct SimVfs {
 impl SimVfs {
     /// An empty disk without limits or faults. The directories `/` and `.` exist.
     pub fn new(seed: u64) -> Self {
-        Self { disk: Arc::new(Mutex::new(Disk::new(seed))) }
+        Self {
+            disk: Arc::new(Mutex::new(Disk::new(seed))),
+        }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -120,7 +122,9 @@ impl SimVfs {
     /// and open files stay behind.
     #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
-        Self { disk: Arc::new(Mutex::new(self.disk().fork(seed))) }
+        Self {
+            disk: Arc::new(Mutex::new(self.disk().fork(seed))),
+        }
     }
 }
 
@@ -160,7 +164,11 @@ impl Drop for SimFile {
 
 impl SimVfs {
     fn handle(&self, inode: u64, boot: u64) -> Box<dyn VfsFile> {
-        Box::new(SimFile { disk: Arc::clone(&self.disk), inode, boot })
+        Box::new(SimFile {
+            disk: Arc::clone(&self.disk),
+            inode,
+            boot,
+        })
     }
 }
 
@@ -221,7 +229,9 @@ impl SimFile {
         if disk.boot == self.boot {
             Ok(disk)
         } else {
-            Err(io::Error::other("simulated disk: the file was opened before the last crash"))
+            Err(io::Error::other(
+                "simulated disk: the file was opened before the last crash",
+            ))
         }
     }
 }

@@ -18,7 +18,8 @@ impl Run {
     fn append(&mut self, log: &mut Log, records: Vec<Record>) -> Option<()> {
         self.in_flight = records;
         let committed = log.append_group(&mut self.in_flight).ok()?;
-        self.acknowledged.extend(placed(committed.first, &self.in_flight));
+        self.acknowledged
+            .extend(placed(committed.first, &self.in_flight));
         self.in_flight.clear();
         Some(())
     }
@@ -51,11 +52,16 @@ impl Run {
         if found.last().is_some_and(|last| last.position >= next) {
             possible = with_last;
         }
-        assert!(found.len() <= possible.len(), "{context}: more than was written");
+        assert!(
+            found.len() <= possible.len(),
+            "{context}: more than was written"
+        );
         let missing = possible.len() - found.len();
         assert_eq!(found, possible[missing..], "{context}");
         assert!(
-            possible[..missing].iter().all(|record| record.end() <= self.trimmed_below),
+            possible[..missing]
+                .iter()
+                .all(|record| record.end() <= self.trimmed_below),
             "{context}: an acknowledged record is lost"
         );
         found
@@ -99,13 +105,21 @@ fn power_lost_at_any_call_loses_nothing_acknowledged_even_if_lost_again_in_recov
         assert_eq!(contents(&log), before, "{context}");
         let more = append(&mut log, &[batch(1_000, 4, 50)]);
         disk.crash();
-        assert_eq!(contents(&open(&disk).0), [before, more].concat(), "{context}");
+        assert_eq!(
+            contents(&open(&disk).0),
+            [before, more].concat(),
+            "{context}"
+        );
     }
 }
 
 #[test]
 fn any_failing_call_is_an_error_and_never_a_lie() {
-    for kind in [quiver_log::FaultKind::Io, quiver_log::FaultKind::NoSpace, quiver_log::FaultKind::ShortWrite] {
+    for kind in [
+        quiver_log::FaultKind::Io,
+        quiver_log::FaultKind::NoSpace,
+        quiver_log::FaultKind::ShortWrite,
+    ] {
         let calls = 120;
         for nth in 1..=calls {
             let disk = SimVfs::new(nth);

@@ -16,11 +16,15 @@ fn a_log_cut_at_any_byte_is_the_groups_before_the_cut() {
         copy.put(&path, &image[..length]);
         let (log, report) = open(&copy);
         // A group is there if all of its covered bytes are; padding does not matter.
-        let whole = (0..6).take_while(|group| group * 512 + 80 + body_bytes(&image, group * 512) <= length);
+        let whole =
+            (0..6).take_while(|group| group * 512 + 80 + body_bytes(&image, group * 512) <= length);
         let expected = &all[..whole.count()];
         assert_eq!(contents(&log), expected, "cut at {length}");
         assert_eq!(report.damaged, [], "cut at {length}");
-        assert_eq!(report.next, expected.last().map_or(Position(1), |last| last.end()));
+        assert_eq!(
+            report.next,
+            expected.last().map_or(Position(1), |last| last.end())
+        );
     }
 }
 
@@ -63,15 +67,26 @@ fn any_flipped_bit_costs_its_group_and_nothing_else() {
                 if group + 1 < all.len() {
                     assert_eq!(report.damaged.len(), 1, "{context}");
                     assert_eq!(report.damaged, damaged, "{context}");
-                    assert_eq!(report.damaged[0].positions, lost.position..lost.end(), "{context}");
+                    assert_eq!(
+                        report.damaged[0].positions,
+                        lost.position..lost.end(),
+                        "{context}"
+                    );
                     assert_eq!(report.next, all[all.len() - 1].end(), "{context}");
                     let named = &report.damaged[0].records;
-                    assert!(named.iter().all(|record| record.sequence == lost.record.sequence));
+                    assert!(
+                        named
+                            .iter()
+                            .all(|record| record.sequence == lost.record.sequence)
+                    );
                     // Only a hit in the record's own header makes it unreadable.
                     if bit / 8 < 80 || bit / 8 >= 180 {
                         assert_eq!(named.len(), 1, "{context}");
                     }
-                    assert_eq!(report.damaged[0].complete, bit / 8 >= 80 && named.len() == 1);
+                    assert_eq!(
+                        report.damaged[0].complete,
+                        bit / 8 >= 80 && named.len() == 1
+                    );
                 } else {
                     assert_eq!((damaged, report.damaged), (vec![], vec![]), "{context}");
                 }
@@ -115,7 +130,10 @@ fn a_damaged_group_before_a_torn_one_is_not_forgotten() {
     let (mut log, report) = open(&disk);
     assert_eq!(report.damaged.len(), 1);
     assert_eq!(report.damaged[0].positions, all[2].position..all[2].end());
-    assert_eq!(report.damaged[0].records[0].sequence, all[2].record.sequence);
+    assert_eq!(
+        report.damaged[0].records[0].sequence,
+        all[2].record.sequence
+    );
     assert!(report.damaged[0].complete);
     assert!(report.cut_bytes > 0);
     // Its positions had been given: they are not given again.
@@ -159,7 +177,11 @@ fn stale_groups_of_a_reused_segment_never_come_back() {
     let last = append(&mut log, &[batch(8, 1, 700)]);
     let reused = segment_paths(&log).pop().unwrap();
     let image = file(&disk, &reused);
-    assert_eq!(&image[1024..1032], b"QUIVRLOG", "nothing stale to be tested with");
+    assert_eq!(
+        &image[1024..1032],
+        b"QUIVRLOG",
+        "nothing stale to be tested with"
+    );
     drop(log);
     disk.restart();
     let (mut log, report) = open(&disk);
@@ -181,7 +203,10 @@ fn a_payload_that_holds_groups_of_another_log_is_only_a_payload() {
     });
     let forged = file(&other, &dir().join(format!("{:020}.seg", 1)));
     let disk = SimVfs::new(4);
-    let options = quiver_log::LogOptions { segment_bytes: 64 << 10, ..small() };
+    let options = quiver_log::LogOptions {
+        segment_bytes: 64 << 10,
+        ..small()
+    };
     let (mut log, _) = Log::open(
         std::sync::Arc::new(disk.clone()),
         &dir(),
@@ -203,7 +228,11 @@ fn a_payload_that_holds_groups_of_another_log_is_only_a_payload() {
     let path = segment_paths(&log).remove(0);
     drop(log);
     let mut image = file(&disk, &path);
-    assert_eq!(&image[1024..1032], b"QUIVRLOG", "the forged group is not aligned");
+    assert_eq!(
+        &image[1024..1032],
+        b"QUIVRLOG",
+        "the forged group is not aligned"
+    );
     image[520] ^= 1;
     disk.put(&path, &image);
     disk.restart();
@@ -250,7 +279,10 @@ fn segments_of_another_log_are_refused_and_left_alone() {
     .unwrap();
     other.put(&segment, &image);
     let error = try_open(&other, small(), 0).unwrap_err();
-    assert!(matches!(error, quiver_log::OpenError::ForeignSegment { .. }), "{error}");
+    assert!(
+        matches!(error, quiver_log::OpenError::ForeignSegment { .. }),
+        "{error}"
+    );
     assert_eq!(file(&other, &segment), image);
 }
 

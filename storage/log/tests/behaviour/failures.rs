@@ -12,7 +12,11 @@ fn after_crash_and_restart(disk: &SimVfs) -> [Vec<u64>; 3] {
         prepare(&copy);
         sequences(&contents(&open(&copy).0))
     };
-    [reopened(SimVfs::restart, 1), reopened(SimVfs::crash, 2), reopened(SimVfs::crash, 3)]
+    [
+        reopened(SimVfs::restart, 1),
+        reopened(SimVfs::crash, 2),
+        reopened(SimVfs::crash, 3),
+    ]
 }
 
 #[test]
@@ -51,10 +55,18 @@ fn a_failed_sync_poisons_the_log_for_good() {
         assert!(error.is_poisoned(), "{error}");
         let syncs = disk.calls(SimOp::SyncData);
         for sequence in 2..5 {
-            assert!(log.append_group(&mut [batch(sequence, 1, 10)]).unwrap_err().is_poisoned());
+            assert!(
+                log.append_group(&mut [batch(sequence, 1, 10)])
+                    .unwrap_err()
+                    .is_poisoned()
+            );
         }
         assert!(log.trim(Position(u64::MAX)).is_err());
-        assert_eq!(disk.calls(SimOp::SyncData), syncs, "a file was synced again after a failure");
+        assert_eq!(
+            disk.calls(SimOp::SyncData),
+            syncs,
+            "a file was synced again after a failure"
+        );
         drop(log);
         // The kernel says the pages are clean. What recovery shows must survive a power loss.
         disk.restart();
@@ -71,7 +83,11 @@ fn a_failed_repair_poisons_the_log() {
     let (mut log, _) = open(&disk);
     disk.fail_nth(Some(SimOp::Write), 1, FaultKind::Io);
     disk.fail_nth(Some(SimOp::Write), 2, FaultKind::Io);
-    assert!(log.append_group(&mut [batch(0, 1, 10)]).unwrap_err().is_poisoned());
+    assert!(
+        log.append_group(&mut [batch(0, 1, 10)])
+            .unwrap_err()
+            .is_poisoned()
+    );
 }
 
 #[test]
@@ -79,7 +95,8 @@ fn a_full_disk_refuses_and_goes_on_when_space_is_free() {
     let disk = SimVfs::new(5);
     let (mut log, _) = open(&disk);
     let mut sequence = 0;
-    disk.set_capacity(Some(disk.used() + 3 * 4096));
+    // Room for three segments, and for opening again: the last group and the log's id.
+    disk.set_capacity(Some(disk.used() + 3 * 4096 + 1024));
     let error = loop {
         match log.append_group(&mut [batch(sequence, 1, 700)]) {
             Ok(_) => sequence += 1,
@@ -88,7 +105,11 @@ fn a_full_disk_refuses_and_goes_on_when_space_is_free() {
     };
     assert!(error.is_storage_full(), "{error}");
     assert_eq!(sequence, 12, "three segments of four groups fit");
-    assert!(log.append_group(&mut [batch(sequence, 1, 700)]).unwrap_err().is_storage_full());
+    assert!(
+        log.append_group(&mut [batch(sequence, 1, 700)])
+            .unwrap_err()
+            .is_storage_full()
+    );
     assert_eq!(contents(&log).len(), 12);
     assert!(log.free_space().unwrap() < 4096);
     let after = after_crash_and_restart(&disk);
@@ -96,7 +117,11 @@ fn a_full_disk_refuses_and_goes_on_when_space_is_free() {
     disk.set_capacity(None);
     append(&mut log, &[batch(sequence, 1, 700)]);
     assert_eq!(contents(&log).len(), 13);
-    assert!(after_crash_and_restart(&disk).iter().all(|sequences| sequences.len() == 13));
+    assert!(
+        after_crash_and_restart(&disk)
+            .iter()
+            .all(|sequences| sequences.len() == 13)
+    );
 }
 
 #[test]
@@ -116,13 +141,23 @@ fn trimming_makes_room_on_a_full_disk() {
 #[test]
 fn a_group_above_the_limit_is_refused_untouched() {
     let disk = SimVfs::new(1);
-    let options = LogOptions { group_bytes_max: 1000, ..small() };
+    let options = LogOptions {
+        group_bytes_max: 1000,
+        ..small()
+    };
     let (mut log, _) = try_open(&disk, options, 0).unwrap();
     let calls = disk.mutating_calls();
     let error = log.append_group(&mut [batch(0, 1, 2000)]).unwrap_err();
-    assert!(matches!(error, AppendError::TooLarge { limit: 1000, .. }), "{error}");
+    assert!(
+        matches!(error, AppendError::TooLarge { limit: 1000, .. }),
+        "{error}"
+    );
     assert_eq!(disk.mutating_calls(), calls);
-    assert_eq!(log.epoch(), 1, "its successors must not be appended before it either");
+    assert_eq!(
+        log.epoch(),
+        1,
+        "its successors must not be appended before it either"
+    );
 }
 
 #[test]
@@ -131,7 +166,10 @@ fn an_empty_group_commits_nothing() {
     let (mut log, _) = open(&disk);
     let calls = disk.mutating_calls();
     let committed = log.append_group(&mut []).unwrap();
-    assert_eq!((committed.first, committed.end, committed.bytes), (Position(1), Position(1), 0));
+    assert_eq!(
+        (committed.first, committed.end, committed.bytes),
+        (Position(1), Position(1), 0)
+    );
     assert_eq!(disk.mutating_calls(), calls);
 }
 
@@ -202,7 +240,11 @@ fn a_segment_is_created_at_a_name_that_a_failed_rename_left_behind() {
             all.push(sequence);
         }
         assert_eq!(sequences(&contents(&log)), all);
-        assert!(after_crash_and_restart(&disk).iter().all(|found| *found == all));
+        assert!(
+            after_crash_and_restart(&disk)
+                .iter()
+                .all(|found| *found == all)
+        );
     }
 }
 

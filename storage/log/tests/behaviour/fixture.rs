@@ -18,7 +18,10 @@ const SEGMENT: &str = "00000000000000000001.seg";
 /// What the fixture holds.
 fn groups() -> Vec<Vec<Record>> {
     let mut judged = batch(1, 4, 40);
-    judged.verdict.refused = vec![RefusedRow { row: 3, code: RejectCode::FutureTimestamp }];
+    judged.verdict.refused = vec![RefusedRow {
+        row: 3,
+        code: RejectCode::FutureTimestamp,
+    }];
     judged.verdict.counts.truncated_timestamps = 2;
     let schema = Record {
         encoding: Encoding::Json,
@@ -56,11 +59,17 @@ fn a_log_of_format_version_1_opens_for_ever() {
     }
     let disk = disk_with(|disk| drop(open(disk)));
     for name in ["log-id", SEGMENT] {
-        disk.put(&dir().join(name), &std::fs::read(fixtures().join(name)).unwrap());
+        disk.put(
+            &dir().join(name),
+            &std::fs::read(fixtures().join(name)).unwrap(),
+        );
     }
     let (log, report) = open(&disk);
     assert_eq!(log.id(), LogId(0x0000_0000_0000_0051_9e37_79b9_7f4a_7c44));
-    assert_eq!((report.groups, report.next, &*report.damaged), (3, Position(9), &[][..]));
+    assert_eq!(
+        (report.groups, report.next, &*report.damaged),
+        (3, Position(9), &[][..])
+    );
     assert_eq!(contents(&log), expected());
 }
 
@@ -73,6 +82,10 @@ fn today_writes_the_bytes_of_format_version_1() {
     }
     for name in ["log-id", SEGMENT] {
         let kept = std::fs::read(fixtures().join(name)).unwrap();
-        assert_eq!(file(&disk, &dir().join(name)), kept, "{name} changed: give the format a new version");
+        assert_eq!(
+            file(&disk, &dir().join(name)),
+            kept,
+            "{name} changed: give the format a new version"
+        );
     }
 }

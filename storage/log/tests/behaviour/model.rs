@@ -34,8 +34,11 @@ fn step() -> impl Strategy<Value = Step> {
         SimOp::Preallocate,
         SimOp::Unlink,
     ]));
-    let kind =
-        prop::sample::select(vec![FaultKind::Io, FaultKind::NoSpace, FaultKind::ShortWrite]);
+    let kind = prop::sample::select(vec![
+        FaultKind::Io,
+        FaultKind::NoSpace,
+        FaultKind::ShortWrite,
+    ]);
     prop_oneof![
         12 => group.prop_map(Step::Append),
         1 => Just(Step::Append(vec![(3, 9000)])),
@@ -82,7 +85,8 @@ impl Model {
             // Never to be seen again: the check would find it.
             Err(AppendError::Refused { .. }) => {}
             Err(AppendError::Poisoned { .. }) => {
-                self.uncertain.get_or_insert_with(|| placed(first, &records));
+                self.uncertain
+                    .get_or_insert_with(|| placed(first, &records));
             }
             Err(error) => panic!("{error}"),
         }
@@ -100,7 +104,11 @@ impl Model {
     /// Opens again, twice: what is shown once must stay.
     fn reopen(&mut self, crashed: bool) {
         self.log = None;
-        if crashed || self.disk.is_off() { self.disk.crash() } else { self.disk.restart() }
+        if crashed || self.disk.is_off() {
+            self.disk.crash()
+        } else {
+            self.disk.restart()
+        }
         // Recovery itself needs room for one group.
         self.disk.set_capacity(None);
         let (log, report) = try_open(&self.disk, self.options.clone(), self.floor).unwrap();
@@ -118,10 +126,17 @@ impl Model {
         {
             self.acknowledged.extend(group);
         }
-        let missing = self.acknowledged.len().checked_sub(found.len()).expect("more than was written");
+        let missing = self
+            .acknowledged
+            .len()
+            .checked_sub(found.len())
+            .expect("more than was written");
         assert_eq!(found, self.acknowledged[missing..]);
         let lost = &self.acknowledged[..missing];
-        assert!(lost.iter().all(|record| record.end() <= self.trimmed_below), "lost {lost:?}");
+        assert!(
+            lost.iter().all(|record| record.end() <= self.trimmed_below),
+            "lost {lost:?}"
+        );
         self.acknowledged.drain(..missing);
         assert!(self.acknowledged.windows(2).all(|pair| {
             pair[0].end() <= pair[1].position && pair[0].record.time <= pair[1].record.time

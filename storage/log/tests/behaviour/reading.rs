@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use quiver_log::{
-    ControlKind, Encoding, LogOptions, OsVfs, Record, RecordKind, RecoveryFloor, ReplayError, SimVfs,
+    ControlKind, Encoding, LogOptions, OsVfs, Record, RecordKind, RecoveryFloor, ReplayError,
+    SimVfs,
 };
 use quiver_model::{OsEntropy, Position, RefusedRow, RejectCode, Timestamp};
 
@@ -15,11 +16,18 @@ fn a_replay_from_any_position_begins_with_the_record_that_holds_it() {
     let (mut log, _) = open(&disk);
     let mut all = Vec::new();
     for sequence in 0..10 {
-        all.extend(append(&mut log, &[batch(sequence, 3, 600), batch(100 + sequence, 0, 10)]));
+        all.extend(append(
+            &mut log,
+            &[batch(sequence, 3, 600), batch(100 + sequence, 0, 10)],
+        ));
     }
     for from in 0..=log.committed_end().get() {
         let (records, _) = drain(&mut log.replay(Position(from)).unwrap());
-        let expected: Vec<_> = all.iter().filter(|record| record.end() > Position(from)).cloned().collect();
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|record| record.end() > Position(from))
+            .cloned()
+            .collect();
         assert_eq!(records, expected, "from {from}");
     }
 }
@@ -37,11 +45,16 @@ fn a_reader_follows_the_writer_up_to_its_end() {
     }
     assert_eq!(sequences(&drain(&mut replay).0), [0, 1, 2]);
     replay.extend_to(Position(u64::MAX));
-    assert_eq!(sequences(&drain(&mut replay).0), (3..12).collect::<Vec<_>>());
+    assert_eq!(
+        sequences(&drain(&mut replay).0),
+        (3..12).collect::<Vec<_>>()
+    );
     all.extend(append(&mut log, &[batch(12, 2, 700), batch(13, 1, 700)]));
     assert_eq!(sequences(&drain(&mut replay).0), [12, 13]);
     assert_eq!(replay.position(), reader.committed_end());
-    let other = std::thread::spawn(move || drain(&mut reader.read(Position(0), Position(u64::MAX)).unwrap()).0);
+    let other = std::thread::spawn(move || {
+        drain(&mut reader.read(Position(0), Position(u64::MAX)).unwrap()).0
+    });
     assert_eq!(other.join().unwrap(), all);
 }
 
@@ -49,7 +62,10 @@ fn a_reader_follows_the_writer_up_to_its_end() {
 fn an_end_within_a_group_holds_back_the_rest_of_it() {
     let disk = SimVfs::new(1);
     let (mut log, _) = open(&disk);
-    append(&mut log, &[batch(0, 2, 10), batch(1, 2, 10), batch(2, 2, 10)]);
+    append(
+        &mut log,
+        &[batch(0, 2, 10), batch(1, 2, 10), batch(2, 2, 10)],
+    );
     let mut replay = log.reader().read(Position(1), Position(3)).unwrap();
     assert_eq!(sequences(&drain(&mut replay).0), [0]);
     replay.extend_to(Position(5));
@@ -70,18 +86,33 @@ fn trimming_keeps_what_is_needed_and_what_retention_wants() {
     };
     // Four groups a segment, a position each.
     let mut log = fill(small());
-    assert_eq!(log.trim(Position(8)).unwrap().segments, 1, "position 8 is in the second");
+    assert_eq!(
+        log.trim(Position(8)).unwrap().segments,
+        1,
+        "position 8 is in the second"
+    );
     assert_eq!(log.oldest_position(), Position(5));
     assert_eq!(log.trim(Position(9)).unwrap().oldest, Position(9));
-    assert_eq!(log.trim(Position(u64::MAX)).unwrap().oldest, Position(13), "the newest stays");
+    assert_eq!(
+        log.trim(Position(u64::MAX)).unwrap().oldest,
+        Position(13),
+        "the newest stays"
+    );
     assert_eq!(sequences(&contents(&log)), [12, 13, 14, 15]);
 
-    let mut log = fill(LogOptions { retention_bytes: 3 * 4096, ..small() });
+    let mut log = fill(LogOptions {
+        retention_bytes: 3 * 4096,
+        ..small()
+    });
     assert_eq!(log.trim(Position(u64::MAX)).unwrap().oldest, Position(5));
     assert_eq!(log.bytes(), 3 * 4096);
 
     let retention_time = Duration::from_micros(10);
-    let mut log = fill(LogOptions { retention_bytes: u64::MAX, retention_time, ..small() });
+    let mut log = fill(LogOptions {
+        retention_bytes: u64::MAX,
+        retention_time,
+        ..small()
+    });
     // Times run 1,000 to 1,015; the first segment's newest is 1,003.
     assert_eq!(log.trim(Position(u64::MAX)).unwrap().oldest, Position(5));
 }
@@ -96,11 +127,21 @@ fn what_a_reader_is_in_survives_trimming_and_then_it_is_told() {
     let mut replay = log.reader().read(Position(1), Position(u64::MAX)).unwrap();
     assert_eq!(replay.next().unwrap().unwrap().record.sequence.get(), 0);
     let trimmed = log.trim(Position(9)).unwrap();
-    assert_eq!((trimmed.segments, trimmed.recycled), (2, 1), "the one that is read is not reused");
+    assert_eq!(
+        (trimmed.segments, trimmed.recycled),
+        (2, 1),
+        "the one that is read is not reused"
+    );
     append(&mut log, &[batch(12, 1, 2000)]);
     let error = replay.find_map(Result::err).unwrap();
     assert!(
-        matches!(error, ReplayError::Trimmed { from: Position(2), oldest: Position(9) }),
+        matches!(
+            error,
+            ReplayError::Trimmed {
+                from: Position(2),
+                oldest: Position(9)
+            }
+        ),
         "{error}"
     );
     assert!(replay.next().is_none());
@@ -113,7 +154,10 @@ fn the_next_position_is_above_the_floor_even_if_the_log_is_lost() {
     let disk = SimVfs::new(1);
     let (mut log, report) = try_open(&disk, small(), 500).unwrap();
     assert!(report.created);
-    assert_eq!((report.next, report.oldest, report.log_end), (Position(501), Position(501), Position(0)));
+    assert_eq!(
+        (report.next, report.oldest, report.log_end),
+        (Position(501), Position(501), Position(0))
+    );
     assert_eq!(contents(&log), []);
     let mut all = append(&mut log, &[batch(0, 3, 10)]);
     assert_eq!(all[0].position, Position(501));
@@ -122,7 +166,13 @@ fn the_next_position_is_above_the_floor_even_if_the_log_is_lost() {
     // A floor above the log's end leaves a gap that is no damage, in the segment and across.
     let (mut log, report) = try_open(&disk, small(), 600).unwrap();
     assert_eq!(report.next, Position(601));
-    assert!(log.reader().read(Position(504), Position(601)).unwrap().next().is_none());
+    assert!(
+        log.reader()
+            .read(Position(504), Position(601))
+            .unwrap()
+            .next()
+            .is_none()
+    );
     all.extend(append(&mut log, &[batch(1, 1, 10)]));
     drop(log);
     disk.crash();
@@ -145,7 +195,10 @@ fn opening_may_check_the_needed_part_only() {
     let mut image = file(&disk, &path);
     image[600] ^= 1;
     disk.put(&path, &image);
-    let options = LogOptions { verify_from: all[5].position, ..small() };
+    let options = LogOptions {
+        verify_from: all[5].position,
+        ..small()
+    };
     let (log, report) = try_open(&disk, options, 0).unwrap();
     assert_eq!((report.damaged.len(), report.groups), (0, 12));
     // Whoever reads the rest is told all the same.
@@ -153,7 +206,10 @@ fn opening_may_check_the_needed_part_only() {
     assert_eq!(damaged[0].positions, all[0].position..all[0].end());
     assert_eq!(records, all[1..]);
     // Even if nothing valid is in the part to be checked.
-    let options = LogOptions { verify_from: Position(u64::MAX), ..small() };
+    let options = LogOptions {
+        verify_from: Position(u64::MAX),
+        ..small()
+    };
     disk.restart();
     let last = segment_paths(&log).pop().unwrap();
     drop(log);
@@ -170,8 +226,14 @@ fn every_field_and_unknown_kinds_come_back_as_they_went() {
     let (mut log, _) = open(&disk);
     let mut refused = batch(4, 9, 40);
     refused.verdict.refused = vec![
-        RefusedRow { row: 2, code: RejectCode::NullTimestamp },
-        RefusedRow { row: 7, code: RejectCode::FutureTimestamp },
+        RefusedRow {
+            row: 2,
+            code: RejectCode::NullTimestamp,
+        },
+        RefusedRow {
+            row: 7,
+            code: RejectCode::FutureTimestamp,
+        },
     ];
     refused.verdict.counts.device_mismatch = 3;
     refused.producer_kind = quiver_model::ProducerKind::Skipping;
@@ -180,7 +242,10 @@ fn every_field_and_unknown_kinds_come_back_as_they_went() {
         payload: vec![1, 2, 3].into(),
         ..Record::control(RecordKind::Unknown(250), Timestamp(5_000))
     };
-    let stepped = Record::control(RecordKind::Control(ControlKind::ClockStepped), Timestamp(5_000));
+    let stepped = Record::control(
+        RecordKind::Control(ControlKind::ClockStepped),
+        Timestamp(5_000),
+    );
     let all = append(&mut log, &[refused, later, stepped]);
     assert_eq!(all[1].position, Position(10));
     drop(log);

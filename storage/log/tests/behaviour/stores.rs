@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use quiver_log::{
-    CheckpointError, CheckpointStore, CursorError, Cursors, DirLock, FaultKind, LockError, OsVfs, SimVfs,
+    CheckpointError, CheckpointStore, CursorError, Cursors, DirLock, FaultKind, LockError, OsVfs,
+    SimVfs,
 };
 use quiver_model::Position;
 
@@ -17,14 +18,19 @@ fn the_two_newest_checkpoints_are_kept() {
     let mut checkpoints = store(&disk);
     assert_eq!(checkpoints.load_newest().unwrap(), None);
     for position in [10, 20, 30] {
-        checkpoints.save(Position(position), &[position as u8; 1000]).unwrap();
+        checkpoints
+            .save(Position(position), &[position as u8; 1000])
+            .unwrap();
     }
     assert_eq!(checkpoints.positions(), [Position(20), Position(30)]);
     disk.crash();
     let mut checkpoints = store(&disk);
     assert_eq!(*checkpoints.positions().last().unwrap(), Position(30));
     let newest = checkpoints.load_newest().unwrap().unwrap();
-    assert_eq!((newest.position, newest.payload), (Position(30), vec![30; 1000]));
+    assert_eq!(
+        (newest.position, newest.payload),
+        (Position(30), vec![30; 1000])
+    );
     assert!(newest.passed_over.is_empty());
 }
 
@@ -48,7 +54,10 @@ fn a_damaged_newest_checkpoint_falls_back_to_the_older_and_says_so() {
         copy.put(&path, &mutated);
         let mut checkpoints = store(&copy);
         let newest = checkpoints.load_newest().unwrap().unwrap();
-        assert_eq!((newest.position, &*newest.payload), (Position(10), &b"ten"[..]));
+        assert_eq!(
+            (newest.position, &*newest.payload),
+            (Position(10), &b"ten"[..])
+        );
         assert_eq!(newest.passed_over.len(), 1);
         assert_eq!(newest.passed_over[0].path, path);
         // The damaged one does not count as one of the two.
@@ -64,7 +73,10 @@ fn checkpoints_that_are_all_damaged_are_an_error_and_stay() {
     let path = Path::new("/data/checkpoints").join(format!("checkpoint-{:020}", 10));
     disk.put(&path, b"rubbish");
     let error = store(&disk).load_newest().unwrap_err();
-    assert!(matches!(error, CheckpointError::AllDamaged { .. }), "{error}");
+    assert!(
+        matches!(error, CheckpointError::AllDamaged { .. }),
+        "{error}"
+    );
     assert_eq!(disk.content(&path).unwrap(), b"rubbish");
 }
 
@@ -107,7 +119,14 @@ fn saved_cursors_survive_and_overtaken_ones_are_moved_and_counted() {
     assert_eq!(all.lowest(), Some(Position(5)));
     let overtaken = all.overtake(Position(20)).unwrap();
     assert_eq!(overtaken.len(), 1);
-    assert_eq!((overtaken[0].name.as_str(), overtaken[0].from, overtaken[0].to), ("alert", Position(5), Position(20)));
+    assert_eq!(
+        (
+            overtaken[0].name.as_str(),
+            overtaken[0].from,
+            overtaken[0].to
+        ),
+        ("alert", Position(5), Position(20))
+    );
     disk.crash();
     let mut all = cursors(&disk);
     let alert = all.get("alert").unwrap();
@@ -122,8 +141,14 @@ fn saved_cursors_survive_and_overtaken_ones_are_moved_and_counted() {
 fn a_damaged_cursors_file_is_refused_and_bad_names_are() {
     let disk = SimVfs::new(1);
     let mut all = cursors(&disk);
-    assert!(matches!(all.set("", Position(1)), Err(CursorError::Name(0))));
-    assert!(matches!(all.set(&"x".repeat(129), Position(1)), Err(CursorError::Name(129))));
+    assert!(matches!(
+        all.set("", Position(1)),
+        Err(CursorError::Name(0))
+    ));
+    assert!(matches!(
+        all.set(&"x".repeat(129), Position(1)),
+        Err(CursorError::Name(129))
+    ));
     all.set("one", Position(1)).unwrap();
     all.save().unwrap();
     let image = disk.content(Path::new("/cursors")).unwrap();
@@ -159,13 +184,21 @@ fn a_locked_directory_names_the_process_that_holds_it() {
     let lock = DirLock::acquire(&OsVfs, temporary.path()).unwrap();
     let error = DirLock::acquire(&OsVfs, temporary.path()).unwrap_err();
     assert!(matches!(&error, LockError::Held { pid: Some(pid), .. } if *pid == std::process::id()));
-    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("process {}", std::process::id())),
+        "{error}"
+    );
     drop(lock);
     DirLock::acquire(&OsVfs, temporary.path()).unwrap();
 
     let disk = SimVfs::new(1);
     let lock = DirLock::acquire(&disk, Path::new("/")).unwrap();
-    assert!(matches!(DirLock::acquire(&disk, Path::new("/")), Err(LockError::Held { pid: Some(_), .. })));
+    assert!(matches!(
+        DirLock::acquire(&disk, Path::new("/")),
+        Err(LockError::Held { pid: Some(_), .. })
+    ));
     // The lock dies with its process, and a dead process's handle frees nobody else's.
     disk.restart();
     let newer = DirLock::acquire(&disk, Path::new("/")).unwrap();

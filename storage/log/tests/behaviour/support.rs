@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use quiver_log::{
-    CommittedRecord, DamagedRange, Encoding, Log, LogOptions, OpenError, Record, RecordKind, RecoveryFloor,
-    RecoveryReport, Replay, ReplayError, SimVfs,
+    CommittedRecord, DamagedRange, Encoding, Log, LogOptions, OpenError, Record, RecordKind,
+    RecoveryFloor, RecoveryReport, Replay, ReplayError, SimVfs,
 };
 use quiver_model::{
     DeviceId, Entropy, Position, Producer, SenderId, Sequence, StreamName, Timestamp,
@@ -23,7 +23,10 @@ pub struct Counting(AtomicU64);
 
 impl Entropy for Counting {
     fn next_u64(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x51
+        self.0
+            .fetch_add(1, Ordering::SeqCst)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ 0x51
     }
 }
 
@@ -33,7 +36,11 @@ pub fn dir() -> PathBuf {
 
 /// Small segments, nothing retained beyond the floor.
 pub fn small() -> LogOptions {
-    LogOptions { segment_bytes: 4096, retention_bytes: 0, ..LogOptions::default() }
+    LogOptions {
+        segment_bytes: 4096,
+        retention_bytes: 0,
+        ..LogOptions::default()
+    }
 }
 
 pub fn try_open(
@@ -41,8 +48,16 @@ pub fn try_open(
     options: LogOptions,
     floor: u64,
 ) -> Result<(Log, RecoveryReport), OpenError> {
-    let floor = RecoveryFloor { at_least: Position(floor) };
-    Log::open(Arc::new(disk.clone()), &dir(), options, &Counting::default(), floor)
+    let floor = RecoveryFloor {
+        at_least: Position(floor),
+    };
+    Log::open(
+        Arc::new(disk.clone()),
+        &dir(),
+        options,
+        &Counting::default(),
+        floor,
+    )
 }
 
 pub fn open(disk: &SimVfs) -> (Log, RecoveryReport) {
@@ -51,7 +66,9 @@ pub fn open(disk: &SimVfs) -> (Log, RecoveryReport) {
 
 /// A batch with its own sequence, content and size.
 pub fn batch(sequence: u64, rows: u32, payload_bytes: usize) -> Record {
-    let payload: Vec<u8> = (0..payload_bytes).map(|index| (sequence as usize * 31 + index * 7) as u8).collect();
+    let payload: Vec<u8> = (0..payload_bytes)
+        .map(|index| (sequence as usize * 31 + index * 7) as u8)
+        .collect();
     Record {
         encoding: Encoding::ArrowIpcMessage,
         sender: Some(SenderId::device(DeviceId::new("truck_1").unwrap())),
@@ -76,7 +93,10 @@ pub fn placed(first: Position, records: &[Record]) -> Vec<CommittedRecord> {
     records
         .iter()
         .map(|record| {
-            let committed = CommittedRecord { position, record: record.clone() };
+            let committed = CommittedRecord {
+                position,
+                record: record.clone(),
+            };
             position = committed.end();
             committed
         })
@@ -105,18 +125,26 @@ pub fn contents(log: &Log) -> Vec<CommittedRecord> {
 }
 
 pub fn sequences(records: &[CommittedRecord]) -> Vec<u64> {
-    records.iter().map(|record| record.record.sequence.get()).collect()
+    records
+        .iter()
+        .map(|record| record.record.sequence.get())
+        .collect()
 }
 
 /// A log of `groups` groups of one batch with this payload, closed.
 pub fn written(disk: &SimVfs, groups: u64, payload_bytes: usize) -> Vec<CommittedRecord> {
     let (mut log, _) = open(disk);
-    (0..groups).flat_map(|sequence| append(&mut log, &[batch(sequence, 3, payload_bytes)])).collect()
+    (0..groups)
+        .flat_map(|sequence| append(&mut log, &[batch(sequence, 3, payload_bytes)]))
+        .collect()
 }
 
 /// The segment files, oldest first.
 pub fn segment_paths(log: &Log) -> Vec<PathBuf> {
-    log.segments().into_iter().map(|segment| segment.path).collect()
+    log.segments()
+        .into_iter()
+        .map(|segment| segment.path)
+        .collect()
 }
 
 /// Record bytes of the group at `offset` of a segment image.
