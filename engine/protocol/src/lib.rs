@@ -18,6 +18,46 @@
 //! Promises: no input makes this crate panic, read out of bounds, or allocate more than
 //! [`limits::DECODE_MEMORY_MAX`] for a message; it does no I/O, reads no clock, spawns nothing.
 
+//!
+//! A batch from one side to the other:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use arrow_array::{ArrayRef, Float64Array, RecordBatch, TimestampMicrosecondArray};
+//! use quiver_model::{Producer, Sequence, StreamName};
+//! use quiver_protocol::{BatchEncoder, Compression, OpenStream, TelemetryDecoder, TelemetryEvent};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let batch = RecordBatch::try_from_iter([
+//!     ("ts", Arc::new(TimestampMicrosecondArray::from(vec![1_700_000_000_000_000])) as ArrayRef),
+//!     ("coolant_temp", Arc::new(Float64Array::from(vec![81.5]))),
+//! ])?;
+//!
+//! // The client writes these bytes to a unidirectional QUIC stream …
+//! let mut encoder = BatchEncoder::new(&batch.schema(), Compression::Zstd)?;
+//! let open = OpenStream::new(StreamName::new("readings")?, Producer(42), Sequence(0));
+//! let sent = [open.encode(), encoder.schema_message()?, encoder.encode(&batch)?];
+//!
+//! // … and the server gets them, in pieces of any size.
+//! let mut decoder = TelemetryDecoder::default();
+//! let mut rows = 0;
+//! for bytes in sent {
+//!     decoder.handle_bytes(bytes);
+//!     while let Some(event) = decoder.poll_event() {
+//!         if let TelemetryEvent::Batch(received) = event {
+//!             assert_eq!(received.sequence, Sequence(0));
+//!             rows += received.batch.num_rows();
+//!         }
+//!     }
+//! }
+//! assert_eq!(rows, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
 pub mod codes;
 pub mod control;
 pub mod conversation;

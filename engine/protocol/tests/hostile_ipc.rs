@@ -33,7 +33,10 @@ use bytes::Bytes;
 use quiver_model::{Producer, RejectCode, Sequence, StreamName};
 use quiver_protocol::{
     DecodeLimits, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema,
-    limits::{BATCH_BODY_BYTES_MAX, BATCH_DECODED_BYTES_MAX, DECODE_MEMORY_MAX, RATIO_FREE_BYTES},
+    limits::{
+        BATCH_BODY_BYTES_MAX, BATCH_DECODED_BYTES_MAX, DECODE_MEMORY_MAX, DICTIONARY_MESSAGES_MAX,
+        RATIO_FREE_BYTES,
+    },
 };
 
 struct Counting;
@@ -478,6 +481,203 @@ fn a_few_dictionary_keys_may_not_stand_for_gigabytes_of_text() {
         _ => None,
     });
     assert_eq!(refusal.expect("refused").code, RejectCode::BatchTooLarge);
+}
+
+/// The encapsulated messages of an IPC stream, without the end marker.
+fn messages_of(stream: &[u8]) -> Vec<&[u8]> {
+    let mut messages = Vec::new();
+    let mut rest = stream;
+    while rest.len() > 8 {
+        let metadata = i32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+        let body = arrow_ipc::root_as_message(&rest[8..8 + metadata])
+            .unwrap()
+            .bodyLength() as usize;
+        let (message, tail) = rest.split_at(8 + metadata + body);
+        messages.push(message);
+        rest = tail;
+    }
+    messages
+}
+
+/// Where the numbers of the record batch message in `stream` stand: (of its nodes, of its buffers,
+/// of its body).
+fn places_in(stream: &[u8], message: &[u8]) -> (usize, usize, usize) {
+    let metadata = i32::from_le_bytes(message[4..8].try_into().unwrap()) as usize;
+    let root = arrow_ipc::root_as_message(&message[8..8 + metadata]).unwrap();
+    let header = root.header_as_record_batch().unwrap();
+    let place = |part: &[u8]| part.as_ptr() as usize - stream.as_ptr() as usize;
+    (
+        place(header.nodes().unwrap().bytes()),
+        place(header.buffers().unwrap().bytes()),
+        place(message) + 8 + metadata,
+    )
+}
+
+#[test]
+fn every_number_that_contradicts_the_body_is_refused() {
+    // Column 0 is int32 with nulls (buffers 0, 1), column 1 utf8 (2, 3, 4), column 2 bool (5, 6).
+    let stream = stream_of(&repetitive(), None);
+    let message = messages_of(&stream)[1];
+    let (nodes, buffers, body) = places_in(&stream, message);
+    let read = |at: usize| i64::from_le_bytes(stream[at..at + 8].try_into().unwrap());
+    let body_bytes = (stream.len() - 8 - body) as i64;
+    let (node_rows, node_nulls) = (
+        |index: usize| nodes + 16 * index,
+        |index: usize| nodes + 16 * index + 8,
+    );
+    let (offset, length) = (
+        |index: usize| buffers + 16 * index,
+        |index: usize| buffers + 16 * index + 8,
+    );
+    let offsets_of_text = body + read(offset(3)) as usize;
+    let text = body + read(offset(4)) as usize;
+
+    let mut forged: Vec<(&str, usize, Vec<u8>)> = Vec::new();
+    for (what, at, number) in [
+        ("a column longer than the batch", node_rows(0), 601),
+        ("a column shorter than the batch", node_rows(1), 599),
+        ("a negative number of rows", node_rows(2), -1),
+        ("more nulls than rows", node_nulls(0), 601),
+        ("a negative number of nulls", node_nulls(0), -1),
+        (
+            "one null more than the bitmap has",
+            node_nulls(0),
+            read(node_nulls(0)) + 1,
+        ),
+        ("nulls without a bitmap", length(0), 0),
+        ("a negative offset", offset(1), -8),
+        ("an unaligned offset", offset(1), read(offset(1)) + 4),
+        (
+            "a buffer over the one before it",
+            offset(1),
+            read(offset(0)),
+        ),
+        ("a buffer before the one before it", offset(4), 0),
+        ("a buffer that ends behind the body", length(6), body_bytes),
+        ("an offset at the end of numbers", offset(6), i64::MAX - 7),
+        ("a length at the end of numbers", length(6), i64::MAX),
+        ("a negative length", length(6), -1),
+        ("a buffer too short for its rows", length(1), 600 * 4 - 1),
+        ("offsets too short for their rows", length(3), 600 * 4),
+        ("text too short for its offsets", length(4), 1),
+        ("a bitmap too short for its rows", length(0), 74),
+        ("values of booleans too short for their rows", length(6), 74),
+    ] {
+        forged.push((what, at, number.to_le_bytes().to_vec()));
+    }
+    for (what, at, bytes) in [
+        (
+            "an offset behind the text",
+            offsets_of_text + 4 * 600,
+            i32::MAX.to_le_bytes().to_vec(),
+        ),
+        (
+            "a negative text offset",
+            offsets_of_text + 4,
+            (-1_i32).to_le_bytes().to_vec(),
+        ),
+        (
+            "falling text offsets",
+            offsets_of_text + 4,
+            4000_i32.to_le_bytes().to_vec(),
+        ),
+        ("text that is not UTF-8", text, vec![0xff]),
+        (
+            "text cut inside a character",
+            text,
+            "€€€".as_bytes()[..8].to_vec(),
+        ),
+    ] {
+        forged.push((what, at, bytes));
+    }
+    assert!(matches!(events_of(&stream)[2], TelemetryEvent::Batch(_)));
+    for (what, at, bytes) in forged {
+        let mut changed = stream.clone();
+        changed[at..at + bytes.len()].copy_from_slice(&bytes);
+        let events = watched(2 * RATIO_FREE_BYTES, &|| what.to_owned(), || {
+            events_of(&changed)
+        });
+        let TelemetryEvent::BadBatch { refusal, .. } = &events[2] else {
+            panic!("{what}: {events:?}")
+        };
+        assert_eq!(refusal.code, RejectCode::MalformedBatch, "{what}");
+    }
+}
+
+#[test]
+fn a_dictionary_key_without_a_value_is_refused() {
+    let stream = stream_of(&every_layout(), None);
+    let message = messages_of(&stream)[2];
+    let (_, buffers, body) = places_in(&stream, message);
+    // Buffers 0, 1 are of ts; 2 is the validity of device, 3 its keys.
+    let keys =
+        body + i64::from_le_bytes(stream[buffers + 48..buffers + 56].try_into().unwrap()) as usize;
+    for key in [3_i32, -1, i32::MAX, i32::MIN] {
+        let mut changed = stream.clone();
+        changed[keys..keys + 4].copy_from_slice(&key.to_le_bytes());
+        let events = events_of(&changed);
+        assert!(
+            matches!(events[2], TelemetryEvent::BadBatch { .. }),
+            "{key}: {events:?}"
+        );
+    }
+}
+
+#[test]
+fn dictionaries_hold_no_more_than_their_limit_however_many_are_sent() {
+    // 20 dictionaries of 800 kB each: four fit, and a batch that needs them all is rejected.
+    let columns = (0..20).map(|index| {
+        let values = Arc::new(StringArray::from(vec![format!("{index}").repeat(400_000)]));
+        let column = DictionaryArray::<Int32Type>::new(vec![0].into(), values);
+        (format!("c{index}"), Arc::new(column) as ArrayRef)
+    });
+    let stream = stream_of(&RecordBatch::try_from_iter(columns).unwrap(), None);
+    let events = watched(DECODE_MEMORY_MAX, &|| "20 dictionaries".to_owned(), || {
+        // In pieces, as they arrive from a QUIC stream.
+        let mut decoder = TelemetryDecoder::default();
+        decoder.handle_bytes(open());
+        let mut events = Vec::new();
+        for piece in stream.chunks(64 * 1024) {
+            decoder.handle_bytes(Bytes::copy_from_slice(piece));
+            events.extend(std::iter::from_fn(|| decoder.poll_event()));
+        }
+        events
+    });
+    let Some(TelemetryEvent::BadBatch { refusal, .. }) = events.last() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(refusal.code, RejectCode::BatchTooLarge);
+
+    // And a peer that sends nothing but dictionaries is stopped.
+    let small = every_layout();
+    let stream = stream_of(&small, None);
+    let [schema, dictionary, batch] = messages_of(&stream)[..] else {
+        panic!("three messages")
+    };
+    let repeated = |times: usize| {
+        let mut ipc = schema.to_vec();
+        (0..times).for_each(|_| ipc.extend_from_slice(dictionary));
+        ipc.extend_from_slice(batch);
+        events_of(&ipc)
+    };
+    assert!(matches!(
+        repeated(DICTIONARY_MESSAGES_MAX)[2],
+        TelemetryEvent::Batch(_)
+    ));
+    assert!(matches!(
+        repeated(DICTIONARY_MESSAGES_MAX + 1)[2],
+        TelemetryEvent::Refused(_)
+    ));
+    // A batch before its dictionary is rejected alone.
+    let early = events_of(&[schema, batch, dictionary, batch].concat());
+    assert!(matches!(
+        early[2..],
+        [
+            TelemetryEvent::BadBatch { .. },
+            TelemetryEvent::Batch(_),
+            TelemetryEvent::Ended { .. }
+        ]
+    ));
 }
 
 #[test]
