@@ -69,8 +69,8 @@ write("dictionary_delta", [dictionary_batch(range(0, 3), ["n0", "n1", "n2"]),
                            dictionary_batch(range(3, 10), ["n0", "n1", "n2", "n3", "n4"])],
       emit_dictionary_deltas=True)
 
-# Buffers not worth compressing are sent as they are, marked by the length -1.
-write("incompressible_lz4", [table(range(2))], compression="lz4")
+# Compressed buffers that are longer than what they hold.
+write("tiny_lz4", [table(range(2))], compression="lz4")
 
 # Must be refused.
 write("refused_legacy", [table(whole)], use_legacy_format=True)

@@ -165,13 +165,7 @@ impl ServerConversation {
 
     /// Bytes to write to the control stream.
     pub fn poll_transmit(&mut self) -> Option<Bytes> {
-        for ((producer, stream), sequence) in std::mem::take(&mut self.acks) {
-            self.push(server_message::Message::Ack(message::Ack {
-                producer: producer.get(),
-                stream: stream.as_str().to_owned(),
-                sequence: sequence.get(),
-            }));
-        }
+        self.push_acks();
         (!self.outgoing.is_empty()).then(|| self.outgoing.split().freeze())
     }
 
@@ -296,6 +290,16 @@ impl ServerConversation {
         if matches!(self.state, State::Closed) {
             return;
         }
+        self.push_acks();
+        self.push(server_message::Message::Bye(message::Bye {
+            code: close.code.number(),
+            message: close.reason.clone(),
+            reconnect_after,
+        }));
+        self.state = State::Closed;
+    }
+
+    fn push_acks(&mut self) {
         for ((producer, stream), sequence) in std::mem::take(&mut self.acks) {
             self.push(server_message::Message::Ack(message::Ack {
                 producer: producer.get(),
@@ -303,12 +307,6 @@ impl ServerConversation {
                 sequence: sequence.get(),
             }));
         }
-        self.push(server_message::Message::Bye(message::Bye {
-            code: close.code.number(),
-            message: close.reason.clone(),
-            reconnect_after,
-        }));
-        self.state = State::Closed;
     }
 
     fn push_if_open(&mut self, message: server_message::Message) {

@@ -60,12 +60,13 @@ pub(crate) fn decode_body(
     if fields.len() > limits.columns {
         return Err(too_large("columns", fields.len(), limits.columns));
     }
+    let reader = BodyReader::new(header, body, limits)?;
+    let budget = Budget::new(limits, reader.body_bytes());
     let mut columns = Columns {
-        reader: BodyReader::new(header, body, limits)?,
-        budget: Budget::new(limits, 0),
+        reader,
+        budget,
         decompressor,
     };
-    columns.budget = Budget::new(limits, columns.reader.body_bytes());
     let mut arrays = Vec::with_capacity(fields.len());
     for (field, dictionary_id) in fields.iter().zip(&plan.dictionary_ids) {
         let values = dictionary_id

@@ -104,6 +104,26 @@ fn arrow_rs_with_every_compression_alignment_slice_and_size_reads_back_equal() {
 }
 
 #[test]
+fn buffers_that_were_not_worth_compressing_are_read_as_they_are() {
+    let batch = mixed(3);
+    for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+        let options = IpcWriteOptions::default()
+            .try_with_compression(Some(codec))
+            .unwrap();
+        let mut writer =
+            StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        let stream = writer.into_inner().unwrap();
+        // The length -1, which says so.
+        assert!(
+            stream.windows(8).any(|bytes| bytes == [0xff; 8]),
+            "{codec:?}"
+        );
+        assert_eq!(batches(&events_of_ipc(&stream)), [batch.clone()]);
+    }
+}
+
+#[test]
 fn dictionaries_may_be_replaced_or_extended_between_batches() {
     let words = |words: &[&str]| {
         let mut column = StringDictionaryBuilder::<UInt8Type>::new();
@@ -218,7 +238,7 @@ const PYARROW: &[(&str, usize, &[usize])] = &[
     ("metadata_v4", 0, &[40]),
     ("dictionary_replaced", 0, &[5, 5]),
     ("dictionary_delta", 0, &[3, 7]),
-    ("incompressible_lz4", 0, &[2]),
+    ("tiny_lz4", 0, &[2]),
 ];
 
 #[test]
