@@ -1,0 +1,3 @@
+//! Tests of Quiver as a whole. What they need is beside each of them:
+//!
+//! - `simulation/`: engine and clients on one thread, from one seed.
