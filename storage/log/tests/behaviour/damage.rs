@@ -146,6 +146,29 @@ fn a_damaged_group_before_a_torn_one_is_not_forgotten() {
 }
 
 #[test]
+fn a_group_of_another_history_does_not_continue_this_one() {
+    // Two copies of one log went on by themselves, and one's group got behind the other's.
+    let mut start = Vec::new();
+    let disk = disk_with(|disk| start = written(disk, 1, 200));
+    let path = dir().join(format!("{:020}.seg", 1));
+    let go_on = |sequence| {
+        let copy = disk.fork(0);
+        let (mut log, _) = open(&copy);
+        let records = [sequence, sequence + 1].map(|next| append(&mut log, &[batch(next, 3, 200)]));
+        (records.concat(), file(&copy, &path))
+    };
+    let (records, mut image) = go_on(10);
+    let (_, other) = go_on(20);
+    image[1024..].copy_from_slice(&other[1024..]);
+    disk.put(&path, &image);
+    let (log, report) = open(&disk);
+    assert_eq!(contents(&log), [&start[..], &records[..1]].concat());
+    // The stranger's header proves nothing but that something was written there: no position
+    // that was given is given again.
+    assert!(report.next >= records[0].end());
+}
+
+#[test]
 fn a_lost_segment_is_reported_as_damaged_positions() {
     let mut all = Vec::new();
     let disk = disk_with(|disk| all = written(disk, 12, 700));
@@ -195,13 +218,13 @@ fn stale_groups_of_a_reused_segment_never_come_back() {
 }
 
 #[test]
-fn a_payload_that_holds_groups_of_another_log_is_only_a_payload() {
-    // As if a device sent us a copy of a log, aligned as groups are, and the group that holds it
-    // were then damaged, so that recovery searches through it.
+fn a_payload_that_imitates_groups_of_this_log_is_only_a_payload() {
+    // As if a device that knows the log's id, which is public, sent us groups, aligned as groups
+    // are, and the group that holds them were then damaged, so that recovery searches through it.
     let other = disk_with(|disk| {
         written(disk, 3, 200);
     });
-    let forged = file(&other, &dir().join(format!("{:020}.seg", 1)));
+    let mut forged = file(&other, &dir().join(format!("{:020}.seg", 1)));
     let disk = SimVfs::new(4);
     let options = quiver_log::LogOptions {
         segment_bytes: 64 << 10,
@@ -215,6 +238,16 @@ fn a_payload_that_holds_groups_of_another_log_is_only_a_payload() {
         quiver_log::RecoveryFloor::default(),
     )
     .unwrap();
+    let id = &file(&disk, &dir().join("log-id"))[16..32];
+    for group in [0, 512, 1024] {
+        let header = &mut forged[group..group + 80];
+        header[16..32].copy_from_slice(id);
+        // A position to come, too.
+        header[40..48].copy_from_slice(&(2 + group as u64).to_le_bytes());
+        header[48..56].copy_from_slice(&(5 + group as u64).to_le_bytes());
+        let crc = crc32c::crc32c(&header[..76]);
+        header[76..].copy_from_slice(&crc.to_le_bytes());
+    }
     let mut carrier = batch(0, 1, 0);
     let header_bytes = 512 - 80 - {
         let mut probe = vec![carrier.clone()];

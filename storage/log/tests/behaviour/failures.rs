@@ -5,18 +5,21 @@ use quiver_model::{Position, Timestamp};
 
 use crate::support::*;
 
-/// What a later power loss and a later process death leave of the log.
-fn after_crash_and_restart(disk: &SimVfs) -> [Vec<u64>; 3] {
-    let reopened = |prepare: fn(&SimVfs), seed| {
+/// Asserts what a process death, and power losses of many outcomes, leave of the log.
+fn assert_left_after_any_end(disk: &SimVfs, expected: &[u64]) {
+    for seed in 0..16 {
         let copy = disk.fork(seed);
-        prepare(&copy);
-        sequences(&contents(&open(&copy).0))
-    };
-    [
-        reopened(SimVfs::restart, 1),
-        reopened(SimVfs::crash, 2),
-        reopened(SimVfs::crash, 3),
-    ]
+        if seed == 0 {
+            copy.restart()
+        } else {
+            copy.crash()
+        }
+        assert_eq!(
+            sequences(&contents(&open(&copy).0)),
+            expected,
+            "seed {seed}"
+        );
+    }
 }
 
 #[test]
@@ -34,11 +37,11 @@ fn a_refused_group_is_never_seen_and_its_positions_go_to_the_next() {
                 assert_eq!(log.committed_end(), end);
                 assert_eq!(log.epoch(), 1);
                 assert_eq!(sequences(&contents(&log)), [0]);
-                assert_eq!(after_crash_and_restart(&disk), [[0], [0], [0]]);
+                assert_left_after_any_end(&disk, &[0]);
                 // Its successor, queued meanwhile, is failed by its owner; the group comes again.
                 let again = append(&mut log, &[batch(2, 1, 10)]);
                 assert_eq!(again[0].position, end);
-                assert_eq!(after_crash_and_restart(&disk), [[0, 2], [0, 2], [0, 2]]);
+                assert_left_after_any_end(&disk, &[0, 2]);
             }
         }
     }
@@ -112,16 +115,13 @@ fn a_full_disk_refuses_and_goes_on_when_space_is_free() {
     );
     assert_eq!(contents(&log).len(), 12);
     assert!(log.free_space().unwrap() < 4096);
-    let after = after_crash_and_restart(&disk);
-    assert!(after.iter().all(|sequences| sequences.len() == 12));
+    let mut all: Vec<u64> = (0..12).collect();
+    assert_left_after_any_end(&disk, &all);
     disk.set_capacity(None);
     append(&mut log, &[batch(sequence, 1, 700)]);
     assert_eq!(contents(&log).len(), 13);
-    assert!(
-        after_crash_and_restart(&disk)
-            .iter()
-            .all(|sequences| sequences.len() == 13)
-    );
+    all.push(12);
+    assert_left_after_any_end(&disk, &all);
 }
 
 #[test]
@@ -240,14 +240,36 @@ fn a_segment_is_created_at_a_name_that_a_failed_rename_left_behind() {
             all.push(sequence);
         }
         assert_eq!(sequences(&contents(&log)), all);
-        assert!(
-            after_crash_and_restart(&disk)
-                .iter()
-                .all(|found| *found == all)
-        );
+        assert_left_after_any_end(&disk, &all);
     }
 }
 
 fn _is_send(log: Log) -> impl Send {
     log
+}
+
+#[test]
+fn a_segment_that_could_not_be_removed_goes_before_any_other() {
+    for op in [SimOp::Rename, SimOp::Unlink] {
+        let disk = SimVfs::new(1);
+        let spare_segments_max = if op == SimOp::Rename { 2 } else { 0 };
+        let (mut log, _) = try_open(
+            &disk,
+            LogOptions {
+                spare_segments_max,
+                ..small()
+            },
+            0,
+        )
+        .unwrap();
+        for sequence in 0..16 {
+            append(&mut log, &[batch(sequence, 1, 700)]);
+        }
+        disk.fail_nth(Some(op), 1, FaultKind::NoSpace);
+        log.trim(Position(5)).unwrap_err();
+        assert_eq!(log.oldest_position(), Position(5));
+        // Were it left while the next one goes, the log would seem to have a hole.
+        assert_eq!(log.trim(Position(9)).unwrap().oldest, Position(9));
+        assert_left_after_any_end(&disk, &(8..16).collect::<Vec<_>>());
+    }
 }
