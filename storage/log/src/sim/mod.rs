@@ -16,6 +16,7 @@
 
 mod disk;
 mod faults;
+mod inode;
 
 use std::{
     io,
