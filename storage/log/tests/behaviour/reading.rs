@@ -285,3 +285,13 @@ fn the_same_log_works_on_a_real_file_system() {
         assert!(log.segments().iter().all(|segment| segment.path.exists()));
     }
 }
+
+#[test]
+fn the_logs_id_can_be_asked_without_opening_it() {
+    let disk = SimVfs::new(1);
+    assert_eq!(quiver_log::stored_id(&disk, &dir()).unwrap(), None);
+    let id = open(&disk).0.id();
+    let calls = disk.mutating_calls();
+    assert_eq!(quiver_log::stored_id(&disk, &dir()).unwrap(), Some(id));
+    assert_eq!(disk.mutating_calls(), calls);
+}
