@@ -185,6 +185,8 @@ pub struct Totals {
     pub rejected_rows: u64,
     /// Batches settled without a word on how.
     pub unreported: u64,
+    /// Rows of those.
+    pub unreported_rows: u64,
     /// Batches that the spool's disk lost.
     pub damaged: u64,
 }

@@ -395,6 +395,7 @@ impl Queue {
                 }
                 None if unreported_from.is_some_and(|from| entry.sequence >= from) => {
                     self.totals.unreported += 1;
+                    self.totals.unreported_rows += rows;
                     Settled::Unreported
                 }
                 None => {

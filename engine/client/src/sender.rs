@@ -80,6 +80,7 @@ impl LaneTask {
             match step {
                 OpenStep::Open(plan) => return plan,
                 OpenStep::Wait(Some(until)) => tokio::select! {
+                    biased;
                     _ = bell.changed() => {}
                     () = sleep_until(until) => {}
                 },
@@ -128,11 +129,12 @@ impl LaneTask {
                     return Stopped::Finished;
                 }
                 SendStep::Wait => tokio::select! {
-                    _ = bell.changed() => {}
+                    biased;
                     stopped = stream.stopped() => return match stopped {
                         Ok(_) => Stopped::ByServer,
                         Err(_) => self.why(),
                     },
+                    _ = bell.changed() => {}
                 },
                 SendStep::Stop => return Stopped::Abandoned,
             }

@@ -238,8 +238,9 @@ async fn serve(context: &mut SessionContext, session: &mut Welcomed) -> Ended {
         }
         lane_count = known;
         let chunk = tokio::select! {
-            _ = bell.changed() => continue,
+            biased;
             chunk = session.control.read_chunk(CHUNK_BYTES, true) => chunk,
+            _ = bell.changed() => continue,
         };
         let Ok(Some(chunk)) = chunk else {
             session.conversation.handle_end();

@@ -1,0 +1,34 @@
+//! Sending whole files: CSV, JSON lines, Parquet and Arrow IPC. What `quiver send` does, without
+//! its command line.
+//!
+//! ```text
+//! pass 1: SHA-256, column types, rows ──▶ FilePlan{producer, schema}
+//! pass 2: rows ──▶ normalised chunks ──▶ batches cut by rule ──▶ a named producer ──▶ settled
+//!         (ts, device, fields)           (never by timing)       (skips what the server has)
+//! ```
+//!
+//! A file is one producer: the first 8 bytes of a hash over its content and everything that decides
+//! what its batches are. So the same command run again stores nothing again, and an interrupted one
+//! goes on where it stopped, without any state on this side.
+//!
+//! Memory is bounded: a file is read twice, as a stream, whatever its size.
+
+mod batching;
+mod error;
+mod json;
+mod layout;
+mod options;
+mod plan;
+mod send;
+mod text;
+mod time;
+mod typed;
+#[cfg(test)]
+mod tests;
+
+pub use error::{FileError, SendFileError};
+pub use options::{
+    BATCH_ROWS_MAX, ColumnMap, ColumnMapError, FileFormat, FileOptions, TimeFormat, UnknownFormat,
+};
+pub use plan::{FileBatches, FilePlan};
+pub use send::{FileReport, Progress, RejectedBatch, SendOptions, send_file};

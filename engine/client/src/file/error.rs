@@ -1,0 +1,161 @@
+//! What can be wrong with a file, and with sending it.
+
+use std::{io, path::PathBuf};
+
+use crate::{ConnectError, FlushError, SendError, StartError};
+
+use super::UnknownFormat;
+
+/// Why a file cannot be read as telemetry. Nothing of it was stored beyond the batches that were
+/// reported as settled.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Its extension says nothing.
+    #[error("{path}: {source}; name it with --format")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: UnknownFormat,
+    },
+    /// It is not what its format promises.
+    #[error("{path} is not valid {format}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+        /// What its reader says.
+        reason: String,
+    },
+    /// It has no rows, or no columns.
+    #[error("{path} has no rows")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line cannot be taken apart.
+    #[error("{path}, line {line}: {reason}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value is not what its column holds.
+    #[error("{path}, {place} {number}, column {column:?}: {value:?} is not {expected}; {remedy}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// `line` or `row`.
+        place: &'static str,
+        /// From 1.
+        number: u64,
+        /// The column.
+        column: String,
+        /// The value, cut if it is long.
+        value: String,
+        /// What it should be.
+        expected: String,
+        /// How to mend it.
+        remedy: String,
+    },
+    /// A column that was named does not exist.
+    #[error("{path} has no column {column:?}; it has {}", .columns.join(", "))]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        column: String,
+        /// What it has.
+        columns: Vec<String>,
+    },
+    /// No column holds event times.
+    #[error("{path} has no column of event times that can be recognised among {}; name it with --timestamp COLUMN, and its format with --timestamp-format if need be", .columns.join(", "))]
+    NoTime {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        columns: Vec<String>,
+    },
+    /// Nobody knows who measured.
+    #[error("{path} has no column \"device\", and no device was named; name it with --device ID, or map a column to it with --map COLUMN=device")]
+    NoDevice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Two answers to who measured.
+    #[error("{path} has a column \"device\", and --device names one as well; leave --device off, or the column out with --drop device")]
+    DeviceTwice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A column's name cannot be a field's.
+    #[error("{path}: column {column:?} cannot be a field: {reason}; rename it with --map {column:?}=NAME, or leave it out with --drop {column:?}")]
+    FieldName {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A column's type is not stored.
+    #[error("{path}: column {column:?} has type {data_type}, which is not stored; leave it out with --drop {column:?}")]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// Its type.
+        data_type: String,
+    },
+    /// The time zone is unknown.
+    #[error("time zone {zone:?} is unknown; use an offset such as +02:00 or an IANA name such as Europe/Berlin")]
+    TimeZone {
+        /// What was given.
+        zone: String,
+    },
+    /// It was written to while it was read.
+    #[error("{path} changed while it was read; send it again when nobody writes to it")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Why a file was not sent to its end. Run again, it goes on where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFileError {
+    /// The file is at fault.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The client could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The server does not want this client.
+    #[error(transparent)]
+    Refused(#[from] ConnectError),
+    /// There was no connection for too long.
+    #[error("the server is not reachable: {reason}; run the same command again to go on where it stopped")]
+    Unavailable {
+        /// Why the last attempt failed.
+        reason: String,
+    },
+    /// A batch could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The server does not take the stream.
+    #[error(transparent)]
+    Flush(#[from] FlushError),
+}
