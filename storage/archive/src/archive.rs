@@ -1,0 +1,312 @@
+//! The archive of an engine: its tables, and flushing.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path as FsPath,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use object_store::{ObjectStore, path::Path};
+use quiver_hot::{
+    Archive, ArchiveSnapshot, DamagedTable, FlushError, FlushInput, OpenError, OpenedArchive, conform,
+};
+use quiver_model::{Clock, Entropy, StreamName};
+
+use crate::{
+    ArchiveError, DurableStore,
+    commit::{Commit, commit_name, grown_metadata, new_metadata},
+    error::WriteError,
+    read::stored_schema,
+    replay::{ReplayError, checkpoint, replay},
+    schema::grown,
+    table::{Committed, Table, next_files, write_commit, write_files},
+};
+
+/// A Delta checkpoint is written every so many versions: opening reads at most so many commits.
+const CHECKPOINT_EVERY: i64 = 100;
+/// How often a commit is tried at the next version when somebody else took one.
+const COMMIT_ATTEMPTS: usize = 5;
+
+/// A table that may not have been read yet.
+pub(crate) type Slot = Arc<tokio::sync::Mutex<Option<Table>>>;
+
+/// The archive.
+#[derive(Debug)]
+pub struct DeltaArchive {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same store, where it is a local directory.
+    pub(crate) durable: Option<DurableStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    app_id: String,
+    tables: Mutex<HashMap<StreamName, Slot>>,
+}
+
+/// What an archive is made of.
+pub struct DeltaArchiveParts {
+    /// Where tables are: the store's root is the archive's. Its writes must be durable when they
+    /// return, and it must support `PutMode::Create`.
+    pub store: Arc<dyn ObjectStore>,
+    /// The log that is flushed, as 32 hexadecimal digits: names the transactions.
+    pub log_id: String,
+    /// Times of commits.
+    pub clock: Arc<dyn Clock>,
+    /// Names of files.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl DeltaArchive {
+    /// An archive in any object store.
+    pub fn new(parts: DeltaArchiveParts) -> Self {
+        let DeltaArchiveParts { store, log_id, clock, entropy } = parts;
+        Self {
+            store,
+            durable: None,
+            clock,
+            entropy,
+            app_id: format!("quiver/{log_id}"),
+            tables: Mutex::default(),
+        }
+    }
+
+    /// An archive in a local directory, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// If the directory cannot be created or read.
+    pub fn local(
+        directory: &FsPath,
+        log_id: &str,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> io::Result<Self> {
+        let durable = DurableStore::open(directory)?;
+        let store: Arc<dyn ObjectStore> = Arc::new(durable.clone());
+        let parts = DeltaArchiveParts { store, log_id: log_id.to_owned(), clock, entropy };
+        Ok(Self { durable: Some(durable), ..Self::new(parts) })
+    }
+
+    /// Where the tables are, for readers: the store, and the path under which each stream's table
+    /// has a directory of its name.
+    pub fn location(&self) -> (Arc<dyn ObjectStore>, Path) {
+        (Arc::clone(&self.store), Path::default())
+    }
+
+    pub(crate) fn slot(&self, stream: &StreamName) -> Slot {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.entry(stream.clone()).or_default().clone()
+    }
+
+    async fn replay(&self, stream: &StreamName) -> Result<crate::replay::Replayed, ReplayError> {
+        let replayed = replay(Arc::clone(&self.store), stream.clone(), self.app_id.clone()).await?;
+        if let Some(durable) = &self.durable {
+            // The commit that was found may have been published and not synced by a process that
+            // died: before anybody relies on it, it must be durable. Its files were synced first.
+            let name = commit_name(replayed.snapshot.version);
+            let path = Path::from_iter([stream.as_str(), "_delta_log", name.as_str()]);
+            match durable.sync(&path).await {
+                // A checkpoint stands for it.
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(ReplayError::Unreadable(error.to_string())),
+            }
+        }
+        Ok(replayed)
+    }
+
+    /// The table, read if it was not, and read again if a commit may be missing.
+    pub(crate) async fn load<'a>(
+        &self,
+        stream: &StreamName,
+        slot: &'a mut Option<Table>,
+    ) -> Result<&'a mut Table, ReplayError> {
+        let is_stale = slot.as_ref().is_none_or(|table| table.is_uncertain);
+        if is_stale {
+            match (self.replay(stream).await, slot.as_mut()) {
+                (Ok(replayed), Some(table)) => table.refresh(replayed),
+                (Ok(replayed), None) => *slot = Some(Table::replayed(replayed)),
+                (Err(ReplayError::Absent), _) => *slot = Some(Table::absent(stream.clone())),
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Ok(slot.get_or_insert_with(|| Table::absent(stream.clone())))
+    }
+
+    /// The table of a stream that has one.
+    pub(crate) async fn existing<'a>(
+        &self,
+        stream: &StreamName,
+        slot: &'a mut Option<Table>,
+    ) -> Result<&'a mut Table, ArchiveError> {
+        let table = self.load(stream, slot).await.map_err(|error| ArchiveError::replay(stream, &error))?;
+        if table.snapshot.version < 0 {
+            return Err(ArchiveError::Absent { stream: stream.clone() });
+        }
+        Ok(table)
+    }
+
+    /// The version of a stream's table that is in force.
+    ///
+    /// # Errors
+    /// If the stream has no table, or its log cannot be read.
+    pub async fn snapshot(&self, stream: &StreamName) -> Result<Arc<ArchiveSnapshot>, ArchiveError> {
+        let slot = self.slot(stream);
+        let mut slot = slot.lock().await;
+        Ok(Arc::clone(&self.existing(stream, &mut slot).await?.snapshot))
+    }
+
+    /// Has a Delta checkpoint written beside what goes on, when it is time for one.
+    pub(crate) fn checkpoint_if_due(&self, stream: &StreamName, version: i64) {
+        if version == 0 || version % CHECKPOINT_EVERY != 0 {
+            return;
+        }
+        let (store, stream) = (Arc::clone(&self.store), stream.clone());
+        let write = async move {
+            if let Err(error) = checkpoint(store, stream.clone(), version).await {
+                tracing::warn!(%stream, version, %error, "no Delta checkpoint; opening the table takes longer");
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(write);
+        }
+    }
+
+    async fn try_flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
+        let FlushInput { stream, schema, barrier, batches } = input;
+        let invalid =
+            |problem: String| FlushError::Invalid { stream: stream.clone(), barrier, problem };
+        let slot = self.slot(&stream);
+        let mut slot = slot.lock().await;
+        let table = self.load(&stream, &mut slot).await.map_err(|error| match error {
+            ReplayError::Foreign(problem) => FlushError::Damaged { stream: stream.clone(), problem },
+            error => FlushError::NotCommitted { stream: stream.clone(), barrier, source: error.into() },
+        })?;
+        if table.snapshot.flushed >= barrier {
+            // An earlier attempt was committed after all.
+            return Ok(Arc::clone(&table.snapshot));
+        }
+        let fields = grown(&table.snapshot.fields, schema.fields()).map_err(invalid)?;
+        let is_grown = fields.is_some();
+        let fields = fields.unwrap_or_else(|| table.snapshot.fields.to_vec());
+        let layout = stored_schema(&stream, &fields).map_err(invalid)?;
+        let batches = batches
+            .iter()
+            .filter(|batch| batch.num_rows() > 0)
+            .map(|batch| conform(batch, &layout))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| invalid(error.to_string()))?;
+        let added = write_files(&*self.store, &*self.entropy, &stream, layout, batches).await;
+        let added = added.map_err(|error| match error {
+            WriteError::Encode(error) => invalid(error.to_string()),
+            error => FlushError::NotCommitted { stream: stream.clone(), barrier, source: error.into() },
+        })?;
+
+        for _ in 0..COMMIT_ATTEMPTS {
+            let now = self.clock.wall();
+            let version = table.snapshot.version + 1;
+            let mut commit = Commit::default();
+            commit.information("WRITE", now, true);
+            let metadata = match &table.metadata {
+                None => {
+                    commit.protocol();
+                    let id = format!("{:016x}{:016x}", self.entropy.next_u64(), self.entropy.next_u64());
+                    Some(new_metadata(&id, &fields, now))
+                }
+                Some(metadata) if is_grown => Some(grown_metadata(metadata, &fields)),
+                Some(_) => None,
+            };
+            if let Some(metadata) = &metadata {
+                commit.metadata(metadata);
+            }
+            commit.transaction(&self.app_id, barrier, now);
+            for encoded in &added {
+                commit.add(encoded, now, true);
+            }
+            match write_commit(&*self.store, &stream, version, commit).await {
+                Committed::Yes => {
+                    let next = ArchiveSnapshot {
+                        stream: stream.clone(),
+                        version,
+                        flushed: barrier,
+                        fields: fields.into(),
+                        files: next_files(&table.snapshot.files, &[], &added),
+                    };
+                    if metadata.is_some() {
+                        table.metadata = metadata;
+                    }
+                    let snapshot = table.advance(next);
+                    self.checkpoint_if_due(&stream, version);
+                    return Ok(snapshot);
+                }
+                Committed::Unknown(error) => {
+                    table.is_uncertain = true;
+                    return Err(FlushError::Unknown { stream: stream.clone(), barrier, source: error.into() });
+                }
+                Committed::Taken => {
+                    // An earlier attempt of ours, or another writer's (a tool that compacts).
+                    let replayed = self.replay(&stream).await.map_err(|error| FlushError::NotCommitted {
+                        stream: stream.clone(),
+                        barrier,
+                        source: error.into(),
+                    })?;
+                    table.refresh(replayed);
+                    if table.snapshot.flushed >= barrier {
+                        return Ok(Arc::clone(&table.snapshot));
+                    }
+                }
+            }
+        }
+        Err(FlushError::NotCommitted {
+            stream: stream.clone(),
+            barrier,
+            source: "other writers took every version that was tried".into(),
+        })
+    }
+}
+
+fn is_not_found(error: &object_store::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+#[async_trait]
+impl Archive for DeltaArchive {
+    async fn open(&self) -> Result<OpenedArchive, OpenError> {
+        let listed = self.store.list_with_delimiter(None).await.map_err(|source| OpenError::List {
+            root: self.store.to_string(),
+            source: source.into(),
+        })?;
+        let mut opened = OpenedArchive::default();
+        for prefix in listed.common_prefixes {
+            let name = prefix.filename().unwrap_or_default().to_owned();
+            let damaged = |problem: String| DamagedTable { name: name.clone(), problem };
+            let stream = match StreamName::new(&name) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    opened.damaged.push(damaged(error.to_string()));
+                    continue;
+                }
+            };
+            let slot = self.slot(&stream);
+            let mut slot = slot.lock().await;
+            match self.load(&stream, &mut slot).await {
+                Ok(table) if table.snapshot.version >= 0 => opened.tables.push(Arc::clone(&table.snapshot)),
+                // Files of a first flush that was never committed.
+                Ok(_) => {}
+                Err(error) => opened.damaged.push(damaged(error.to_string())),
+            }
+        }
+        Ok(opened)
+    }
+
+    async fn flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
+        self.try_flush(input).await
+    }
+}

@@ -1,0 +1,151 @@
+//! Merges small files of a day into larger ones. The rows stay the same, so readers and queries
+//! see no difference; the old files stay on disk for those that still read them.
+
+use std::sync::Arc;
+
+use quiver_hot::{ArchiveFile, ArchiveSnapshot};
+use quiver_model::StreamName;
+
+use crate::{
+    ArchiveError, DeltaArchive,
+    commit::Commit,
+    read::{location, read_file, stored_schema},
+    table::{Committed, next_files, write_commit, write_files},
+};
+
+/// What is merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactOptions {
+    /// Files are merged up to this size, in bytes. Default 64 MiB.
+    pub target_bytes: u64,
+    /// Files are merged up to so many rows: memory is bounded by the rows of one merge. Default
+    /// 2 million.
+    pub target_rows: u64,
+    /// A day with fewer small files than this is left alone. Default 2.
+    pub files_min: usize,
+}
+
+impl Default for CompactOptions {
+    fn default() -> Self {
+        Self { target_bytes: 64 << 20, target_rows: 2_000_000, files_min: 2 }
+    }
+}
+
+/// What a compaction did.
+#[derive(Clone, Debug)]
+pub struct CompactReport {
+    /// Files that were merged.
+    pub removed: usize,
+    /// Files that they became.
+    pub added: usize,
+    /// The version in force afterwards.
+    pub snapshot: Arc<ArchiveSnapshot>,
+}
+
+/// Groups of neighbouring small files of one day.
+fn bins(files: &[Arc<ArchiveFile>], options: &CompactOptions) -> Vec<Vec<Arc<ArchiveFile>>> {
+    let mut bins: Vec<Vec<Arc<ArchiveFile>>> = Vec::new();
+    let (mut day, mut bytes, mut rows) = (None, 0, 0);
+    // Files are in order of day and position.
+    for file in files {
+        let is_small = file.bytes < options.target_bytes / 2 && file.rows < options.target_rows / 2;
+        if !is_small {
+            day = None;
+            continue;
+        }
+        let fits = day == Some(file.day)
+            && bytes + file.bytes <= options.target_bytes
+            && rows + file.rows <= options.target_rows;
+        if !fits {
+            bins.push(Vec::new());
+            (day, bytes, rows) = (Some(file.day), 0, 0);
+        }
+        bytes += file.bytes;
+        rows += file.rows;
+        if let Some(bin) = bins.last_mut() {
+            bin.push(Arc::clone(file));
+        }
+    }
+    bins.retain(|bin| bin.len() >= options.files_min.max(2));
+    bins
+}
+
+impl DeltaArchive {
+    /// Merges small files, with one commit. Flushes of the stream wait meanwhile.
+    ///
+    /// # Errors
+    /// If the table or a file cannot be read, or nothing can be written; then nothing changed, or
+    /// the next call finds out that it did.
+    pub async fn compact(
+        &self,
+        stream: &StreamName,
+        options: &CompactOptions,
+    ) -> Result<CompactReport, ArchiveError> {
+        let slot = self.slot(stream);
+        let mut slot = slot.lock().await;
+        let table = self.existing(stream, &mut slot).await?;
+        let present = Arc::clone(&table.snapshot);
+        let bins = bins(&present.files, options);
+        if bins.is_empty() {
+            return Ok(CompactReport { removed: 0, added: 0, snapshot: present });
+        }
+        let layout = stored_schema(stream, &present.fields)
+            .map_err(|problem| ArchiveError::Damaged { stream: stream.clone(), problem })?;
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
+        for bin in bins {
+            let mut batches = Vec::new();
+            for file in &bin {
+                let read = read_file(&*self.store, &location(stream, &file.path), Arc::clone(&layout)).await;
+                batches.extend(read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?);
+            }
+            let files = write_files(&*self.store, &*self.entropy, stream, Arc::clone(&layout), batches)
+                .await
+                .map_err(|error| ArchiveError::write(stream, &error))?;
+            let rows_before: u64 = bin.iter().map(|file| file.rows).sum();
+            let rows_after: u64 = files.iter().map(|encoded| encoded.file.rows).sum();
+            if rows_before != rows_after {
+                return Err(ArchiveError::Damaged {
+                    stream: stream.clone(),
+                    problem: format!("files to be merged have {rows_after} rows, the table says {rows_before}"),
+                });
+            }
+            removed.extend(bin);
+            added.extend(files);
+        }
+        let now = self.clock.wall();
+        let version = present.version + 1;
+        let mut commit = Commit::default();
+        commit.information("OPTIMIZE", now, false);
+        for file in &removed {
+            commit.remove(file, now, false);
+        }
+        for encoded in &added {
+            commit.add(encoded, now, false);
+        }
+        match write_commit(&*self.store, stream, version, commit).await {
+            Committed::Yes => {}
+            Committed::Taken => {
+                table.is_uncertain = true;
+                return Err(ArchiveError::Write {
+                    stream: stream.clone(),
+                    problem: "another writer committed meanwhile; try again".to_owned(),
+                });
+            }
+            Committed::Unknown(error) => {
+                table.is_uncertain = true;
+                return Err(ArchiveError::Write { stream: stream.clone(), problem: error.to_string() });
+            }
+        }
+        let next = ArchiveSnapshot {
+            version,
+            files: next_files(&present.files, &removed, &added),
+            ..ArchiveSnapshot::clone(&present)
+        };
+        for file in &removed {
+            table.removed.insert(file.path.clone(), now);
+        }
+        let snapshot = table.advance(next);
+        self.checkpoint_if_due(stream, version);
+        Ok(CompactReport { removed: removed.len(), added: added.len(), snapshot })
+    }
+}

@@ -1,0 +1,179 @@
+//! What is kept in memory of a table, and the writing of a version.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use object_store::{ObjectStore, PutMode, PutOptions, PutPayload, path::Path};
+use quiver_hot::{ArchiveFile, ArchiveSnapshot};
+use quiver_model::{Entropy, QUIVER_DAY, StreamName, Timestamp};
+use serde_json::Value;
+
+use crate::{
+    blocking::blocking,
+    commit::{Commit, commit_name},
+    encode::{EncodeError, EncodedFile, encode},
+    error::WriteError,
+    read::location,
+    replay::Replayed,
+    sort::sort_by_day,
+    time_text::day_text,
+};
+
+/// Most rows of one file: bounds what reading it back takes.
+const FILE_ROWS_MAX: usize = 4_000_000;
+
+/// A table that is open for writing.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) snapshot: Arc<ArchiveSnapshot>,
+    /// The `metaData` action in force; `None` before the first commit.
+    pub(crate) metadata: Option<Value>,
+    /// Files that older versions list, and when they were removed.
+    pub(crate) removed: HashMap<String, Timestamp>,
+    /// Versions that somebody may still read.
+    leases: Vec<Weak<ArchiveSnapshot>>,
+    /// Whether a commit may have happened that is not in `snapshot`.
+    pub(crate) is_uncertain: bool,
+}
+
+impl Table {
+    /// A table that does not exist yet.
+    pub(crate) fn absent(stream: StreamName) -> Self {
+        Self {
+            snapshot: Arc::new(ArchiveSnapshot::absent(stream)),
+            metadata: None,
+            removed: HashMap::new(),
+            leases: Vec::new(),
+            is_uncertain: false,
+        }
+    }
+
+    /// A table as its log says.
+    pub(crate) fn replayed(replayed: Replayed) -> Self {
+        let snapshot = Arc::new(replayed.snapshot);
+        Self {
+            leases: vec![Arc::downgrade(&snapshot)],
+            snapshot,
+            metadata: Some(replayed.metadata),
+            removed: replayed.removed,
+            is_uncertain: false,
+        }
+    }
+
+    /// Takes over what was found when the log was read again.
+    pub(crate) fn refresh(&mut self, replayed: Replayed) {
+        let leases = std::mem::take(&mut self.leases);
+        *self = Self::replayed(replayed);
+        self.leases.extend(leases);
+    }
+
+    /// Makes `next` the version in force.
+    pub(crate) fn advance(&mut self, next: ArchiveSnapshot) -> Arc<ArchiveSnapshot> {
+        self.leases.retain(|lease| lease.strong_count() > 0);
+        let next = Arc::new(next);
+        self.leases.push(Arc::downgrade(&next));
+        self.snapshot = Arc::clone(&next);
+        next
+    }
+
+    /// Whether a version that somebody holds lists this file.
+    pub(crate) fn is_leased(&self, path: &str) -> bool {
+        self.leases
+            .iter()
+            .filter_map(Weak::upgrade)
+            .any(|snapshot| snapshot.files.iter().any(|file| file.path == path))
+    }
+}
+
+/// How a commit ended.
+pub(crate) enum Committed {
+    /// It is durable.
+    Yes,
+    /// That version exists already.
+    Taken,
+    /// Nobody knows.
+    Unknown(object_store::Error),
+}
+
+/// Writes the commit of `version`.
+pub(crate) async fn write_commit(
+    store: &dyn ObjectStore,
+    stream: &StreamName,
+    version: i64,
+    commit: Commit,
+) -> Committed {
+    let name = commit_name(version);
+    let path = Path::from_iter([stream.as_str(), "_delta_log", name.as_str()]);
+    match put_new(store, &path, PutPayload::from_bytes(commit.into_bytes())).await {
+        Ok(()) => Committed::Yes,
+        Err(object_store::Error::AlreadyExists { .. }) => Committed::Taken,
+        Err(error) => Committed::Unknown(error),
+    }
+}
+
+async fn put_new(store: &dyn ObjectStore, path: &Path, payload: PutPayload) -> object_store::Result<()> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    store.put_opts(path, payload, options).await.map(drop)
+}
+
+/// Sorts rows and writes them as files, a file per day, or more where a day has very many.
+pub(crate) async fn write_files(
+    store: &dyn ObjectStore,
+    entropy: &dyn Entropy,
+    stream: &StreamName,
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<EncodedFile>, WriteError> {
+    let batches = Arc::new(batches);
+    let sorted = {
+        let batches = Arc::clone(&batches);
+        blocking(move || sort_by_day(&batches)).await?.ok_or(EncodeError::Layout)?
+    };
+    let mut files = Vec::new();
+    for day in sorted {
+        let rows = Arc::new(day.rows);
+        for start in (0..rows.len()).step_by(FILE_ROWS_MAX) {
+            let path = format!(
+                "{QUIVER_DAY}={}/part-{:016x}{:016x}.parquet",
+                day_text(day.day),
+                entropy.next_u64(),
+                entropy.next_u64()
+            );
+            let target = location(stream, &path);
+            let (schema, batches, rows) = (Arc::clone(&schema), Arc::clone(&batches), Arc::clone(&rows));
+            let day = day.day;
+            let encoded = blocking(move || {
+                let end = rows.len().min(start + FILE_ROWS_MAX);
+                encode(&schema, &batches, &rows[start..end], day, path)
+            })
+            .await??;
+            put_new(store, &target, PutPayload::from_bytes(encoded.content.clone())).await?;
+            // The content is stored; what the commit needs is small.
+            files.push(EncodedFile { content: bytes::Bytes::new(), ..encoded });
+        }
+    }
+    Ok(files)
+}
+
+/// The files of a version: without `removed`, with `added`, in order.
+pub(crate) fn next_files(
+    present: &[Arc<ArchiveFile>],
+    removed: &[Arc<ArchiveFile>],
+    added: &[EncodedFile],
+) -> Arc<[Arc<ArchiveFile>]> {
+    let mut files: Vec<Arc<ArchiveFile>> = present
+        .iter()
+        .filter(|file| !removed.iter().any(|removed| removed.path == file.path))
+        .cloned()
+        .collect();
+    files.extend(added.iter().map(|encoded| Arc::new(encoded.file.clone())));
+    files.sort_by(|left, right| {
+        (left.day, left.min_position, &left.path).cmp(&(right.day, right.min_position, &right.path))
+    });
+    files.into()
+}
+
