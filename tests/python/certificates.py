@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -39,6 +39,8 @@ class Authority:
     def load(cls, certificate: str, key: str) -> Authority:
         """The authority in two PEM files."""
         loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+        if not isinstance(loaded, _Key):
+            raise ValueError(f"{key} is no key on an elliptic curve")
         return cls(x509.load_pem_x509_certificate(Path(certificate).read_bytes()), loaded)
 
     @classmethod
@@ -80,7 +82,7 @@ def self_signed(directory: Path, authority_file: str, uri: str) -> Credentials:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: _Key, *, expired: bool = False
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     begin, end = (now - 30 * _DAY, now - _DAY) if expired else (now - _DAY, now + _DAY)
     return (
         x509.CertificateBuilder()
@@ -104,7 +106,9 @@ def _finish(
 ) -> Credentials:
     names = [x509.UniformResourceIdentifier(uri) for uri in uris]
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(signer, hashes.SHA256())
@@ -116,6 +120,4 @@ def _finish(
             serialization.NoEncryption(),
         )
     )
-    return Credentials(
-        authority_file, str(path.with_suffix(".pem")), str(path.with_suffix(".key"))
-    )
+    return Credentials(authority_file, str(path.with_suffix(".pem")), str(path.with_suffix(".key")))

@@ -45,11 +45,13 @@ async def hello(ctx: Context) -> None:
             ctx.check(bool(welcome.server), "the server names its software", welcome)
             sessions.append(welcome.session)
             got = [(r.producer, r.stream, r.known, r.rejects) for r in welcome.resume]
-            want = [(a.producer, a.stream, False, []) for a in last_acks]
+            want: list[tuple[int, str, bool, list[q.ResumeReject]]] = [
+                (a.producer, a.stream, False, []) for a in last_acks
+            ]
             ctx.check(got == want, "one Resume for each of last_acks, in order", welcome.resume)
+            ctx.observe("server", welcome.server)
             ctx.observe("next_sequence of unknown pairs", [r.next_sequence for r in welcome.resume])
     ctx.check(sessions[1] > sessions[0], "the session rises with each connection", sessions)
-    ctx.observe("server", welcome.server)
 
 
 @scenario

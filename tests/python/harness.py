@@ -15,9 +15,10 @@ import csv
 import io
 import shlex
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pyarrow as pa
 
@@ -115,8 +116,9 @@ class Context:
                     self.failed.append(f"Acks of a pair never go back; got {item}")
                 settled[pair] = item.sequence
             elif isinstance(item, q.Reject):
-                if settled.get((item.producer, item.stream), -1) >= item.sequence:
-                    self.failed.append(f"a Reject comes before the Ack that passes it; got {item}")
+                passed = settled.get((item.producer, item.stream), -1) >= item.sequence
+                if passed:
+                    self.failed.append(f"a Reject comes before its Ack; got {item}")
         for item in connection.received:
             text = getattr(item, "message", "")
             if len(text.encode()) > q.MAX_MESSAGE_TEXT:

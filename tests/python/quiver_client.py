@@ -24,8 +24,9 @@ import io
 import random
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
@@ -146,7 +147,8 @@ async def dial(
     try:
         async with asyncio.timeout(timeout):
             await asyncio.wait(
-                [connection._handshake, connection.closed], return_when=asyncio.FIRST_COMPLETED
+                {connection._handshake, connection.closed},  # type: ignore[type-var]
+                return_when=asyncio.FIRST_COMPLETED,
             )
     except TimeoutError:
         connection.vanish()
@@ -160,7 +162,7 @@ async def dial(
 class Connection:
     """One connection: its control stream, its telemetry QUIC streams, and what was received."""
 
-    def __init__(self, protocol: _Protocol, transport: asyncio.BaseTransport) -> None:
+    def __init__(self, protocol: _Protocol, transport: asyncio.DatagramTransport) -> None:
         loop = asyncio.get_running_loop()
         self._protocol = protocol
         self._quic = protocol._quic
@@ -256,7 +258,9 @@ class Connection:
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     await self._changed.wait()
             except TimeoutError:
-                raise TimeoutError(f"not received within {timeout} s; got {self.received}") from None
+                raise TimeoutError(
+                    f"not received within {timeout} s; got {self.received}"
+                ) from None
 
     async def acknowledged(
         self,

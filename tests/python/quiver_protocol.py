@@ -15,8 +15,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Iterator, TypeVar
+from typing import Any, TypeVar
 
 ALPN = "quiver/1"
 PROTOCOL_VERSION = 1
@@ -118,7 +119,7 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def decode_varint(data: bytes, at: int = 0) -> tuple[int, int] | None:
+def decode_varint(data: bytes | bytearray, at: int = 0) -> tuple[int, int] | None:
     """The varint at ``at`` and the index behind it; ``None`` if more bytes are needed."""
     value = 0
     for index in range(10):
@@ -172,7 +173,7 @@ def encode(message: Any) -> bytes:
     return bytes(out)
 
 
-def _wire_fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+def _wire_fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     """Number, wire type and raw value of each field, known or not."""
     at = 0
 
@@ -211,7 +212,7 @@ def _wire_fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
 def decode(message_type: type[T], data: bytes) -> T:
     """A message from its protobuf. Fields that this version does not know are ignored."""
     message = message_type()
-    specs = {spec.metadata["number"]: spec for spec in dataclasses.fields(message_type)}
+    specs = {spec.metadata["number"]: spec for spec in dataclasses.fields(message_type)}  # type: ignore[arg-type]
     for number, wire, raw in _wire_fields(data):
         spec = specs.get(number)
         if spec is None:

@@ -246,9 +246,7 @@ async def gap(ctx: Context) -> None:
             expected = (producer, ctx.stream, 1)
             ctx.check(kept == expected, "GAP names the next_sequence expected", closed)
         await ctx.stored(ROWS)
-        declared = connection.open(
-            ctx.stream, producer, schema, first_sequence=5, lost_before=5
-        )
+        declared = connection.open(ctx.stream, producer, schema, first_sequence=5, lost_before=5)
         declared.write(ctx.batch(ROWS, ROWS))
         await connection.acknowledged(producer, ctx.stream, 5)
         ctx.check(True, "with lost_before = first_sequence the server goes on")
@@ -304,7 +302,7 @@ async def bad_open(ctx: Context) -> None:
             ctx.check(closed.stream == name, "StreamClosed names the stream", closed)
         for what, data in {
             "OpenStream of 1,025 bytes": q.encode_varint(1_025),
-            "a stream name out of the pattern": q.delimited(q.OpenStream("Bad-Name", 1, encoding=1)),
+            "a wrong stream name": q.delimited(q.OpenStream("Bad-Name", 1, encoding=1)),
             "no stream name": q.delimited(q.OpenStream("", 1, encoding=1)),
             "encoding 9": q.delimited(q.OpenStream(ctx.stream, draw(), encoding=9)),
             "encoding 0": q.delimited(q.OpenStream(ctx.stream, draw())),
@@ -320,7 +318,9 @@ async def bad_open(ctx: Context) -> None:
             telemetry = connection.open_raw(data)
             try:
                 closed = await connection.until(
-                    lambda i: isinstance(i, q.StreamClosed) and i.quic_stream == telemetry.id,
+                    lambda i, id=telemetry.id: (
+                        isinstance(i, q.StreamClosed) and i.quic_stream == id
+                    ),
                     timeout=2,
                 )
                 ctx.observe(what, f"{StreamCode(closed.code).name}: {closed.message}")
@@ -338,7 +338,9 @@ async def gateway_rows(ctx: Context) -> None:
     device = pa.array([ctx.device, "nobody_knows_me", ctx.device, "nobody_knows_me"])
     async with ctx.session() as connection:
         producer = draw()
-        for n, column in enumerate((device, device.dictionary_encode(), device.cast("large_string"))):
+        for n, column in enumerate(
+            (device, device.dictionary_encode(), device.cast("large_string"))
+        ):
             batch = ctx.batch(4, n * 4, device=column)
             connection.open(ctx.stream, producer, batch.schema, first_sequence=n).write(batch)
             await connection.acknowledged(producer, ctx.stream, n)

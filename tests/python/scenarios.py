@@ -8,8 +8,8 @@ were not kept, how many were, and what was observed where the page promises noth
 every scenario that ran is ok, else with 1. `list` names the scenarios.
 
 Rows are sent to one stream (``--stream``), marked with a text that is drawn for each run, so a
-server may be used again and again. With ``--sql`` (a command that takes a query as its last argument
-and prints CSV) the scenarios also check what is stored.
+server may be used again and again. With ``--sql`` (a command that takes a query as its last
+argument and prints CSV) the scenarios also check what is stored.
 """
 
 from __future__ import annotations

@@ -358,12 +358,15 @@ async def reset_and_reopen(ctx: Context) -> None:
         producer.add(ctx.batch(ROWS, n * ROWS))
     async with ctx.session() as connection:
         connection.resume(producer).reset()
-        connection.resume(producer)
+        newer = connection.resume(producer)
         try:
             await connection.settled(producer)
         except ConnectionClosed as error:
             ctx.check(False, "the connection goes on", error)
             return
-        closes = [i for i in connection.received if isinstance(i, (q.StreamClosed, q.Reject))]
-        ctx.check(not closes, "no trouble", closes)
+        rejects = [i for i in connection.received if isinstance(i, q.Reject)]
+        ctx.check(not rejects, "what was reset is not rejected", rejects)
+        closes = [i for i in connection.received if isinstance(i, q.StreamClosed)]
+        kept = all(i.quic_stream != newer.id for i in closes)
+        ctx.check(kept, "the newer QUIC stream goes on", closes)
         await ctx.stored(10 * ROWS)

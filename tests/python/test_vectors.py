@@ -1,7 +1,7 @@
 """The client of this folder against the test vectors that docs/protocol.md names.
 
-Runs by itself (``python test_vectors.py``) and under pytest. Vectors are checked in both directions:
-the bytes decode to what the page says they mean, and that meaning encodes to the same bytes.
+Runs by itself (``python test_vectors.py``) and under pytest. Vectors are checked in both
+directions: the bytes decode to what the page says they mean, and that meaning encodes to them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
+
 import quiver_protocol as q
 
 ROOT = Path(__file__).resolve().parents[2]
