@@ -17,7 +17,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 use object_store::{ObjectMeta, ObjectStore};
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, async_reader::AsyncFileReader};
 
 use crate::{archive_reader::Reads, error::ArchiveReadError, result::AbortOnDrop};
 
@@ -66,7 +66,7 @@ pub(crate) async fn find_damaged(
 async fn read_whole(store: Arc<dyn ObjectStore>, object: ObjectMeta) -> Result<(), String> {
     let metrics = ExecutionPlanMetricsSet::new();
     let file = PartitionedFile::new_from_meta(object);
-    let reader = DefaultParquetFileReaderFactory::new(store)
+    let reader: Box<dyn AsyncFileReader> = DefaultParquetFileReaderFactory::new(store)
         .create_reader(0, file, None, &metrics)
         .map_err(|error| error.strip_backtrace())?;
     let builder = ParquetRecordBatchStreamBuilder::new(reader)

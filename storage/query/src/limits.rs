@@ -9,6 +9,8 @@ pub const SQL_BYTES_MAX: usize = 256 * 1024;
 pub const OPERATORS_MAX: usize = 1_000;
 /// Most tables and sub-tables that a query names.
 pub const RELATIONS_MAX: usize = 64;
+/// Most tables that a query reads once its common table expressions are expanded.
+pub const EXPANDED_RELATIONS_MAX: usize = 256;
 /// Most nodes of a plan before it is optimised. Common table expressions that use each other can
 /// make a plan exponentially larger than its text.
 pub const PLAN_NODES_MAX: usize = 10_000;

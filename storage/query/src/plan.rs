@@ -6,7 +6,7 @@ use datafusion::{
     catalog::{
         CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
     },
-    common::tree_node::{TreeNode, TreeNodeRecursion},
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
     error::{DataFusionError, Result},
     execution::{
         SessionState, SessionStateBuilder, SessionStateDefaults, TaskContext,
@@ -15,7 +15,7 @@ use datafusion::{
         runtime_env::RuntimeEnv,
     },
     logical_expr::LogicalPlan,
-    physical_plan::ExecutionPlan,
+    physical_plan::{ExecutionPlan, coop::CooperativeExec},
     prelude::SessionConfig,
 };
 
@@ -124,7 +124,7 @@ impl Planner {
             })?;
         let frame = session.execute_logical_plan(logical).await.map_err(fail)?;
         let context = Arc::new(frame.task_ctx());
-        let plan = frame.create_physical_plan().await.map_err(fail)?;
+        let plan = frame.create_physical_plan().await.and_then(yielding).map_err(fail)?;
         Ok(Planned { plan, context })
     }
 
@@ -181,4 +181,29 @@ fn check_size(plan: &LogicalPlan) -> Result<(), QueryError> {
         });
     }
     Ok(())
+}
+
+/// Operators that can make any amount of output from a little input.
+const MULTIPLYING: [&str; 8] = [
+    "CrossJoinExec",
+    "HashJoinExec",
+    "NestedLoopJoinExec",
+    "PiecewiseMergeJoinExec",
+    "RecursiveQueryExec",
+    "SortMergeJoinExec",
+    "SymmetricHashJoinExec",
+    "UnnestExec",
+];
+
+/// `plan`, in which multiplying operators give way to other tasks now and then. DataFusion has only
+/// sources do that; an aggregate over a cross join would not, and no timeout could end it.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = plan.transform_up(|node| {
+        Ok(if MULTIPLYING.contains(&node.name()) {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+        } else {
+            Transformed::no(node)
+        })
+    })?;
+    Ok(plan.data)
 }

@@ -32,6 +32,9 @@ use crate::{
     plan::Planned,
 };
 
+/// How long after its deadline a plan may find out that it is late.
+const LATENESS_MAX: Duration = Duration::from_millis(500);
+
 /// A task that ends when nobody waits for it any more.
 pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
@@ -131,12 +134,16 @@ async fn pump(execution: Execution, sender: mpsc::Sender<Result<RecordBatch, Que
         permit,
     } = execution;
     let limits = RunLimits { deadline, rows_max };
+    // Held by the plan's task: a plan that does not give way counts as running until it does.
+    let held = (Arc::clone(&catalog), permit);
     // On a task of its own, so that a panic in the plan ends here.
-    let mut task = AbortOnDrop(tokio::spawn(run(planned, limits, sender.clone())));
-    let failure = match (&mut task.0).await {
-        Ok(Ok(())) => return,
-        Ok(Err(failure)) => failure,
-        Err(error) => Failure::Panic(error.to_string()),
+    let mut task = AbortOnDrop(tokio::spawn(run(planned, limits, sender.clone(), held)));
+    // The plan watches the deadline itself, wherever it gives way; this is for one that does not.
+    let failure = match timeout_at(deadline + LATENESS_MAX, &mut task.0).await {
+        Ok(Ok(Ok(()))) => return,
+        Ok(Ok(Err(failure))) => failure,
+        Ok(Err(error)) => Failure::Panic(error.to_string()),
+        Err(_) => Failure::Late,
     };
     let may_be_damage = match &failure {
         Failure::Plan(error) => catalog.reads().failure().is_none() && may_be_damage(error),
@@ -161,8 +168,8 @@ async fn pump(execution: Execution, sender: mpsc::Sender<Result<RecordBatch, Que
         (None, Failure::Late) => QueryError::Timeout { after: timeout },
         (None, Failure::TooManyRows { limit }) => QueryError::TooManyRows { limit },
     };
-    drop((catalog, permit));
-    // The task lives until the reader takes this or drops the result; the query itself is over.
+    drop(catalog);
+    // This task lives until the reader takes the error or drops the result; the query is over.
     let _dropped = sender.send(Err(error)).await;
 }
 
@@ -183,6 +190,7 @@ async fn run(
     planned: Planned,
     limits: RunLimits,
     sender: mpsc::Sender<Result<RecordBatch, QueryError>>,
+    _held: (Arc<QueryCatalog>, OwnedSemaphorePermit),
 ) -> Result<(), Failure> {
     let RunLimits { deadline, rows_max } = limits;
     let mut stream = execute_stream(planned.plan, planned.context).map_err(Failure::Plan)?;

@@ -1,12 +1,15 @@
 //! The gate that text passes before anything is planned: short enough, one statement, of a kind
 //! that only reads.
 
-use std::ops::ControlFlow;
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
 
 use datafusion::sql::{
     parser::{DFParserBuilder, Statement},
     sqlparser::{
-        ast::{Statement as SqlStatement, visit_relations},
+        ast::{Cte, Query, Statement as SqlStatement, Visit, Visitor, visit_relations},
         dialect::GenericDialect,
         keywords::Keyword,
         tokenizer::{Token, Tokenizer},
@@ -15,7 +18,7 @@ use datafusion::sql::{
 
 use crate::{
     error::QueryError,
-    limits::{OPERATORS_MAX, RELATIONS_MAX, SQL_BYTES_MAX},
+    limits::{EXPANDED_RELATIONS_MAX, OPERATORS_MAX, RELATIONS_MAX, SQL_BYTES_MAX},
 };
 
 /// Deepest nesting of parentheses and sub-queries that the parser follows.
@@ -156,32 +159,81 @@ fn check_sql_kind(statement: &SqlStatement) -> Result<(), QueryError> {
 }
 
 fn check_relations(statement: &Statement) -> Result<(), QueryError> {
-    let relations = count_relations(statement);
-    if relations > RELATIONS_MAX {
-        return refuse(format!(
-            "the query names more than {RELATIONS_MAX} tables; split it"
-        ));
-    }
-    Ok(())
-}
-
-/// The relations that a statement names; counting stops beyond the limit.
-fn count_relations(statement: &Statement) -> usize {
     match statement {
         Statement::Statement(statement) => {
-            let mut relations = 0;
-            let _stopped: ControlFlow<()> = visit_relations(statement.as_ref(), |_| {
-                relations += 1;
-                if relations > RELATIONS_MAX {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
-            relations
+            let named = relations(statement.as_ref(), |_| 1);
+            if named > RELATIONS_MAX {
+                return refuse(format!(
+                    "the query names {named} tables; at most {RELATIONS_MAX} are allowed, split it"
+                ));
+            }
+            let expanded = Expansion::of(statement);
+            if expanded > EXPANDED_RELATIONS_MAX {
+                return refuse(format!(
+                    "the query reads more than {EXPANDED_RELATIONS_MAX} tables once its common table expressions are expanded; those that use each other multiply"
+                ));
+            }
+            Ok(())
         }
-        Statement::Explain(explain) => count_relations(&explain.statement),
-        _ => 0,
+        Statement::Explain(explain) => check_relations(&explain.statement),
+        _ => Ok(()),
+    }
+}
+
+/// Sum of what `cost` says of each relation that `node` names.
+fn relations(node: &impl Visit, cost: impl Fn(&str) -> usize) -> usize {
+    let mut sum = 0_usize;
+    let _all: ControlFlow<()> = visit_relations(node, |relation| {
+        let name = relation.0.last().and_then(|part| part.as_ident());
+        let name = name.map(|name| name.value.to_lowercase()).unwrap_or_default();
+        sum = sum.saturating_add(cost(&name));
+        ControlFlow::Continue(())
+    });
+    sum
+}
+
+/// How many relations a statement reads once each use of a common table expression is replaced by
+/// the expression. Planning walks the expanded plan many times, so this must be known before.
+/// Scopes are ignored; of expressions with the same name the larger counts.
+#[derive(Default)]
+struct Expansion {
+    costs: HashMap<String, usize>,
+    seen: HashSet<*const Cte>,
+}
+
+impl Expansion {
+    fn of(statement: &SqlStatement) -> usize {
+        let mut expansion = Self::default();
+        let _all: ControlFlow<()> = statement.visit(&mut expansion);
+        let whole = relations(statement, |name| expansion.cost(name));
+        expansion.costs.values().copied().fold(whole, usize::max)
+    }
+
+    fn cost(&self, name: &str) -> usize {
+        self.costs.get(name).copied().unwrap_or(1)
+    }
+}
+
+impl Visitor for Expansion {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let Some(with) = &query.with else {
+            return ControlFlow::Continue(());
+        };
+        for cte in &with.cte_tables {
+            // The walk comes here again when it visits the expression itself.
+            if !self.seen.insert(std::ptr::from_ref(cte)) {
+                continue;
+            }
+            let name = cte.alias.name.value.to_lowercase();
+            // Those defined within it first.
+            cte.query.visit(self)?;
+            let cost = relations(cte.query.as_ref(), |used| if used == name { 1 } else { self.cost(used) });
+            let known = self.costs.entry(name).or_default();
+            *known = cost.max(*known);
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -287,5 +339,25 @@ mod tests {
             let sql = format!("SELECT {}1{}", open.repeat(5_000), close.repeat(5_000));
             assert!(parse(&sql).is_err(), "{open}");
         }
+    }
+
+    /// Levels of expressions that each use the one before twice.
+    fn doubling(levels: usize) -> String {
+        let mut sql = String::from("WITH t0 AS (SELECT 1 AS a FROM readings)");
+        for level in 1..=levels {
+            sql += &format!(", t{level} AS (SELECT x.a FROM t{0} x CROSS JOIN t{0} y)", level - 1);
+        }
+        sql + &format!(" SELECT * FROM t{levels}")
+    }
+
+    #[test]
+    fn common_table_expressions_that_multiply_are_refused_wherever_they_are() {
+        assert!(parse(&doubling(6)).is_ok());
+        assert!(refused(&doubling(25)).contains("multiply"));
+        assert!(refused(&format!("EXPLAIN {}", doubling(25))).contains("multiply"));
+        assert!(refused(&format!("SELECT * FROM ({})", doubling(25))).contains("multiply"));
+        assert!(refused(&format!("WITH w AS ({}) SELECT 1", doubling(25))).contains("multiply"));
+        let shadowing = "WITH readings AS (SELECT * FROM readings a, readings b) SELECT * FROM readings";
+        assert!(parse(shadowing).is_ok());
     }
 }

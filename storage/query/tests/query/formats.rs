@@ -1,7 +1,7 @@
 //! Results as bytes, read back by somebody else's readers.
 
 use arrow_array::{
-    Array, Float64Array, RecordBatch,
+    Float64Array, RecordBatch,
     cast::AsArray,
     types::{Float64Type, Int64Type},
 };

@@ -122,7 +122,6 @@ pub struct Fixture {
     pub view: Arc<View>,
     pub engine: QueryEngine,
     pub runtime: tokio::runtime::Runtime,
-    location: ArchiveLocation,
 }
 
 pub fn limits() -> QueryLimits {
@@ -148,7 +147,7 @@ impl Fixture {
         let sources = QuerySources {
             tables: Arc::clone(&tables),
             last_values: Arc::clone(&last_values),
-            archive: location.clone(),
+            archive: location,
             view: Arc::clone(&view) as _,
         };
         let engine = QueryEngine::new(sources, limits).unwrap();
@@ -161,7 +160,6 @@ impl Fixture {
             view,
             engine,
             runtime,
-            location,
         })
     }
 
@@ -287,10 +285,6 @@ impl Fixture {
             .iter()
             .map(|file| (file.day, root.join(&file.path)))
             .collect()
-    }
-
-    pub fn location(&self) -> &ArchiveLocation {
-        &self.location
     }
 }
 
