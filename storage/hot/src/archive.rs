@@ -26,7 +26,7 @@ pub struct ArchiveFile {
     pub bytes: u64,
     /// Its rows.
     pub rows: u64,
-    /// Least event time.
+    /// Least event time. Bounds are exact or wider, never narrower.
     pub min_ts: Timestamp,
     /// Greatest event time.
     pub max_ts: Timestamp,
@@ -51,8 +51,8 @@ pub struct ArchiveSnapshot {
     pub flushed: Position,
     /// The fields, oldest first, without the columns every stream has.
     pub fields: Arc<[StreamField]>,
-    /// The live files.
-    pub files: Arc<[ArchiveFile]>,
+    /// The live files. Shared with other versions, so that a version costs little.
+    pub files: Arc<[Arc<ArchiveFile>]>,
 }
 
 impl ArchiveSnapshot {

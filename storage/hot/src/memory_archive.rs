@@ -102,7 +102,7 @@ impl MemoryArchive {
             let batch = conform(batch, input.schema.stored())?;
             for (day, batch) in by_day(&batch)? {
                 let path = format!("quiver_day={day}/{}-{index}", input.barrier);
-                files.extend(describe(&path, day, &batch));
+                files.extend(describe(&path, day, &batch).map(Arc::new));
                 data.insert(path, batch);
             }
         }
