@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
 import quiver_protocol as q
 from harness import TS, Context, Skipped, scenario
-from quiver_client import Stopped, draw
+from quiver_client import Stopped, TelemetryStream, draw
 from quiver_protocol import RejectCode, StreamCode
 
 ROWS = 20
@@ -26,6 +28,11 @@ def malformed(data: bytes, old: bytes, new: bytes) -> bytes:
 def plain(rows: int) -> pa.Array:
     """Values of an ordinary field."""
     return pa.array([1.0] * rows)
+
+
+def _end_of(telemetry: TelemetryStream) -> Callable[[Any], bool]:
+    """Recognises the StreamClosed of a QUIC stream."""
+    return lambda item: isinstance(item, q.StreamClosed) and item.quic_stream == telemetry.id
 
 
 @scenario
@@ -317,12 +324,7 @@ async def bad_open(ctx: Context) -> None:
         }.items():
             telemetry = connection.open_raw(data)
             try:
-                closed = await connection.until(
-                    lambda i, id=telemetry.id: (
-                        isinstance(i, q.StreamClosed) and i.quic_stream == id
-                    ),
-                    timeout=2,
-                )
+                closed = await connection.until(_end_of(telemetry), timeout=2)
                 ctx.observe(what, f"{StreamCode(closed.code).name}: {closed.message}")
             except TimeoutError:
                 ctx.observe(what, "nothing")
