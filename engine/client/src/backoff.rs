@@ -36,7 +36,10 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub fn new(options: BackoffOptions) -> Self {
-        Self { options, failures: 0 }
+        Self {
+            options,
+            failures: 0,
+        }
     }
 
     /// A connection ended that had been up for `lasted`.
@@ -79,7 +82,10 @@ mod tests {
             for nominal in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
                 let pause = backoff.next_pause(&Fixed(draw));
                 let nominal = Duration::from_secs(nominal);
-                assert!(pause >= nominal / 2 && pause <= nominal, "{pause:?} of {nominal:?}");
+                assert!(
+                    pause >= nominal / 2 && pause <= nominal,
+                    "{pause:?} of {nominal:?}"
+                );
             }
         }
     }

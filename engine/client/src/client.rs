@@ -56,7 +56,9 @@ struct Handle {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("has_spool", &self.has_spool).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("has_spool", &self.has_spool)
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,12 +88,26 @@ impl Client {
     }
 
     /// As [`Client::connect`], and asks the server at each connection where these producers stand.
-    pub(crate) async fn start(options: ClientOptions, named: Vec<(StreamName, Producer, bool)>) -> Result<Self, StartError> {
+    pub(crate) async fn start(
+        options: ClientOptions,
+        named: Vec<(StreamName, Producer, bool)>,
+    ) -> Result<Self, StartError> {
         let mut queue = Queue::new(options.window);
-        let new_instance = options.instance.unwrap_or_else(|| options.entropy.next_u64());
-        let directory = options.spool.as_ref().map(|spool| Arc::clone(&spool.directory));
-        let when_full = options.spool.as_ref().map_or(WhenFull::Wait, |spool| spool.when_full);
-        let spool_max = options.spool.as_ref().map(crate::SpoolOptions::effective_bytes_max);
+        let new_instance = options
+            .instance
+            .unwrap_or_else(|| options.entropy.next_u64());
+        let directory = options
+            .spool
+            .as_ref()
+            .map(|spool| Arc::clone(&spool.directory));
+        let when_full = options
+            .spool
+            .as_ref()
+            .map_or(WhenFull::Wait, |spool| spool.when_full);
+        let spool_max = options
+            .spool
+            .as_ref()
+            .map(crate::SpoolOptions::effective_bytes_max);
         let (mut spool, mut events) = (None, Vec::new());
         if let Some(spool_options) = options.spool {
             let blocks = spool_options.directory.blocks();
@@ -112,7 +128,10 @@ impl Client {
             events = found;
         }
         for (stream, producer, replayed) in named {
-            let key = LaneKey { stream, kind: LaneKind::Named(producer) };
+            let key = LaneKey {
+                stream,
+                kind: LaneKind::Named(producer),
+            };
             queue.lane_or_new(&key, producer).replayed = replayed;
         }
         let instance = options
@@ -126,7 +145,10 @@ impl Client {
             queue,
             admission: Admission {
                 window: options.window,
-                reserved: Window { bytes: 0, batches: 0 },
+                reserved: Window {
+                    bytes: 0,
+                    batches: 0,
+                },
                 spool_reserved: 0,
                 spool_used: spool.as_ref().map_or(0, Spool::bytes),
                 spool_max,
@@ -165,7 +187,12 @@ impl Client {
             when_full,
             has_spool,
         };
-        Ok(Self { handle, shutdown, session, store })
+        Ok(Self {
+            handle,
+            shutdown,
+            session,
+            store,
+        })
     }
 
     /// A stream to send batches to.
@@ -177,7 +204,12 @@ impl Client {
     }
 
     pub(crate) fn stream_of(&self, stream: StreamName, named: Option<Producer>) -> ClientStream {
-        ClientStream { handle: self.handle.clone(), stream, named, encoder: Arc::new(Mutex::new(None)) }
+        ClientStream {
+            handle: self.handle.clone(),
+            stream,
+            named,
+            encoder: Arc::new(Mutex::new(None)),
+        }
     }
 
     /// Waits until the server has admitted this client.
@@ -215,7 +247,11 @@ impl Client {
                 }
                 if let Some((stream, code, message)) = state.queue.refused_lane() {
                     let (stream, message) = (stream.clone(), message.to_owned());
-                    return Some(Err(FlushError::StreamRefused { stream, code, message }));
+                    return Some(Err(FlushError::StreamRefused {
+                        stream,
+                        code,
+                        message,
+                    }));
                 }
                 (state.connection == Connection::Closed).then_some(Err(FlushError::Closed))
             })
@@ -241,21 +277,31 @@ impl Client {
             if let Some(answer) = ask(&self.status()) {
                 return answer;
             }
-            // The sender of the bell lives as long as the client.
-            let _never_closed = bell.changed().await;
+            bell.changed().await;
         }
     }
 
     /// Where a named producer stands, once the server has said so: the sequence to go on with.
-    pub(crate) async fn resumed_at(&self, stream: &StreamName, producer: Producer) -> Result<u64, FlushError> {
-        let key = LaneKey { stream: stream.clone(), kind: LaneKind::Named(producer) };
+    pub(crate) async fn resumed_at(
+        &self,
+        stream: &StreamName,
+        producer: Producer,
+    ) -> Result<u64, FlushError> {
+        let key = LaneKey {
+            stream: stream.clone(),
+            kind: LaneKind::Named(producer),
+        };
         self.handle
             .shared
             .wait_for(|state| {
                 let lane = state.queue.lane(&key)?;
                 if let Link::Refused { code, message, .. } = &lane.link {
                     let (stream, code, message) = (key.stream.clone(), *code, message.clone());
-                    return Some(Err(FlushError::StreamRefused { stream, code, message }));
+                    return Some(Err(FlushError::StreamRefused {
+                        stream,
+                        code,
+                        message,
+                    }));
                 }
                 if lane.is_resumed {
                     return Some(Ok(lane.next_sequence));
@@ -274,7 +320,13 @@ impl Client {
         // A session that panicked is a session that ended.
         let _ended = (&mut self.session).await;
         let (reply, done) = oneshot::channel();
-        if self.handle.store.send(StoreCommand::Close(reply)).await.is_ok() {
+        if self
+            .handle
+            .store
+            .send(StoreCommand::Close(reply))
+            .await
+            .is_ok()
+        {
             let _gone = done.await;
         }
         let _ended = (&mut self.store).await;
@@ -293,11 +345,14 @@ fn endpoint(transport: Transport, server: &crate::ServerAddress) -> Result<Endpo
     let runtime = Arc::new(TokioRuntime);
     match transport {
         Transport::Udp => {
-            let is_v4 = matches!(server, crate::ServerAddress::Address(address) if address.is_ipv4());
+            let is_v4 =
+                matches!(server, crate::ServerAddress::Address(address) if address.is_ipv4());
             let any = if is_v4 { "0.0.0.0:0" } else { "[::]:0" };
             let bind = |address: &str| std::net::UdpSocket::bind(address);
             // A machine without IPv6 still reaches names that resolve to IPv4.
-            let socket = bind(any).or_else(|_| bind("0.0.0.0:0")).map_err(StartError::Socket)?;
+            let socket = bind(any)
+                .or_else(|_| bind("0.0.0.0:0"))
+                .map_err(StartError::Socket)?;
             Endpoint::new(EndpointConfig::default(), None, socket, runtime)
         }
         Transport::Socket { socket, config } => {
@@ -307,8 +362,12 @@ fn endpoint(transport: Transport, server: &crate::ServerAddress) -> Result<Endpo
     .map_err(StartError::Socket)
 }
 
-fn quic_config(tls: rustls::ClientConfig, window: Window) -> Result<quinn::ClientConfig, StartError> {
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| StartError::Tls(error.to_string()))?;
+fn quic_config(
+    tls: rustls::ClientConfig,
+    window: Window,
+) -> Result<quinn::ClientConfig, StartError> {
+    let crypto =
+        QuicClientConfig::try_from(tls).map_err(|error| StartError::Tls(error.to_string()))?;
     let mut transport = quinn::TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -364,11 +423,19 @@ impl ClientStream {
     }
 
     /// As `send`, for a producer whose batches the caller numbers.
-    pub(crate) async fn send_numbered(&self, sequence: u64, batch: &RecordBatch) -> Result<BatchHandle, SendError> {
+    pub(crate) async fn send_numbered(
+        &self,
+        sequence: u64,
+        batch: &RecordBatch,
+    ) -> Result<BatchHandle, SendError> {
         self.queue(batch, Some(sequence)).await
     }
 
-    async fn queue(&self, batch: &RecordBatch, sequence: Option<u64>) -> Result<BatchHandle, SendError> {
+    async fn queue(
+        &self,
+        batch: &RecordBatch,
+        sequence: Option<u64>,
+    ) -> Result<BatchHandle, SendError> {
         if batch.num_rows() == 0 {
             return Err(SendError::Empty);
         }
@@ -376,7 +443,11 @@ impl ClientStream {
         let mut encoder = self.encoder.lock().await;
         let (schema, body) = encode(&mut encoder, batch, self.handle.compression)?;
         let is_spooled = self.handle.has_spool && self.named.is_none();
-        let bytes = if is_spooled { spooled_bytes(&schema, &body) } else { body.len() };
+        let bytes = if is_spooled {
+            spooled_bytes(&schema, &body)
+        } else {
+            body.len()
+        };
         self.admit(bytes, is_spooled, sequence).await?;
         let (reply, queued) = oneshot::channel();
         let named = self.named.zip(sequence);
@@ -389,8 +460,18 @@ impl ClientStream {
             admitted_bytes: bytes,
             reply,
         };
-        let reservation = Reservation { handle: &self.handle, bytes, is_spooled, is_open: true };
-        let permit = self.handle.store.reserve().await.map_err(|_| SendError::Closed)?;
+        let reservation = Reservation {
+            handle: &self.handle,
+            bytes,
+            is_spooled,
+            is_open: true,
+        };
+        let permit = self
+            .handle
+            .store
+            .reserve()
+            .await
+            .map_err(|_| SendError::Closed)?;
         // From here on the storage task gives the room back.
         reservation.hand_over();
         permit.send(StoreCommand::Append(append));
@@ -399,7 +480,12 @@ impl ClientStream {
         Ok(BatchHandle { settled })
     }
 
-    async fn admit(&self, bytes: usize, is_spooled: bool, sequence: Option<u64>) -> Result<(), SendError> {
+    async fn admit(
+        &self,
+        bytes: usize,
+        is_spooled: bool,
+        sequence: Option<u64>,
+    ) -> Result<(), SendError> {
         let refuses = is_spooled && self.handle.when_full == WhenFull::Refuse;
         self.handle
             .shared
@@ -410,16 +496,27 @@ impl ClientStream {
                 if let Some(limit) = state.quic_streams_max
                     && !state.queue.has_room_for_stream(&self.stream)
                 {
-                    return Some(Err(SendError::TooManyStreams { stream: self.stream.clone(), limit }));
+                    return Some(Err(SendError::TooManyStreams {
+                        stream: self.stream.clone(),
+                        limit,
+                    }));
                 }
                 if let (Some(producer), Some(sequence)) = (self.named, sequence) {
-                    let key = LaneKey { stream: self.stream.clone(), kind: LaneKind::Named(producer) };
+                    let key = LaneKey {
+                        stream: self.stream.clone(),
+                        kind: LaneKind::Named(producer),
+                    };
                     let expected = state.queue.lane(&key).map_or(0, |lane| lane.next_sequence);
                     if sequence != expected {
                         return Some(Err(SendError::OutOfOrder { sequence, expected }));
                     }
-                    if let Some(Link::Refused { message, .. }) = state.queue.lane(&key).map(|lane| &lane.link) {
-                        return Some(Err(SendError::Refused { stream: self.stream.clone(), message: message.clone() }));
+                    if let Some(Link::Refused { message, .. }) =
+                        state.queue.lane(&key).map(|lane| &lane.link)
+                    {
+                        return Some(Err(SendError::Refused {
+                            stream: self.stream.clone(),
+                            message: message.clone(),
+                        }));
                     }
                 }
                 if state.try_admit(bytes, is_spooled) {
@@ -434,7 +531,11 @@ impl ClientStream {
     }
 }
 
-fn encode(slot: &mut Option<Encoder>, batch: &RecordBatch, compression: Compression) -> Result<(Bytes, Bytes), SendError> {
+fn encode(
+    slot: &mut Option<Encoder>,
+    batch: &RecordBatch,
+    compression: Compression,
+) -> Result<(Bytes, Bytes), SendError> {
     let is_same = slot.as_ref().is_some_and(|slot| {
         Arc::ptr_eq(&slot.source, batch.schema_ref()) || slot.source == *batch.schema_ref()
     });
@@ -446,7 +547,11 @@ fn encode(slot: &mut Option<Encoder>, batch: &RecordBatch, compression: Compress
         None => {
             let encoder = BatchEncoder::new(batch.schema_ref(), compression)?;
             let schema = encoder.schema_message()?;
-            slot.insert(Encoder { source: Arc::clone(batch.schema_ref()), encoder, schema })
+            slot.insert(Encoder {
+                source: Arc::clone(batch.schema_ref()),
+                encoder,
+                schema,
+            })
         }
     };
     Ok((encoder.schema.clone(), encoder.encoder.encode(batch)?))
@@ -469,7 +574,9 @@ impl Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if self.is_open {
-            self.handle.shared.update(|state| state.release(self.bytes, self.is_spooled));
+            self.handle
+                .shared
+                .update(|state| state.release(self.bytes, self.is_spooled));
         }
     }
 }
@@ -483,13 +590,17 @@ pub struct BatchHandle {
 
 /// The client was closed before the batch was settled. If it was spooled, the next client sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the client was closed before the batch was settled; if it was spooled, the next client sends it")]
+#[error(
+    "the client was closed before the batch was settled; if it was spooled, the next client sends it"
+)]
 pub struct Abandoned;
 
 impl Future for BatchHandle {
     type Output = Result<Settled, Abandoned>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.settled).poll(context).map(|settled| settled.map_err(|_| Abandoned))
+        Pin::new(&mut self.settled)
+            .poll(context)
+            .map(|settled| settled.map_err(|_| Abandoned))
     }
 }

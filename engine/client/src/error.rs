@@ -17,7 +17,9 @@ pub enum StartError {
     #[error("cannot open a UDP socket: {0}")]
     Socket(#[source] io::Error),
     /// The TLS configuration cannot be used for QUIC.
-    #[error("the TLS configuration cannot be used for QUIC: {0}; take quiver_pki::rustls_client_config")]
+    #[error(
+        "the TLS configuration cannot be used for QUIC: {0}; take quiver_pki::rustls_client_config"
+    )]
     Tls(String),
 }
 
@@ -31,7 +33,9 @@ pub enum SendError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The spool has no room, and was told not to wait for some.
-    #[error("the spool is full ({bytes} of {bytes_max} bytes); send again when the server has taken older batches, or give it more room")]
+    #[error(
+        "the spool is full ({bytes} of {bytes_max} bytes); send again when the server has taken older batches, or give it more room"
+    )]
     SpoolFull {
         /// Bytes in use.
         bytes: u64,
@@ -42,7 +46,9 @@ pub enum SendError {
     #[error("the batch could not be made durable: {0}")]
     Spool(String),
     /// The server allows no more streams at once.
-    #[error("stream {stream} would need one more QUIC stream than the server allows ({limit}); send fewer streams from one client")]
+    #[error(
+        "stream {stream} would need one more QUIC stream than the server allows ({limit}); send fewer streams from one client"
+    )]
     TooManyStreams {
         /// The stream.
         stream: StreamName,
@@ -84,7 +90,9 @@ pub enum FlushError {
         message: String,
     },
     /// The client was closed.
-    #[error("the client was closed before everything was settled; what is spooled is sent by the next one")]
+    #[error(
+        "the client was closed before everything was settled; what is spooled is sent by the next one"
+    )]
     Closed,
 }
 

@@ -20,11 +20,11 @@ mod layout;
 mod options;
 mod plan;
 mod send;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time;
 mod typed;
-#[cfg(test)]
-mod tests;
 
 pub use error::{FileError, SendFileError};
 pub use options::{

@@ -66,7 +66,9 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("device", &self.device).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,7 +114,11 @@ pub struct ClientOptions {
 
 impl ClientOptions {
     /// Options with defaults: no spool, the machine's UDP.
-    pub fn new(server: impl Into<ServerAddress>, server_name: impl Into<String>, tls: rustls::ClientConfig) -> Self {
+    pub fn new(
+        server: impl Into<ServerAddress>,
+        server_name: impl Into<String>,
+        tls: rustls::ClientConfig,
+    ) -> Self {
         Self {
             server: server.into(),
             server_name: server_name.into(),
@@ -121,7 +127,10 @@ impl ClientOptions {
             software: concat!("quiver-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             instance: None,
             spool: None,
-            window: Window { bytes: 8 * 1024 * 1024, batches: 1_024 },
+            window: Window {
+                bytes: 8 * 1024 * 1024,
+                batches: 1_024,
+            },
             compression: Compression::default(),
             backlog_after: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),

@@ -110,7 +110,11 @@ pub(crate) enum OpenStep {
 /// What to do next on a lane's QUIC stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SendStep {
-    Send { id: u64, sequence: u64, bytes: Source },
+    Send {
+        id: u64,
+        sequence: u64,
+        bytes: Source,
+    },
     /// Finish the QUIC stream; the lane opens another one once all on this one is settled.
     Finish,
     /// Nothing before something changes.
@@ -198,7 +202,10 @@ impl Queue {
             online: false,
             quic_streams_max: usize::MAX,
             window,
-            in_flight: Window { bytes: 0, batches: 0 },
+            in_flight: Window {
+                bytes: 0,
+                batches: 0,
+            },
             memory: 0,
             segments: BTreeMap::new(),
             totals: Totals::default(),
@@ -252,7 +259,10 @@ impl Queue {
     /// Whether one more stream of live data has a QUIC stream to go with.
     pub fn has_room_for_stream(&self, stream: &StreamName) -> bool {
         let live = |lane: &&Lane| lane.key.kind != LaneKind::Backlog;
-        self.lanes.iter().filter(live).any(|lane| lane.key.stream == *stream)
+        self.lanes
+            .iter()
+            .filter(live)
+            .any(|lane| lane.key.stream == *stream)
             || self.lanes.iter().filter(live).count() < self.quic_streams_max
     }
 
@@ -280,7 +290,10 @@ impl Queue {
             None => {
                 let mut lane = Lane::new(key.clone(), producer);
                 if self.online {
-                    lane.link = Link::Ready { from: 0, not_before: None };
+                    lane.link = Link::Ready {
+                        from: 0,
+                        not_before: None,
+                    };
                 }
                 self.lanes.push(lane);
                 self.lanes.len() - 1
@@ -290,7 +303,12 @@ impl Queue {
     }
 
     /// Queues a batch: in a lane, or unassigned.
-    pub fn push(&mut self, stream: &StreamName, lane: Option<(LaneKind, Producer)>, mut entry: Entry) {
+    pub fn push(
+        &mut self,
+        stream: &StreamName,
+        lane: Option<(LaneKind, Producer)>,
+        mut entry: Entry,
+    ) {
         self.next_id = self.next_id.max(entry.id + 1);
         self.unsettled.insert(entry.id);
         self.memory += entry.body.as_ref().map_or(0, Bytes::len);
@@ -298,9 +316,19 @@ impl Queue {
             *self.segments.entry(place.segment).or_default() += 1;
         }
         match lane {
-            None => self.unassigned.entry(stream.clone()).or_default().push_back(entry),
+            None => self
+                .unassigned
+                .entry(stream.clone())
+                .or_default()
+                .push_back(entry),
             Some((kind, producer)) => {
-                let lane = self.lane_or_new(&LaneKey { stream: stream.clone(), kind }, producer);
+                let lane = self.lane_or_new(
+                    &LaneKey {
+                        stream: stream.clone(),
+                        kind,
+                    },
+                    producer,
+                );
                 entry.sequence = entry.sequence.max(lane.next_sequence);
                 lane.next_sequence = entry.sequence + 1;
                 lane.entries.push_back(entry);
@@ -309,10 +337,18 @@ impl Queue {
     }
 
     /// Moves unassigned batches of the lane's stream with ids in `from_id..to_id` into the lane.
-    pub fn assign(&mut self, key: &LaneKey, producer: Producer, first_sequence: u64, from_id: u64, to_id: u64) {
+    pub fn assign(
+        &mut self,
+        key: &LaneKey,
+        producer: Producer,
+        first_sequence: u64,
+        from_id: u64,
+        to_id: u64,
+    ) {
         let waiting = self.unassigned.remove(&key.stream).unwrap_or_default();
-        let (moved, rest): (VecDeque<_>, VecDeque<_>) =
-            waiting.into_iter().partition(|entry| (from_id..to_id).contains(&entry.id));
+        let (moved, rest): (VecDeque<_>, VecDeque<_>) = waiting
+            .into_iter()
+            .partition(|entry| (from_id..to_id).contains(&entry.id));
         if !rest.is_empty() {
             self.unassigned.insert(key.stream.clone(), rest);
         }
@@ -327,7 +363,9 @@ impl Queue {
 
     /// Settles a lane through `settled_before`, and numbers the rest from 0 under a new producer.
     pub fn renumber(&mut self, key: &LaneKey, producer: Producer, settled_before: u64) {
-        let Some(index) = self.lanes.iter().position(|lane| lane.key == *key) else { return };
+        let Some(index) = self.lanes.iter().position(|lane| lane.key == *key) else {
+            return;
+        };
         self.settle(index, settled_before, None);
         self.unsend(index);
         let online = self.online;
@@ -340,18 +378,33 @@ impl Queue {
         lane.next_sequence = lane.entries.len() as u64;
         lane.settled_before = 0;
         let online = online || lane.link != Link::Detached;
-        lane.link = if online { Link::Ready { from: 0, not_before: None } } else { Link::Detached };
+        lane.link = if online {
+            Link::Ready {
+                from: 0,
+                not_before: None,
+            }
+        } else {
+            Link::Detached
+        };
     }
 
     /// What a segment of the spool begins with.
     pub fn state_record(&self, instance: u64) -> Record {
-        let lanes = self.lanes.iter().filter(|lane| is_spooled(&lane.key)).map(|lane| LaneState {
-            key: lane.key.clone(),
-            producer: lane.producer,
-            next: lane.next_sequence,
-            settled_before: lane.settled_before,
-        });
-        Record::State { instance, next_id: self.next_id, lanes: lanes.collect() }
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|lane| is_spooled(&lane.key))
+            .map(|lane| LaneState {
+                key: lane.key.clone(),
+                producer: lane.producer,
+                next: lane.next_sequence,
+                settled_before: lane.settled_before,
+            });
+        Record::State {
+            instance,
+            next_id: self.next_id,
+            lanes: lanes.collect(),
+        }
     }
 
     /// A lane as an earlier run left it.
@@ -382,8 +435,14 @@ impl Queue {
     /// reject may have been rejected too.
     pub fn settle(&mut self, index: usize, before: u64, unreported_from: Option<u64>) {
         let lane = &mut self.lanes[index];
-        while lane.entries.front().is_some_and(|entry| entry.sequence < before) {
-            let Some(entry) = lane.entries.pop_front() else { break };
+        while lane
+            .entries
+            .front()
+            .is_some_and(|entry| entry.sequence < before)
+        {
+            let Some(entry) = lane.entries.pop_front() else {
+                break;
+            };
             let rows = u64::from(entry.rows);
             let outcome = match lane.rejects.remove(&entry.sequence) {
                 Some((number, message)) => {
@@ -391,7 +450,11 @@ impl Queue {
                     self.totals.rejected += 1;
                     self.totals.rejected_rows += rows;
                     let code = u16::try_from(number).ok().and_then(RejectCode::from_number);
-                    Settled::Rejected { code, number, message }
+                    Settled::Rejected {
+                        code,
+                        number,
+                        message,
+                    }
                 }
                 None if unreported_from.is_some_and(|from| entry.sequence >= from) => {
                     self.totals.unreported += 1;
@@ -404,7 +467,14 @@ impl Queue {
                     Settled::Stored
                 }
             };
-            Self::release(&mut self.unsettled, &mut self.memory, &mut self.in_flight, &mut self.segments, entry, outcome);
+            Self::release(
+                &mut self.unsettled,
+                &mut self.memory,
+                &mut self.in_flight,
+                &mut self.segments,
+                entry,
+                outcome,
+            );
         }
         lane.settled_before = lane.settled_before.max(before);
         lane.next_sequence = lane.next_sequence.max(before);
@@ -443,33 +513,68 @@ impl Queue {
     /// The spool's disk lost a batch: it leaves a hole, which the lane declares lost.
     pub fn drop_damaged(&mut self, index: usize, sequence: u64) {
         let lane = &mut self.lanes[index];
-        let at = lane.entries.partition_point(|entry| entry.sequence < sequence);
-        if lane.entries.get(at).is_some_and(|entry| entry.sequence == sequence)
+        let at = lane
+            .entries
+            .partition_point(|entry| entry.sequence < sequence);
+        if lane
+            .entries
+            .get(at)
+            .is_some_and(|entry| entry.sequence == sequence)
             && let Some(entry) = lane.entries.remove(at)
         {
             self.totals.damaged += 1;
-            Self::release(&mut self.unsettled, &mut self.memory, &mut self.in_flight, &mut self.segments, entry, Settled::Damaged);
+            Self::release(
+                &mut self.unsettled,
+                &mut self.memory,
+                &mut self.in_flight,
+                &mut self.segments,
+                entry,
+                Settled::Damaged,
+            );
         }
     }
 
     /// `Ack`: everything up to `sequence` is settled. Pairs of the past are ignored.
-    pub fn on_ack(&mut self, producer: Producer, stream: &StreamName, sequence: u64) -> Result<(), ImpossibleAck> {
-        let Some(index) = self.find(producer, stream) else { return Ok(()) };
+    pub fn on_ack(
+        &mut self,
+        producer: Producer,
+        stream: &StreamName,
+        sequence: u64,
+    ) -> Result<(), ImpossibleAck> {
+        let Some(index) = self.find(producer, stream) else {
+            return Ok(());
+        };
         let lane = &self.lanes[index];
         if sequence >= lane.next_sequence {
-            return Err(ImpossibleAck { stream: lane.key.stream.clone(), sequence });
+            return Err(ImpossibleAck {
+                stream: lane.key.stream.clone(),
+                sequence,
+            });
         }
         self.settle(index, sequence + 1, None);
         Ok(())
     }
 
     /// `Reject`: the batch will never be stored. It is settled by the `Ack` that passes it.
-    pub fn on_reject(&mut self, producer: Producer, stream: &StreamName, sequence: u64, code: u32, message: String) -> Option<ClientEvent> {
+    pub fn on_reject(
+        &mut self,
+        producer: Producer,
+        stream: &StreamName,
+        sequence: u64,
+        code: u32,
+        message: String,
+    ) -> Option<ClientEvent> {
         let index = self.find(producer, stream)?;
         self.note_reject(index, sequence, code, message)
     }
 
-    fn note_reject(&mut self, index: usize, sequence: u64, code: u32, message: String) -> Option<ClientEvent> {
+    fn note_reject(
+        &mut self,
+        index: usize,
+        sequence: u64,
+        code: u32,
+        message: String,
+    ) -> Option<ClientEvent> {
         let lane = &mut self.lanes[index];
         // A named producer's earlier run may have sent what this one has not.
         let is_known = sequence < lane.next_sequence || matches!(lane.key.kind, LaneKind::Named(_));
@@ -491,45 +596,77 @@ impl Queue {
     /// The pairs to ask the server about, those with something queued first.
     pub fn resume_questions(&self, count_max: usize) -> Vec<(ProducerStream, Sequence)> {
         let mut lanes: Vec<&Lane> = self.lanes.iter().collect();
-        lanes.sort_by_key(|lane| lane.entries.is_empty() && !matches!(lane.key.kind, LaneKind::Named(_)));
+        lanes.sort_by_key(|lane| {
+            lane.entries.is_empty() && !matches!(lane.key.kind, LaneKind::Named(_))
+        });
         lanes
             .into_iter()
             .take(count_max)
-            .map(|lane| ((lane.producer, lane.key.stream.clone()), Sequence(lane.settled_before)))
+            .map(|lane| {
+                (
+                    (lane.producer, lane.key.stream.clone()),
+                    Sequence(lane.settled_before),
+                )
+            })
             .collect()
     }
 
     /// `Welcome`: settles what the server has, and says which lanes need a new producer. Lanes
     /// that were not asked about go on where this client believes they are.
-    pub fn on_welcome(&mut self, resume: &[Resumed], quic_streams_max: usize) -> (Vec<RenumberPlan>, Vec<ClientEvent>) {
+    pub fn on_welcome(
+        &mut self,
+        resume: &[Resumed],
+        quic_streams_max: usize,
+    ) -> (Vec<RenumberPlan>, Vec<ClientEvent>) {
         use crate::event::RenumberReason::{ServerAhead, UnknownToServer};
 
         self.quic_streams_max = quic_streams_max.max(1);
         let (mut plans, mut events) = (Vec::new(), Vec::new());
         for lane in &mut self.lanes {
-            lane.link = Link::Ready { from: lane.settled_before, not_before: None };
+            lane.link = Link::Ready {
+                from: lane.settled_before,
+                not_before: None,
+            };
         }
         for answer in resume {
-            let Some(index) = self.find(answer.producer, &answer.stream) else { continue };
+            let Some(index) = self.find(answer.producer, &answer.stream) else {
+                continue;
+            };
             let is_named = matches!(self.lanes[index].key.kind, LaneKind::Named(_));
             let next = answer.next_sequence.get();
             for reject in &answer.rejects {
-                events.extend(self.note_reject(index, reject.sequence.get(), reject.code, reject.message.clone()));
+                events.extend(self.note_reject(
+                    index,
+                    reject.sequence.get(),
+                    reject.code,
+                    reject.message.clone(),
+                ));
             }
-            let unlisted = answer.rejects_total.saturating_sub(answer.rejects.len() as u64);
-            let unreported_from = (unlisted > 0)
-                .then(|| answer.rejects.last().map_or(0, |reject| reject.sequence.get() + 1));
+            let unlisted = answer
+                .rejects_total
+                .saturating_sub(answer.rejects.len() as u64);
+            let unreported_from = (unlisted > 0).then(|| {
+                answer
+                    .rejects
+                    .last()
+                    .map_or(0, |reject| reject.sequence.get() + 1)
+            });
             let lane = &self.lanes[index];
             let stream = lane.key.stream.clone();
             if unlisted > 0 {
-                events.push(ClientEvent::RejectsUnlisted { stream: stream.clone(), count: unlisted });
+                events.push(ClientEvent::RejectsUnlisted {
+                    stream: stream.clone(),
+                    count: unlisted,
+                });
             }
             let is_ahead = next > lane.next_sequence && !(is_named && lane.next_sequence == 0);
             let is_forgotten = !answer.known && (lane.settled_before > 0);
             if is_named && (is_ahead || is_forgotten || next < lane.settled_before) {
                 self.lanes[index].link = Link::Refused {
                     code: StreamCloseCode::UnknownProducer.number(),
-                    message: format!("the server's record of this producer changed (it expects batch {next}); start again"),
+                    message: format!(
+                        "the server's record of this producer changed (it expects batch {next}); start again"
+                    ),
                     from: next,
                     not_before: None,
                 };
@@ -537,18 +674,29 @@ impl Queue {
                 let settled_before = lane.next_sequence;
                 self.settle(index, settled_before, unreported_from);
                 self.lanes[index].link = Link::Renumbering;
-                plans.push(RenumberPlan { key: self.lanes[index].key.clone(), settled_before, reason: ServerAhead });
+                plans.push(RenumberPlan {
+                    key: self.lanes[index].key.clone(),
+                    settled_before,
+                    reason: ServerAhead,
+                });
             } else if is_forgotten {
                 let settled_before = lane.settled_before;
                 self.lanes[index].link = Link::Renumbering;
-                plans.push(RenumberPlan { key: self.lanes[index].key.clone(), settled_before, reason: UnknownToServer });
+                plans.push(RenumberPlan {
+                    key: self.lanes[index].key.clone(),
+                    settled_before,
+                    reason: UnknownToServer,
+                });
             } else {
                 if next < lane.settled_before {
                     let (from, to) = (Sequence(next), Sequence(lane.settled_before));
                     events.push(ClientEvent::LostByServer { stream, from, to });
                 }
                 self.settle(index, next, unreported_from);
-                self.lanes[index].link = Link::Ready { from: next, not_before: None };
+                self.lanes[index].link = Link::Ready {
+                    from: next,
+                    not_before: None,
+                };
                 self.lanes[index].is_resumed = true;
             }
         }
@@ -558,7 +706,11 @@ impl Queue {
     /// What to do with the batches that no lane has: those that wait longer than `backlog_after`
     /// are a backlog.
     pub fn assign_plans(&self, now: Instant, backlog_after: Duration) -> Vec<AssignPlan> {
-        let is_old = |entry: &Entry| entry.queued.is_none_or(|queued| now.saturating_duration_since(queued) > backlog_after);
+        let is_old = |entry: &Entry| {
+            entry
+                .queued
+                .is_none_or(|queued| now.saturating_duration_since(queued) > backlog_after)
+        };
         let mut plans = Vec::new();
         for (stream, entries) in &self.unassigned {
             let old = entries.iter().take_while(|entry| is_old(entry)).count();
@@ -566,9 +718,19 @@ impl Queue {
             let end = entries.back().map_or(0, |entry| entry.id + 1);
             let Some(first) = edge(0) else { continue };
             let boundary = edge(old).unwrap_or(end);
-            for (kind, from_id, to_id) in [(LaneKind::Backlog, first, boundary), (LaneKind::Live, boundary, end)] {
+            for (kind, from_id, to_id) in [
+                (LaneKind::Backlog, first, boundary),
+                (LaneKind::Live, boundary, end),
+            ] {
                 if from_id < to_id {
-                    plans.push(AssignPlan { key: LaneKey { stream: stream.clone(), kind }, from_id, to_id });
+                    plans.push(AssignPlan {
+                        key: LaneKey {
+                            stream: stream.clone(),
+                            kind,
+                        },
+                        from_id,
+                        to_id,
+                    });
                 }
             }
         }
@@ -580,7 +742,10 @@ impl Queue {
         self.online = true;
         for lane in &mut self.lanes {
             if lane.link == Link::Detached {
-                lane.link = Link::Ready { from: lane.settled_before, not_before: None };
+                lane.link = Link::Ready {
+                    from: lane.settled_before,
+                    not_before: None,
+                };
             }
         }
     }
@@ -591,7 +756,9 @@ impl Queue {
         for index in 0..self.lanes.len() {
             self.unsend(index);
             let lane = &mut self.lanes[index];
-            if !(matches!(lane.key.kind, LaneKind::Named(_)) && matches!(lane.link, Link::Refused { .. })) {
+            if !(matches!(lane.key.kind, LaneKind::Named(_))
+                && matches!(lane.link, Link::Refused { .. }))
+            {
                 lane.link = Link::Detached;
             }
         }
@@ -609,7 +776,10 @@ impl Queue {
     // ---- sending ----------------------------------------------------------------------------
 
     fn open_count(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.link.holds_quic_stream()).count()
+        self.lanes
+            .iter()
+            .filter(|lane| lane.link.holds_quic_stream())
+            .count()
     }
 
     /// Whether the lane wants a QUIC stream now.
@@ -637,7 +807,12 @@ impl Queue {
             return None;
         }
         let schema = lane.first_from(plan.first_sequence)?.schema.clone();
-        lane.link = Link::Open { quic_stream, schema: schema.clone(), first: plan.first_sequence, next: plan.first_sequence };
+        lane.link = Link::Open {
+            quic_stream,
+            schema: schema.clone(),
+            first: plan.first_sequence,
+            next: plan.first_sequence,
+        };
         Some(schema)
     }
 
@@ -646,7 +821,13 @@ impl Queue {
         let slot_wanted = self.lanes.iter().any(|lane| lane.wants_slot);
         let lane = &mut self.lanes[index];
         let is_backlog = lane.key.kind == LaneKind::Backlog;
-        let Link::Open { quic_stream: current, schema, next, .. } = &mut lane.link else {
+        let Link::Open {
+            quic_stream: current,
+            schema,
+            next,
+            ..
+        } = &mut lane.link
+        else {
             return SendStep::Stop;
         };
         if *current != quic_stream {
@@ -667,7 +848,8 @@ impl Queue {
         }
         let length = entry.length as usize;
         let is_full = self.in_flight.batches > 0
-            && (self.in_flight.batches >= self.window.batches || self.in_flight.bytes + length > self.window.bytes);
+            && (self.in_flight.batches >= self.window.batches
+                || self.in_flight.bytes + length > self.window.bytes);
         if is_full {
             return SendStep::Wait;
         }
@@ -682,26 +864,41 @@ impl Queue {
         self.in_flight.batches += 1;
         *next = entry.sequence + 1;
         let (id, sequence) = (entry.id, entry.sequence);
-        if entry.place.is_some() && let Some(body) = entry.body.take() {
+        if entry.place.is_some()
+            && let Some(body) = entry.body.take()
+        {
             self.memory -= body.len();
         }
-        SendStep::Send { id, sequence, bytes }
+        SendStep::Send {
+            id,
+            sequence,
+            bytes,
+        }
     }
 
     /// The lane's QUIC stream ended without a word from the server on why, or never got going.
     pub fn on_broken(&mut self, index: usize, quic_stream: u64, now: Instant) {
         let lane = &self.lanes[index];
         if lane.link.quic_stream() == Some(quic_stream) {
-            let link = Link::Ready { from: lane.settled_before, not_before: Some(now + REOPEN_PAUSE) };
+            let link = Link::Ready {
+                from: lane.settled_before,
+                not_before: Some(now + REOPEN_PAUSE),
+            };
             self.unsend(index);
             self.lanes[index].link = link;
         }
     }
 
     /// `StreamClosed`: when and where the lane goes on, or that it needs a new producer.
-    pub fn on_stream_closed(&mut self, closed: StreamClosed, now: Instant) -> (Option<RenumberPlan>, Option<ClientEvent>) {
+    pub fn on_stream_closed(
+        &mut self,
+        closed: StreamClosed,
+        now: Instant,
+    ) -> (Option<RenumberPlan>, Option<ClientEvent>) {
         let by_id = |lane: &Lane| lane.link.quic_stream() == Some(closed.quic_stream);
-        let Some(index) = self.lanes.iter().position(by_id) else { return (None, None) };
+        let Some(index) = self.lanes.iter().position(by_id) else {
+            return (None, None);
+        };
         self.unsend(index);
         let lane = &mut self.lanes[index];
         let stream = lane.key.stream.clone();
@@ -710,8 +907,16 @@ impl Queue {
         let attempted = lane.link.first();
         let retry_after = closed.retry_after.max(REOPEN_PAUSE);
         let code = StreamCloseCode::from_number(closed.code);
-        let refuse = || Link::Refused { code: closed.code, message: message.clone(), from, not_before: Some(now + REFUSED_PAUSE) };
-        let ready = |pause: Option<Duration>| Link::Ready { from, not_before: pause.map(|pause| now + pause) };
+        let refuse = || Link::Refused {
+            code: closed.code,
+            message: message.clone(),
+            from,
+            not_before: Some(now + REFUSED_PAUSE),
+        };
+        let ready = |pause: Option<Duration>| Link::Ready {
+            from,
+            not_before: pause.map(|pause| now + pause),
+        };
         let mut event = None;
         match code {
             Some(StreamCloseCode::Gap) => {
@@ -719,16 +924,30 @@ impl Queue {
                     if is_named {
                         lane.link = Link::Refused {
                             code: closed.code,
-                            message: format!("the server expects batch {from} again, which it had acknowledged; start again"),
+                            message: format!(
+                                "the server expects batch {from} again, which it had acknowledged; start again"
+                            ),
                             from,
                             not_before: None,
                         };
-                        return (None, Some(ClientEvent::StreamRefused { stream, code: closed.code, message }));
+                        return (
+                            None,
+                            Some(ClientEvent::StreamRefused {
+                                stream,
+                                code: closed.code,
+                                message,
+                            }),
+                        );
                     }
                     event = Some(ClientEvent::LostByServer {
                         stream,
                         from: Sequence(from),
-                        to: lane.entries.front().map_or(Sequence(lane.next_sequence), |entry| Sequence(entry.sequence)),
+                        to: lane
+                            .entries
+                            .front()
+                            .map_or(Sequence(lane.next_sequence), |entry| {
+                                Sequence(entry.sequence)
+                            }),
                     });
                 }
                 // The same question would get the same answer: ask it slowly.
@@ -738,31 +957,65 @@ impl Queue {
                 let (key, settled_before) = (lane.key.clone(), lane.settled_before);
                 lane.link = Link::Renumbering;
                 let reason = crate::event::RenumberReason::UnknownToServer;
-                return (Some(RenumberPlan { key, settled_before, reason }), None);
+                return (
+                    Some(RenumberPlan {
+                        key,
+                        settled_before,
+                        reason,
+                    }),
+                    None,
+                );
             }
             Some(StreamCloseCode::Framing | StreamCloseCode::TooLarge) => {
                 // The broken batch is the last one the server counts, if its reject came before.
                 let is_told = from.checked_sub(1).is_some_and(|last| {
                     lane.last_rejected == Some(last) || lane.rejects.contains_key(&last)
                 });
-                lane.link = if is_told { ready(Some(REOPEN_PAUSE)) } else { Link::AwaitingReject { from, not_after: now + REJECT_PATIENCE } };
-                event = Some(ClientEvent::StreamPaused { stream, code: closed.code, message });
+                lane.link = if is_told {
+                    ready(Some(REOPEN_PAUSE))
+                } else {
+                    Link::AwaitingReject {
+                        from,
+                        not_after: now + REJECT_PATIENCE,
+                    }
+                };
+                event = Some(ClientEvent::StreamPaused {
+                    stream,
+                    code: closed.code,
+                    message,
+                });
             }
             Some(StreamCloseCode::Superseded) => {
                 lane.link = ready(Some(Duration::from_secs(5)));
-                event = Some(ClientEvent::StreamPaused { stream, code: closed.code, message });
+                event = Some(ClientEvent::StreamPaused {
+                    stream,
+                    code: closed.code,
+                    message,
+                });
             }
             Some(code) if code.is_retryable() => {
                 lane.link = ready(Some(retry_after));
-                event = Some(ClientEvent::StreamPaused { stream, code: closed.code, message });
+                event = Some(ClientEvent::StreamPaused {
+                    stream,
+                    code: closed.code,
+                    message,
+                });
             }
             None if closed.code >= StreamCloseCode::RETRYABLE_FROM => {
                 lane.link = ready(Some(retry_after));
-                event = Some(ClientEvent::StreamPaused { stream, code: closed.code, message });
+                event = Some(ClientEvent::StreamPaused {
+                    stream,
+                    code: closed.code,
+                    message,
+                });
             }
             Some(_) | None => {
                 lane.link = refuse();
-                event = Some(ClientEvent::StreamRefused { stream, code: closed.code, message });
+                event = Some(ClientEvent::StreamRefused {
+                    stream,
+                    code: closed.code,
+                    message,
+                });
             }
         }
         (None, event)

@@ -41,13 +41,17 @@ enum Stopped {
 pub(crate) async fn run(task: LaneTask) {
     loop {
         let plan = task.next_plan().await;
-        let Ok(mut stream) = task.connection.open_uni().await else { return };
+        let Ok(mut stream) = task.connection.open_uni().await else {
+            return;
+        };
         if plan.replayed {
             // Fails only on a stream that is closed already.
             let _closed = stream.set_priority(-1);
         }
         let quic_stream = u64::from(VarInt::from(stream.id()));
-        let opened = task.shared.update(|state| state.queue.on_opened(task.index, quic_stream, &plan));
+        let opened = task
+            .shared
+            .update(|state| state.queue.on_opened(task.index, quic_stream, &plan));
         let Some(schema) = opened else {
             let _closed = stream.reset(VarInt::from_u32(0));
             continue;
@@ -65,7 +69,11 @@ pub(crate) async fn run(task: LaneTask) {
                     (link.quic_stream() != Some(quic_stream)).then_some(())
                 });
                 if timeout(CLOSED_PATIENCE, moved_on).await.is_err() {
-                    task.shared.update(|state| state.queue.on_broken(task.index, quic_stream, Instant::now()));
+                    task.shared.update(|state| {
+                        state
+                            .queue
+                            .on_broken(task.index, quic_stream, Instant::now())
+                    });
                 }
             }
         }
@@ -76,23 +84,37 @@ impl LaneTask {
     async fn next_plan(&self) -> OpenPlan {
         let mut bell = self.shared.bell();
         loop {
-            let step = self.shared.lock().queue.poll_open(self.index, Instant::now());
+            let step = self
+                .shared
+                .lock()
+                .queue
+                .poll_open(self.index, Instant::now());
             match step {
                 OpenStep::Open(plan) => return plan,
                 OpenStep::Wait(Some(until)) => tokio::select! {
                     biased;
-                    _ = bell.changed() => {}
+                    () = bell.changed() => {}
                     () = sleep_until(until) => {}
                 },
                 OpenStep::Wait(None) => {
-                    let _never_closed = bell.changed().await;
+                    bell.changed().await;
                 }
             }
         }
     }
 
-    async fn write(&self, stream: &mut SendStream, quic_stream: u64, plan: &OpenPlan, schema: Bytes) -> Stopped {
-        let mut open = OpenStream::new(plan.stream.clone(), plan.producer, Sequence(plan.first_sequence));
+    async fn write(
+        &self,
+        stream: &mut SendStream,
+        quic_stream: u64,
+        plan: &OpenPlan,
+        schema: Bytes,
+    ) -> Stopped {
+        let mut open = OpenStream::new(
+            plan.stream.clone(),
+            plan.producer,
+            Sequence(plan.first_sequence),
+        );
         open.lost_before = Sequence(plan.lost_before);
         open.replayed = plan.replayed;
         let mut prelude = [open.encode(), schema];
@@ -101,9 +123,13 @@ impl LaneTask {
         }
         let mut bell = self.shared.bell();
         loop {
-            let step = self.shared.update_quietly(|state| state.queue.poll_send(self.index, quic_stream));
+            let step = self
+                .shared
+                .update_quietly(|state| state.queue.poll_send(self.index, quic_stream));
             match step {
-                SendStep::Send { sequence, bytes, .. } => {
+                SendStep::Send {
+                    sequence, bytes, ..
+                } => {
                     let body = match bytes {
                         Source::Memory(body) => Some(body),
                         Source::Spool(place) => self.read(place).await,
@@ -113,7 +139,9 @@ impl LaneTask {
                         // on the next.
                         self.shared.update(|state| {
                             state.queue.drop_damaged(self.index, sequence);
-                            state.queue.on_broken(self.index, quic_stream, Instant::now());
+                            state
+                                .queue
+                                .on_broken(self.index, quic_stream, Instant::now());
                         });
                         return Stopped::Abandoned;
                     };
@@ -134,7 +162,7 @@ impl LaneTask {
                         Ok(_) => Stopped::ByServer,
                         Err(_) => self.why(),
                     },
-                    _ = bell.changed() => {}
+                    () = bell.changed() => {}
                 },
                 SendStep::Stop => return Stopped::Abandoned,
             }
@@ -153,6 +181,8 @@ impl LaneTask {
         if !directory.blocks() {
             return spool::read_batch(&*directory, place);
         }
-        tokio::task::spawn_blocking(move || spool::read_batch(&*directory, place)).await.ok()?
+        tokio::task::spawn_blocking(move || spool::read_batch(&*directory, place))
+            .await
+            .ok()?
     }
 }

@@ -55,7 +55,10 @@ struct Ended {
 
 impl From<Disconnect> for Ended {
     fn from(reason: Disconnect) -> Self {
-        Self { reason, retry_after: Duration::ZERO }
+        Self {
+            reason,
+            retry_after: Duration::ZERO,
+        }
     }
 }
 
@@ -77,12 +80,17 @@ pub(crate) async fn run(mut context: SessionContext) {
         if let Some(welcomed_at) = welcomed_at {
             backoff.on_connection_ended(Instant::now().saturating_duration_since(welcomed_at));
         }
-        let pause = backoff.next_pause(&*context.shared.entropy).max(ended.retry_after);
+        let pause = backoff
+            .next_pause(&*context.shared.entropy)
+            .max(ended.retry_after);
         context.shared.update(|state| {
             state.queue.set_offline();
             state.connection = Connection::Disconnected(ended.reason.clone());
         });
-        context.shared.report([ClientEvent::Disconnected { reason: ended.reason, retry_in: pause }]);
+        context.shared.report([ClientEvent::Disconnected {
+            reason: ended.reason,
+            retry_in: pause,
+        }]);
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|is_shut| *is_shut) => break,
@@ -93,7 +101,10 @@ pub(crate) async fn run(mut context: SessionContext) {
         state.queue.set_offline();
         state.connection = Connection::Closed;
     });
-    context.endpoint.close(VarInt::from_u32(ConnectionCloseCode::Ok.number()), b"closed by the client");
+    context.endpoint.close(
+        VarInt::from_u32(ConnectionCloseCode::Ok.number()),
+        b"closed by the client",
+    );
     // Lets the close leave, without waiting for a peer that is gone.
     let _in_time = timeout(Duration::from_millis(500), context.endpoint.wait_idle()).await;
 }
@@ -102,7 +113,9 @@ async fn resolve(server: &ServerAddress) -> Result<SocketAddr, String> {
     match server {
         ServerAddress::Address(address) => Ok(*address),
         ServerAddress::Host(host) => match tokio::net::lookup_host(host).await {
-            Ok(mut addresses) => addresses.next().ok_or_else(|| format!("{host} has no address")),
+            Ok(mut addresses) => addresses
+                .next()
+                .ok_or_else(|| format!("{host} has no address")),
             Err(error) => Err(format!("cannot resolve {host}: {error}")),
         },
     }
@@ -117,13 +130,19 @@ struct Welcomed {
     _control_out: quinn::SendStream,
 }
 
-async fn connect_and_serve(context: &mut SessionContext, welcomed_at: &mut Option<Instant>) -> Ended {
+async fn connect_and_serve(
+    context: &mut SessionContext,
+    welcomed_at: &mut Option<Instant>,
+) -> Ended {
     let attempt = timeout(context.connect_timeout, connect(context)).await;
     let mut session = match attempt {
         Ok(Ok(session)) => session,
         Ok(Err(ended)) => return ended,
         Err(_) => {
-            return failed(format!("no answer from {} within {:?}", context.server, context.connect_timeout));
+            return failed(format!(
+                "no answer from {} within {:?}",
+                context.server, context.connect_timeout
+            ));
         }
     };
     *welcomed_at = Some(Instant::now());
@@ -138,11 +157,17 @@ async fn connect(context: &SessionContext) -> Result<Welcomed, Ended> {
         .map_err(|error| failed(format!("cannot connect to {}: {error}", context.server)))?
         .await
         .map_err(|error| ended_by(&error))?;
-    let (mut control_out, mut control) = connection.open_bi().await.map_err(|error| ended_by(&error))?;
+    let (mut control_out, mut control) = connection
+        .open_bi()
+        .await
+        .map_err(|error| ended_by(&error))?;
     let last_acks = context.shared.lock().queue.resume_questions(LAST_ACKS_MAX);
     let mut conversation = ClientConversation::new(ClientHello {
         instance: context.instance,
-        token: context.token.as_ref().map(|token| (token.device.clone(), token.secret.clone())),
+        token: context
+            .token
+            .as_ref()
+            .map(|token| (token.device.clone(), token.secret.clone())),
         client: context.software.clone(),
         last_acks,
     });
@@ -153,16 +178,35 @@ async fn connect(context: &SessionContext) -> Result<Welcomed, Ended> {
     }
     loop {
         match conversation.poll_event() {
-            Some(ServerMessage::Welcome { limits, resume, session, server }) => {
+            Some(ServerMessage::Welcome {
+                limits,
+                resume,
+                session,
+                server,
+            }) => {
                 let (reply, done) = oneshot::channel();
                 let quic_streams_max = limits.quic_streams as usize;
-                let command = StoreCommand::Resume { resume, quic_streams_max, reply };
+                let command = StoreCommand::Resume {
+                    resume,
+                    quic_streams_max,
+                    reply,
+                };
                 if context.store.send(command).await.is_err() || done.await.is_err() {
                     return Err(failed("the client is closing"));
                 }
-                context.shared.update(|state| state.connection = Connection::Connected);
-                context.shared.report([ClientEvent::Connected { session: session.get(), server }]);
-                return Ok(Welcomed { connection, conversation, control, _control_out: control_out });
+                context
+                    .shared
+                    .update(|state| state.connection = Connection::Connected);
+                context.shared.report([ClientEvent::Connected {
+                    session: session.get(),
+                    server,
+                }]);
+                return Ok(Welcomed {
+                    connection,
+                    conversation,
+                    control,
+                    _control_out: control_out,
+                });
             }
             Some(message) => {
                 if let Some(ended) = ending(&connection, message) {
@@ -180,13 +224,23 @@ async fn connect(context: &SessionContext) -> Result<Welcomed, Ended> {
 /// What a message that ends the connection means; it is closed here where the server is at fault.
 fn ending(connection: &QuicConnection, message: ServerMessage) -> Option<Ended> {
     match message {
-        ServerMessage::Bye { code, message, reconnect_after } => Some(Ended {
+        ServerMessage::Bye {
+            code,
+            message,
+            reconnect_after,
+        } => Some(Ended {
             reason: by_server(code.ok(), message),
             retry_after: Duration::from_millis(u64::from(reconnect_after)),
         }),
         ServerMessage::Closed(close) => {
-            connection.close(VarInt::from_u32(close.code.number()), close.reason.as_bytes());
-            Some(failed(format!("the server broke the protocol: {}", close.reason)))
+            connection.close(
+                VarInt::from_u32(close.code.number()),
+                close.reason.as_bytes(),
+            );
+            Some(failed(format!(
+                "the server broke the protocol: {}",
+                close.reason
+            )))
         }
         _ => None,
     }
@@ -216,7 +270,10 @@ async fn closed_reason(connection: &QuicConnection) -> Ended {
         Ok(error) => ended_by(&error),
         Err(_) => {
             let close = ConnectionCloseCode::ProtocolViolation;
-            connection.close(VarInt::from_u32(close.number()), b"the control stream ended before the connection");
+            connection.close(
+                VarInt::from_u32(close.number()),
+                b"the control stream ended before the connection",
+            );
             failed("the server ended the control stream")
         }
     }
@@ -240,7 +297,7 @@ async fn serve(context: &mut SessionContext, session: &mut Welcomed) -> Ended {
         let chunk = tokio::select! {
             biased;
             chunk = session.control.read_chunk(CHUNK_BYTES, true) => chunk,
-            _ = bell.changed() => continue,
+            () = bell.changed() => continue,
         };
         let Ok(Some(chunk)) = chunk else {
             session.conversation.handle_end();
@@ -255,24 +312,53 @@ async fn serve(context: &mut SessionContext, session: &mut Welcomed) -> Ended {
     }
 }
 
-async fn handle(context: &SessionContext, connection: &QuicConnection, message: ServerMessage) -> Result<(), Ended> {
+async fn handle(
+    context: &SessionContext,
+    connection: &QuicConnection,
+    message: ServerMessage,
+) -> Result<(), Ended> {
     let shared = &context.shared;
     match message {
-        ServerMessage::Ack { producer, stream, sequence } => {
-            let acked = shared.update(|state| state.queue.on_ack(producer, &stream, sequence.get()));
+        ServerMessage::Ack {
+            producer,
+            stream,
+            sequence,
+        } => {
+            let acked =
+                shared.update(|state| state.queue.on_ack(producer, &stream, sequence.get()));
             if let Err(error) = acked {
                 let close = ConnectionCloseCode::ProtocolViolation;
-                connection.close(VarInt::from_u32(close.number()), error.to_string().as_bytes());
+                connection.close(
+                    VarInt::from_u32(close.number()),
+                    error.to_string().as_bytes(),
+                );
                 return Err(failed(error.to_string()));
             }
             // When the mailbox is full, a later Ack trims.
             let _later = context.store.try_send(StoreCommand::Trim);
         }
-        ServerMessage::Reject { producer, stream, sequence, code, message } => {
-            let event = shared.update(|state| state.queue.on_reject(producer, &stream, sequence.get(), code, message));
+        ServerMessage::Reject {
+            producer,
+            stream,
+            sequence,
+            code,
+            message,
+        } => {
+            let event = shared.update(|state| {
+                state
+                    .queue
+                    .on_reject(producer, &stream, sequence.get(), code, message)
+            });
             shared.report(event);
         }
-        ServerMessage::StreamClosed { quic_stream, next_sequence, code, retry_after, message, .. } => {
+        ServerMessage::StreamClosed {
+            quic_stream,
+            next_sequence,
+            code,
+            retry_after,
+            message,
+            ..
+        } => {
             let closed = StreamClosed {
                 quic_stream,
                 next_sequence: next_sequence.get(),
@@ -280,10 +366,15 @@ async fn handle(context: &SessionContext, connection: &QuicConnection, message: 
                 retry_after: Duration::from_millis(u64::from(retry_after)),
                 message,
             };
-            let (plan, event) = shared.update(|state| state.queue.on_stream_closed(closed, Instant::now()));
+            let (plan, event) =
+                shared.update(|state| state.queue.on_stream_closed(closed, Instant::now()));
             shared.report(event);
             if let Some(plan) = plan
-                && context.store.send(StoreCommand::Renumber(plan)).await.is_err()
+                && context
+                    .store
+                    .send(StoreCommand::Renumber(plan))
+                    .await
+                    .is_err()
             {
                 return Err(failed("the client is closing"));
             }

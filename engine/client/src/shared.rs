@@ -1,10 +1,13 @@
 //! What the client's tasks share: the queue, how full it may get, and a bell that rings when any of
 //! it changes. The lock is held for bookkeeping only, never across an await or a disk.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use quiver_model::Entropy;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{
     Observer, Window,
@@ -69,7 +72,8 @@ impl State {
                 let memory = self.queue.memory() + admission.reserved.bytes;
                 // One batch alone always fits: it is within the protocol's limits.
                 let is_admitted = queued == 0
-                    || queued < admission.window.batches && memory + bytes <= admission.window.bytes;
+                    || queued < admission.window.batches
+                        && memory + bytes <= admission.window.bytes;
                 if is_admitted {
                     admission.reserved.bytes += bytes;
                     admission.reserved.batches += 1;
@@ -93,14 +97,25 @@ impl State {
 
 pub(crate) struct Shared {
     state: Mutex<State>,
-    changed: watch::Sender<u64>,
+    rings: AtomicU64,
+    rung: Notify,
     observer: Option<Arc<dyn Observer>>,
     pub entropy: Arc<dyn Entropy>,
 }
 
 impl Shared {
-    pub fn new(state: State, observer: Option<Arc<dyn Observer>>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { state: Mutex::new(state), changed: watch::Sender::new(0), observer, entropy }
+    pub fn new(
+        state: State,
+        observer: Option<Arc<dyn Observer>>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(state),
+            rings: AtomicU64::new(0),
+            rung: Notify::new(),
+            observer,
+            entropy,
+        }
     }
 
     /// The state, to look at. A panic of another holder left it as it was.
@@ -121,12 +136,16 @@ impl Shared {
     }
 
     pub fn ring(&self) {
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.rings.fetch_add(1, Ordering::SeqCst);
+        self.rung.notify_waiters();
     }
 
-    /// The bell; subscribe before looking at the state.
-    pub fn bell(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    /// The bell; take it before looking at the state.
+    pub fn bell(&self) -> Bell<'_> {
+        Bell {
+            shared: self,
+            heard: self.rings.load(Ordering::SeqCst),
+        }
     }
 
     pub fn report(&self, events: impl IntoIterator<Item = ClientEvent>) {
@@ -144,8 +163,33 @@ impl Shared {
             if let Some(answer) = ask(&mut self.lock()) {
                 return answer;
             }
-            // The sender lives in `self`, so the bell cannot be closed.
-            let _never_closed = bell.changed().await;
+            bell.changed().await;
+        }
+    }
+}
+
+/// Tells that the state has changed. It wakes those who wait in the order in which they came, where
+/// a `tokio::sync::watch` wakes them in a random one: with the same seed a simulation must do the
+/// same.
+pub(crate) struct Bell<'a> {
+    shared: &'a Shared,
+    heard: u64,
+}
+
+impl Bell<'_> {
+    /// Returns when the bell has rung since it was taken, or since this returned last.
+    pub async fn changed(&mut self) {
+        loop {
+            let rung = self.shared.rung.notified();
+            tokio::pin!(rung);
+            // Registered before the count is read: a ring between the two is not missed.
+            rung.as_mut().enable();
+            let rings = self.shared.rings.load(Ordering::SeqCst);
+            if rings != self.heard {
+                self.heard = rings;
+                return;
+            }
+            rung.await;
         }
     }
 }

@@ -105,7 +105,9 @@ pub enum SpoolError {
     #[error("the spool is used by another process; give each client a directory of its own")]
     Locked,
     /// It was written by a later version.
-    #[error("segment {segment:#018x} of the spool has format {version}, and this version reads {VERSION}; use the newer version, or another directory")]
+    #[error(
+        "segment {segment:#018x} of the spool has format {version}, and this version reads {VERSION}; use the newer version, or another directory"
+    )]
     UnsupportedVersion {
         /// The segment.
         segment: u64,
@@ -123,13 +125,19 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// An earlier write or sync failed.
-    #[error("an earlier write to the spool failed, so nothing more is written to it; mend the disk and start again")]
+    #[error(
+        "an earlier write to the spool failed, so nothing more is written to it; mend the disk and start again"
+    )]
     Poisoned,
 }
 
 impl SpoolError {
     fn io(action: &'static str, segment: u64) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, segment, source }
+        move |source| Self::Io {
+            action,
+            segment,
+            source,
+        }
     }
 }
 
@@ -179,18 +187,28 @@ impl std::fmt::Debug for Lock {
 impl Spool {
     /// Opens the spool and puts what it holds into `queue`. `new_instance` is used if the spool is
     /// new. Blocks.
-    pub fn open(options: SpoolOptions, new_instance: u64, queue: &mut Queue) -> Result<(Self, Vec<ClientEvent>), SpoolError> {
+    pub fn open(
+        options: SpoolOptions,
+        new_instance: u64,
+        queue: &mut Queue,
+    ) -> Result<(Self, Vec<ClientEvent>), SpoolError> {
         let directory = Arc::clone(&options.directory);
         let lock = directory.lock().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => SpoolError::Locked,
             _ => SpoolError::io("lock", 0)(error),
         })?;
         let segments = directory.segments().map_err(SpoolError::io("list", 0))?;
-        let mut recovery = Recovery { instance: None, schemas: HashMap::new(), queue };
+        let mut recovery = Recovery {
+            instance: None,
+            schemas: HashMap::new(),
+            queue,
+        };
         let (mut sealed, mut events) = (VecDeque::new(), Vec::new());
         for (index, segment) in segments.iter().copied().enumerate() {
             let is_last = index + 1 == segments.len();
-            let length = directory.length(segment).map_err(SpoolError::io("look at", segment))?;
+            let length = directory
+                .length(segment)
+                .map_err(SpoolError::io("look at", segment))?;
             let bytes = directory
                 .read(segment, 0, usize::try_from(length).unwrap_or(usize::MAX))
                 .map_err(SpoolError::io("read", segment))?;
@@ -201,16 +219,23 @@ impl Spool {
             }
             if !is_last {
                 // The end of the last one may be torn by a crash; any other was whole once.
-                events.push(ClientEvent::SpoolDamaged { segment, offset: valid });
+                events.push(ClientEvent::SpoolDamaged {
+                    segment,
+                    offset: valid,
+                });
             }
             if is_last {
                 // It may be in the page cache only; what is kept must be durable before it is sent.
-                directory.truncate(segment, valid).map_err(SpoolError::io("cut", segment))?;
+                directory
+                    .truncate(segment, valid)
+                    .map_err(SpoolError::io("cut", segment))?;
             }
             sealed.push_back((segment, if is_last { valid } else { length }));
         }
         if let Some((last, length)) = sealed.back().copied() {
-            directory.truncate(last, length).map_err(SpoolError::io("sync", last))?;
+            directory
+                .truncate(last, length)
+                .map_err(SpoolError::io("sync", last))?;
         }
         let instance = recovery.instance.unwrap_or(new_instance);
         let segment = segments.last().map_or(1, |last| last + 1);
@@ -251,7 +276,11 @@ impl Spool {
 
     /// Makes the records durable, together: where each batch is, in order. `state` is that of the
     /// queue before them. Blocks.
-    pub fn append(&mut self, records: Vec<NewRecord>, state: Option<Record>) -> Result<Vec<Place>, SpoolError> {
+    pub fn append(
+        &mut self,
+        records: Vec<NewRecord>,
+        state: Option<Record>,
+    ) -> Result<Vec<Place>, SpoolError> {
         if self.is_poisoned {
             return Err(SpoolError::Poisoned);
         }
@@ -282,12 +311,21 @@ impl Spool {
                         &mut output,
                     );
                     let offset = self.length + body.start as u64;
-                    places.push(Place { segment: self.segment, offset, length, crc });
+                    places.push(Place {
+                        segment: self.segment,
+                        offset,
+                        length,
+                        crc,
+                    });
                 }
             }
         }
-        self.file.append(&output).map_err(SpoolError::io("write", self.segment))?;
-        self.file.sync().map_err(SpoolError::io("sync", self.segment))?;
+        self.file
+            .append(&output)
+            .map_err(SpoolError::io("write", self.segment))?;
+        self.file
+            .sync()
+            .map_err(SpoolError::io("sync", self.segment))?;
         self.length += output.len() as u64;
         self.is_poisoned = false;
         Ok(places)
@@ -298,7 +336,13 @@ impl Spool {
             return *number;
         }
         let number = self.schemas.len() as u32;
-        record::encode(&Record::Schema { number, bytes: schema.clone() }, output);
+        record::encode(
+            &Record::Schema {
+                number,
+                bytes: schema.clone(),
+            },
+            output,
+        );
         self.schemas.insert(schema.clone(), number);
         number
     }
@@ -329,26 +373,43 @@ impl Spool {
     /// Removes segments, which are the oldest ones. Blocks.
     pub fn remove(&mut self, segments: &[u64]) -> Result<(), SpoolError> {
         for segment in segments {
-            self.options.directory.remove(*segment).map_err(SpoolError::io("remove", *segment))?;
+            self.options
+                .directory
+                .remove(*segment)
+                .map_err(SpoolError::io("remove", *segment))?;
             self.sealed.retain(|(sealed, _)| sealed != segment);
         }
-        self.options.directory.sync_directory().map_err(SpoolError::io("sync the directory of", self.segment))
+        self.options
+            .directory
+            .sync_directory()
+            .map_err(SpoolError::io("sync the directory of", self.segment))
     }
 }
 
 /// Reads a spooled batch back; `None` if the disk gives back something else than was written.
 pub(crate) fn read_batch(directory: &dyn SpoolDirectory, place: Place) -> Option<Bytes> {
-    let bytes = directory.read(place.segment, place.offset, place.length as usize).ok()?;
+    let bytes = directory
+        .read(place.segment, place.offset, place.length as usize)
+        .ok()?;
     (crc32c::crc32c(&bytes) == place.crc).then(|| Bytes::from(bytes))
 }
 
-fn create_segment(directory: &dyn SpoolDirectory, segment: u64, state: &Record) -> Result<(Box<dyn SegmentFile>, u64), SpoolError> {
+fn create_segment(
+    directory: &dyn SpoolDirectory,
+    segment: u64,
+    state: &Record,
+) -> Result<(Box<dyn SegmentFile>, u64), SpoolError> {
     let mut bytes = segment_header(segment);
     record::encode(state, &mut bytes);
-    let mut file = directory.create(segment).map_err(SpoolError::io("create", segment))?;
-    file.append(&bytes).map_err(SpoolError::io("write", segment))?;
+    let mut file = directory
+        .create(segment)
+        .map_err(SpoolError::io("create", segment))?;
+    file.append(&bytes)
+        .map_err(SpoolError::io("write", segment))?;
     file.sync().map_err(SpoolError::io("sync", segment))?;
-    directory.sync_directory().map_err(SpoolError::io("sync the directory of", segment))?;
+    directory
+        .sync_directory()
+        .map_err(SpoolError::io("sync the directory of", segment))?;
     Ok((file, bytes.len() as u64))
 }
 
@@ -371,7 +432,9 @@ impl Recovery<'_> {
             return Ok(0);
         };
         while !reader.at_end() {
-            let Some((record, body_offset)) = reader.next() else { break };
+            let Some((record, body_offset)) = reader.next() else {
+                break;
+            };
             self.apply(segment, body_offset as u64, record);
         }
         Ok(reader.offset as u64)
@@ -379,7 +442,11 @@ impl Recovery<'_> {
 
     fn apply(&mut self, segment: u64, body_offset: u64, record: Record) {
         match record {
-            Record::State { instance, next_id, lanes } => {
+            Record::State {
+                instance,
+                next_id,
+                lanes,
+            } => {
                 self.instance = Some(instance);
                 self.queue.raise_next_id(next_id);
                 for lane in lanes {
@@ -389,9 +456,18 @@ impl Recovery<'_> {
             Record::Schema { number, bytes } => {
                 self.schemas.insert(number, bytes);
             }
-            Record::Batch { id, stream, assignment, rows, schema, body } => {
+            Record::Batch {
+                id,
+                stream,
+                assignment,
+                rows,
+                schema,
+                body,
+            } => {
                 // Without its schema it cannot be sent; the schema is in the same segment, before it.
-                let Some(schema) = self.schemas.get(&schema).cloned() else { return };
+                let Some(schema) = self.schemas.get(&schema).cloned() else {
+                    return;
+                };
                 let place = Place {
                     segment,
                     offset: body_offset,
@@ -410,15 +486,33 @@ impl Recovery<'_> {
                     waiter: None,
                     sent: false,
                 };
-                self.queue.push(&stream, assignment.map(|assignment| (assignment.kind, assignment.producer)), entry);
+                self.queue.push(
+                    &stream,
+                    assignment.map(|assignment| (assignment.kind, assignment.producer)),
+                    entry,
+                );
             }
-            Record::Assign { key, producer, first_sequence, from_id, to_id } => {
-                self.queue.assign(&key, producer, first_sequence, from_id, to_id);
+            Record::Assign {
+                key,
+                producer,
+                first_sequence,
+                from_id,
+                to_id,
+            } => {
+                self.queue
+                    .assign(&key, producer, first_sequence, from_id, to_id);
             }
-            Record::Renumber { key, producer, settled_before } => {
+            Record::Renumber {
+                key,
+                producer,
+                settled_before,
+            } => {
                 self.queue.renumber(&key, producer, settled_before);
             }
-            Record::Settled { key, settled_before } => self.queue.restore_settled(&key, settled_before),
+            Record::Settled {
+                key,
+                settled_before,
+            } => self.queue.restore_settled(&key, settled_before),
         }
     }
 }
@@ -427,7 +521,8 @@ impl Recovery<'_> {
 fn other_version(bytes: &[u8]) -> Option<u32> {
     let number = bytes.strip_prefix(record::MAGIC)?.get(..4)?;
     let version = u32::from_le_bytes(number.try_into().ok()?);
-    (version != VERSION && crc32c::crc32c(bytes.get(..20)?).to_le_bytes() == *bytes.get(20..24)?).then_some(version)
+    (version != VERSION && crc32c::crc32c(bytes.get(..20)?).to_le_bytes() == *bytes.get(20..24)?)
+        .then_some(version)
 }
 
 /// Lanes that the spool remembers: those of named producers are their callers' business.

@@ -50,7 +50,11 @@ pub(crate) struct Append {
 pub(crate) enum StoreCommand {
     Append(Append),
     /// The server has welcomed the client.
-    Resume { resume: Vec<Resumed>, quic_streams_max: usize, reply: oneshot::Sender<()> },
+    Resume {
+        resume: Vec<Resumed>,
+        quic_streams_max: usize,
+        reply: oneshot::Sender<()>,
+    },
     /// A lane goes on under a new producer.
     Renumber(RenumberPlan),
     /// Batches were settled: segments may go.
@@ -74,7 +78,12 @@ pub(crate) fn spooled_bytes(schema: &Bytes, body: &Bytes) -> usize {
 
 impl Store {
     pub fn new(shared: Arc<Shared>, spool: Option<Spool>, backlog_after: Duration) -> Self {
-        Self { shared, spool, backlog_after, noted: Vec::new() }
+        Self {
+            shared,
+            spool,
+            backlog_after,
+            noted: Vec::new(),
+        }
     }
 
     /// Works until it is told to close, or everybody who could tell it is gone.
@@ -107,7 +116,11 @@ impl Store {
                     }
                     self.append(group).await;
                 }
-                StoreCommand::Resume { resume, quic_streams_max, reply } => {
+                StoreCommand::Resume {
+                    resume,
+                    quic_streams_max,
+                    reply,
+                } => {
                     self.resume(&resume, quic_streams_max).await;
                     // A session that is gone comes again.
                     let _gone = reply.send(());
@@ -142,21 +155,35 @@ impl Store {
             for append in group {
                 let id = next_id;
                 let lane = match append.named {
-                    Some((producer, sequence)) => Some(Assignment { kind: LaneKind::Named(producer), producer, sequence }),
+                    Some((producer, sequence)) => Some(Assignment {
+                        kind: LaneKind::Named(producer),
+                        producer,
+                        sequence,
+                    }),
                     None if state.queue.is_online() => {
-                        let key = LaneKey { stream: append.stream.clone(), kind: LaneKind::Live };
-                        let at = given.iter().position(|(given, ..)| *given == key).unwrap_or_else(|| {
-                            let (producer, next) = match state.queue.lane(&key) {
-                                Some(lane) => (lane.producer, lane.next_sequence),
-                                None => (Producer(self.shared.entropy.next_u64()), 0),
-                            };
-                            given.push((key.clone(), producer, next));
-                            given.len() - 1
-                        });
+                        let key = LaneKey {
+                            stream: append.stream.clone(),
+                            kind: LaneKind::Live,
+                        };
+                        let at = given
+                            .iter()
+                            .position(|(given, ..)| *given == key)
+                            .unwrap_or_else(|| {
+                                let (producer, next) = match state.queue.lane(&key) {
+                                    Some(lane) => (lane.producer, lane.next_sequence),
+                                    None => (Producer(self.shared.entropy.next_u64()), 0),
+                                };
+                                given.push((key.clone(), producer, next));
+                                given.len() - 1
+                            });
                         let (_, producer, next) = &mut given[at];
                         let sequence = *next;
                         *next += 1;
-                        Some(Assignment { kind: LaneKind::Live, producer: *producer, sequence })
+                        Some(Assignment {
+                            kind: LaneKind::Live,
+                            producer: *producer,
+                            sequence,
+                        })
                     }
                     None => None,
                 };
@@ -182,7 +209,8 @@ impl Store {
                 let text = error.to_string();
                 for append in accepted {
                     let is_spooled = append.named.is_none();
-                    self.shared.update(|state| state.release(append.admitted_bytes, is_spooled));
+                    self.shared
+                        .update(|state| state.release(append.admitted_bytes, is_spooled));
                     let _gone = append.reply.send(Err(SendError::Spool(text.clone())));
                 }
                 return;
@@ -199,7 +227,8 @@ impl Store {
                 state.release(append.admitted_bytes, is_spooled);
                 let place = if is_spooled { places.next() } else { None };
                 let length = append.body.len();
-                let keep = place.is_none() || state.queue.memory() + length <= state.admission.window.bytes;
+                let keep = place.is_none()
+                    || state.queue.memory() + length <= state.admission.window.bytes;
                 let (waiter, settled) = oneshot::channel();
                 let entry = Entry {
                     id,
@@ -213,7 +242,11 @@ impl Store {
                     waiter: Some(waiter),
                     sent: false,
                 };
-                state.queue.push(&append.stream, lane.map(|lane| (lane.kind, lane.producer)), entry);
+                state.queue.push(
+                    &append.stream,
+                    lane.map(|lane| (lane.kind, lane.producer)),
+                    entry,
+                );
                 let _gone = append.reply.send(Ok(settled));
             }
         });
@@ -237,30 +270,54 @@ impl Store {
         self.trim().await;
     }
 
-    async fn renumber(&mut self, plans: Vec<RenumberPlan>, assign: Vec<crate::queue::AssignPlan>) -> Result<(), SpoolError> {
+    async fn renumber(
+        &mut self,
+        plans: Vec<RenumberPlan>,
+        assign: Vec<crate::queue::AssignPlan>,
+    ) -> Result<(), SpoolError> {
         let mut records = Vec::new();
         let mut events = Vec::new();
         let mut changes: Vec<Record> = Vec::new();
         for plan in plans {
             let producer = Producer(self.shared.entropy.next_u64());
             let stream = plan.key.stream.clone();
-            events.push(ClientEvent::Renumbered { stream, reason: plan.reason, producer });
-            changes.push(Record::Renumber { key: plan.key, producer, settled_before: plan.settled_before });
+            events.push(ClientEvent::Renumbered {
+                stream,
+                reason: plan.reason,
+                producer,
+            });
+            changes.push(Record::Renumber {
+                key: plan.key,
+                producer,
+                settled_before: plan.settled_before,
+            });
         }
         {
             let state = self.shared.lock();
             for plan in assign {
                 let renumbered = changes.iter().find_map(|change| match change {
-                    Record::Renumber { key, producer, settled_before } if *key == plan.key => {
+                    Record::Renumber {
+                        key,
+                        producer,
+                        settled_before,
+                    } if *key == plan.key => {
                         let kept = state.queue.lane(key).map_or(0, |lane| {
-                            lane.entries.iter().filter(|entry| entry.sequence >= *settled_before).count()
+                            lane.entries
+                                .iter()
+                                .filter(|entry| entry.sequence >= *settled_before)
+                                .count()
                         });
                         Some((*producer, kept as u64))
                     }
                     _ => None,
                 });
                 let (producer, first_sequence) = renumbered
-                    .or_else(|| state.queue.lane(&plan.key).map(|lane| (lane.producer, lane.next_sequence)))
+                    .or_else(|| {
+                        state
+                            .queue
+                            .lane(&plan.key)
+                            .map(|lane| (lane.producer, lane.next_sequence))
+                    })
                     .unwrap_or_else(|| (Producer(self.shared.entropy.next_u64()), 0));
                 changes.push(Record::Assign {
                     key: plan.key,
@@ -276,11 +333,23 @@ impl Store {
         self.shared.update(|state| {
             for change in changes {
                 match change {
-                    Record::Renumber { key, producer, settled_before } => {
+                    Record::Renumber {
+                        key,
+                        producer,
+                        settled_before,
+                    } => {
                         state.queue.renumber(&key, producer, settled_before);
                     }
-                    Record::Assign { key, producer, first_sequence, from_id, to_id } => {
-                        state.queue.assign(&key, producer, first_sequence, from_id, to_id);
+                    Record::Assign {
+                        key,
+                        producer,
+                        first_sequence,
+                        from_id,
+                        to_id,
+                    } => {
+                        state
+                            .queue
+                            .assign(&key, producer, first_sequence, from_id, to_id);
                     }
                     _ => {}
                 }
@@ -297,12 +366,20 @@ impl Store {
         }
         let mut records = Vec::new();
         let state = self.shared.lock();
-        for lane in state.queue.lanes.iter().filter(|lane| crate::spool::is_spooled(&lane.key)) {
+        for lane in state
+            .queue
+            .lanes
+            .iter()
+            .filter(|lane| crate::spool::is_spooled(&lane.key))
+        {
             let now = (lane.key.clone(), lane.producer, lane.settled_before);
             let noted = self.noted.iter_mut().find(|(key, ..)| *key == lane.key);
             let is_new = noted.as_deref() != Some(&now);
             if is_new && lane.settled_before > 0 {
-                records.push(NewRecord::Other(Record::Settled { key: now.0.clone(), settled_before: now.2 }));
+                records.push(NewRecord::Other(Record::Settled {
+                    key: now.0.clone(),
+                    settled_before: now.2,
+                }));
             }
             match noted {
                 Some(noted) => *noted = now,
@@ -312,7 +389,10 @@ impl Store {
         records
     }
 
-    async fn make_durable(&mut self, records: Vec<NewRecord>) -> Result<Vec<crate::queue::Place>, SpoolError> {
+    async fn make_durable(
+        &mut self,
+        records: Vec<NewRecord>,
+    ) -> Result<Vec<crate::queue::Place>, SpoolError> {
         if records.is_empty() || self.spool.is_none() {
             return Ok(Vec::new());
         }
@@ -322,7 +402,8 @@ impl Store {
             }
             _ => None,
         };
-        self.with_spool(move |spool| spool.append(records, state)).await
+        self.with_spool(move |spool| spool.append(records, state))
+            .await
     }
 
     async fn trim(&mut self) {
@@ -330,9 +411,16 @@ impl Store {
         let (rotate, state) = {
             let state = self.shared.lock();
             let rotate = spool.is_worth_rotating(&state.queue);
-            (rotate, rotate.then(|| state.queue.state_record(spool.instance())))
+            (
+                rotate,
+                rotate.then(|| state.queue.state_record(spool.instance())),
+            )
         };
-        if rotate && let Err(error) = self.with_spool(move |spool| spool.append(Vec::new(), state)).await {
+        if rotate
+            && let Err(error) = self
+                .with_spool(move |spool| spool.append(Vec::new(), state))
+                .await
+        {
             return self.on_spool_failure(&error);
         }
         let Some(spool) = &self.spool else { return };
@@ -344,7 +432,8 @@ impl Store {
             return self.on_spool_failure(&error);
         }
         let used = self.spool.as_ref().map_or(0, Spool::bytes);
-        self.shared.update(|state| state.admission.spool_used = used);
+        self.shared
+            .update(|state| state.admission.spool_used = used);
     }
 
     /// Lends the spool to a thread that may block, if its directory does.
@@ -352,7 +441,9 @@ impl Store {
         &mut self,
         work: impl FnOnce(&mut Spool) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, SpoolError> {
-        let Some(mut spool) = self.spool.take() else { return Err(SpoolError::Poisoned) };
+        let Some(mut spool) = self.spool.take() else {
+            return Err(SpoolError::Poisoned);
+        };
         if !spool.options().directory.blocks() {
             let result = work(&mut spool);
             self.spool = Some(spool);
@@ -373,6 +464,7 @@ impl Store {
     }
 
     fn on_spool_failure(&self, error: &SpoolError) {
-        self.shared.update(|state| state.spool_failure = Some(error.to_string()));
+        self.shared
+            .update(|state| state.spool_failure = Some(error.to_string()));
     }
 }

@@ -19,9 +19,14 @@ use fake_server::FakeServer;
 
 /// A batch whose first value says which one it is.
 fn batch(value: u32) -> RecordBatch {
-    let ts = Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false);
+    let ts = Field::new(
+        "ts",
+        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        false,
+    );
     let schema = Schema::new(vec![ts, Field::new("value", DataType::Float64, true)]);
-    let times = TimestampMicrosecondArray::from(vec![1_700_000_000_000_000; 3]).with_timezone("UTC");
+    let times =
+        TimestampMicrosecondArray::from(vec![1_700_000_000_000_000; 3]).with_timezone("UTC");
     let values = Float64Array::from(vec![f64::from(value); 3]);
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(times), Arc::new(values)]).unwrap()
 }
@@ -45,16 +50,23 @@ fn sorted(mut values: Vec<f64>) -> Vec<u32> {
 fn observed(mut options: ClientOptions) -> (ClientOptions, Arc<Mutex<Vec<ClientEvent>>>) {
     let events: Arc<Mutex<Vec<ClientEvent>>> = Arc::default();
     let sink = Arc::clone(&events);
-    options.observer = Some(Arc::new(move |event: &ClientEvent| sink.lock().unwrap().push(event.clone())));
+    options.observer = Some(Arc::new(move |event: &ClientEvent| {
+        sink.lock().unwrap().push(event.clone())
+    }));
     (options, events)
 }
 
 fn spooled(options: ClientOptions, disk: &MemoryDirectory) -> ClientOptions {
-    ClientOptions { spool: Some(SpoolOptions::with(Arc::new(disk.clone()))), ..options }
+    ClientOptions {
+        spool: Some(SpoolOptions::with(Arc::new(disk.clone()))),
+        ..options
+    }
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time")
+    tokio::time::timeout(Duration::from_secs(20), work)
+        .await
+        .expect("in time")
 }
 
 #[tokio::test]
@@ -67,7 +79,10 @@ async fn batches_are_stored_in_order_and_each_handle_and_flush_say_so() {
         handles.push(in_time(readings.send(&batch(value))).await.unwrap());
     }
     in_time(client.flush()).await.unwrap();
-    assert_eq!(server.values("readings"), (0..50).map(f64::from).collect::<Vec<_>>());
+    assert_eq!(
+        server.values("readings"),
+        (0..50).map(f64::from).collect::<Vec<_>>()
+    );
     for handle in handles {
         assert_eq!(in_time(handle).await.unwrap(), Settled::Stored);
     }
@@ -91,8 +106,21 @@ async fn a_rejected_batch_is_reported_to_its_handle_and_the_observer_and_stops_n
     for outcome in outcomes {
         settled.push(in_time(outcome).await.unwrap());
     }
-    assert!(matches!(&settled[..], [Settled::Stored, Settled::Rejected { number: 3, .. }, Settled::Stored]));
-    assert!(events.lock().unwrap().iter().any(|event| matches!(event, ClientEvent::Rejected { .. })));
+    assert!(matches!(
+        &settled[..],
+        [
+            Settled::Stored,
+            Settled::Rejected { number: 3, .. },
+            Settled::Stored
+        ]
+    ));
+    assert!(
+        events
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|event| matches!(event, ClientEvent::Rejected { .. }))
+    );
     assert_eq!(client.status().totals.rejected_rows, 3);
 }
 
@@ -104,14 +132,27 @@ async fn a_lost_connection_loses_and_doubles_nothing() {
     let readings = client.stream("readings").unwrap();
     for value in 0..60 {
         if value % 20 == 7 {
-            server.with(|world| world.script.close_connection_after = Some((3, ConnectionCloseCode::Internal)));
+            server.with(|world| {
+                world.script.close_connection_after = Some((3, ConnectionCloseCode::Internal))
+            });
         }
         drop(in_time(readings.send(&batch(value))).await.unwrap());
     }
     in_time(client.flush()).await.unwrap();
-    assert_eq!(sorted(server.values("readings")), (0..60).collect::<Vec<_>>());
+    assert_eq!(
+        sorted(server.values("readings")),
+        (0..60).collect::<Vec<_>>()
+    );
     assert!(server.with(|world| world.script.sessions) >= 2);
-    let lost = |event: &ClientEvent| matches!(event, ClientEvent::Disconnected { reason: Disconnect::ByServer { .. }, .. });
+    let lost = |event: &ClientEvent| {
+        matches!(
+            event,
+            ClientEvent::Disconnected {
+                reason: Disconnect::ByServer { .. },
+                ..
+            }
+        )
+    };
     assert!(events.lock().unwrap().iter().any(lost));
     assert_eq!(client.status().totals.stored, 60);
 }
@@ -119,7 +160,9 @@ async fn a_lost_connection_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn a_retryable_close_is_reopened_where_the_server_says() {
     let server = FakeServer::start();
-    server.with(|world| world.script.close_stream_after = Some((5, StreamCloseCode::StorageFull, 50)));
+    server.with(|world| {
+        world.script.close_stream_after = Some((5, StreamCloseCode::StorageFull, 50))
+    });
     let (options, events) = observed(server.options());
     let client = Client::connect(options).await.unwrap();
     let readings = client.stream("readings").unwrap();
@@ -127,9 +170,18 @@ async fn a_retryable_close_is_reopened_where_the_server_says() {
         drop(readings.send(&batch(value)).await.unwrap());
     }
     in_time(client.flush()).await.unwrap();
-    assert_eq!(server.values("readings"), (0..20).map(f64::from).collect::<Vec<_>>());
+    assert_eq!(
+        server.values("readings"),
+        (0..20).map(f64::from).collect::<Vec<_>>()
+    );
     assert_eq!(server.with(|world| world.script.sessions), 1);
-    assert!(events.lock().unwrap().iter().any(|event| matches!(event, ClientEvent::StreamPaused { .. })));
+    assert!(
+        events
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|event| matches!(event, ClientEvent::StreamPaused { .. }))
+    );
 }
 
 #[tokio::test]
@@ -143,7 +195,12 @@ async fn a_server_that_lost_what_it_acknowledged_is_told_so_and_goes_on_behind()
     }
     in_time(client.flush()).await.unwrap();
     // Restored from a backup.
-    server.with(|world| world.pairs.values_mut().for_each(|stored| stored.batches.truncate(2)));
+    server.with(|world| {
+        world
+            .pairs
+            .values_mut()
+            .for_each(|stored| stored.batches.truncate(2))
+    });
     server.with(|world| world.script.close_stream_after = Some((1, StreamCloseCode::Gap, 0)));
     server.stop();
     server.restart();
@@ -152,7 +209,13 @@ async fn a_server_that_lost_what_it_acknowledged_is_told_so_and_goes_on_behind()
     in_time(client.flush()).await.unwrap();
     let lost = server.with(|world| world.pairs.values().next().unwrap().lost.clone());
     assert_eq!(lost, [(2, 5)]);
-    assert!(events.lock().unwrap().iter().any(|event| matches!(event, ClientEvent::LostByServer { .. })));
+    assert!(
+        events
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|event| matches!(event, ClientEvent::LostByServer { .. }))
+    );
 }
 
 #[tokio::test]
@@ -167,10 +230,26 @@ async fn a_producer_that_the_server_forgot_is_replaced_by_a_new_one() {
     // The QUIC stream is closed for another reason; at the next one the server does not know it.
     server.with(|world| world.script.close_stream_after = Some((1, StreamCloseCode::Retry, 0)));
     drop(readings.send(&batch(1)).await.unwrap());
-    server.wait_for(|world| world.script.close_stream_after.is_none().then(|| world.pairs.clear())).await;
+    server
+        .wait_for(|world| {
+            world
+                .script
+                .close_stream_after
+                .is_none()
+                .then(|| world.pairs.clear())
+        })
+        .await;
     drop(readings.send(&batch(2)).await.unwrap());
     in_time(client.flush()).await.unwrap();
-    let renumbered = |event: &ClientEvent| matches!(event, ClientEvent::Renumbered { reason: RenumberReason::UnknownToServer, .. });
+    let renumbered = |event: &ClientEvent| {
+        matches!(
+            event,
+            ClientEvent::Renumbered {
+                reason: RenumberReason::UnknownToServer,
+                ..
+            }
+        )
+    };
     assert!(events.lock().unwrap().iter().any(renumbered));
     assert_eq!(sorted(server.values("readings")).last(), Some(&2));
 }
@@ -180,7 +259,9 @@ async fn what_was_spooled_without_a_server_is_sent_by_the_next_start_as_a_backlo
     let server = FakeServer::start();
     server.stop();
     let disk = MemoryDirectory::new();
-    let client = Client::connect(spooled(server.options(), &disk)).await.unwrap();
+    let client = Client::connect(spooled(server.options(), &disk))
+        .await
+        .unwrap();
     let readings = client.stream("readings").unwrap();
     for value in 0..10 {
         drop(in_time(readings.send(&batch(value))).await.unwrap());
@@ -189,15 +270,27 @@ async fn what_was_spooled_without_a_server_is_sent_by_the_next_start_as_a_backlo
     let disk = disk.crash(|_| 0);
     drop(client);
     server.restart();
-    let client = Client::connect(spooled(server.options(), &disk)).await.unwrap();
+    let client = Client::connect(spooled(server.options(), &disk))
+        .await
+        .unwrap();
     in_time(client.connected()).await.unwrap();
     let readings = client.stream("readings").unwrap();
     drop(readings.send(&batch(10)).await.unwrap());
     in_time(client.flush()).await.unwrap();
-    assert_eq!(sorted(server.values("readings")), (0..=10).collect::<Vec<_>>());
+    assert_eq!(
+        sorted(server.values("readings")),
+        (0..=10).collect::<Vec<_>>()
+    );
     server.with(|world| {
-        let counts: Vec<_> = world.pairs.values().map(|stored| (stored.replayed, stored.batches.len())).collect();
-        assert!(counts.contains(&(true, 10)) && counts.contains(&(false, 1)), "{counts:?}");
+        let counts: Vec<_> = world
+            .pairs
+            .values()
+            .map(|stored| (stored.replayed, stored.batches.len()))
+            .collect();
+        assert!(
+            counts.contains(&(true, 10)) && counts.contains(&(false, 1)),
+            "{counts:?}"
+        );
     });
     in_time(client.close()).await;
 }
@@ -207,7 +300,9 @@ async fn a_crash_after_sending_and_before_the_ack_doubles_nothing() {
     let server = FakeServer::start();
     server.with(|world| world.script.hold_acks = true);
     let disk = MemoryDirectory::new();
-    let client = Client::connect(spooled(server.options(), &disk)).await.unwrap();
+    let client = Client::connect(spooled(server.options(), &disk))
+        .await
+        .unwrap();
     in_time(client.connected()).await.unwrap();
     let readings = client.stream("readings").unwrap();
     for value in 0..10 {
@@ -217,18 +312,28 @@ async fn a_crash_after_sending_and_before_the_ack_doubles_nothing() {
     let after_crash = disk.crash(|unsynced| unsynced / 2);
     drop(client);
     server.with(|world| world.script.hold_acks = false);
-    let client = Client::connect(spooled(server.options(), &after_crash)).await.unwrap();
+    let client = Client::connect(spooled(server.options(), &after_crash))
+        .await
+        .unwrap();
     in_time(client.flush()).await.unwrap();
-    assert_eq!(server.values("readings"), (0..10).map(f64::from).collect::<Vec<_>>());
+    assert_eq!(
+        server.values("readings"),
+        (0..10).map(f64::from).collect::<Vec<_>>()
+    );
     assert_eq!(client.status().totals.stored, 10);
-    assert_eq!(server.with(|world| (world.pairs.len(), world.script.instances.len())), (1, 1));
+    assert_eq!(
+        server.with(|world| (world.pairs.len(), world.script.instances.len())),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn a_spool_restored_from_an_older_copy_goes_on_under_a_new_producer() {
     let server = FakeServer::start();
     let disk = MemoryDirectory::new();
-    let client = Client::connect(spooled(server.options(), &disk)).await.unwrap();
+    let client = Client::connect(spooled(server.options(), &disk))
+        .await
+        .unwrap();
     in_time(client.connected()).await.unwrap();
     let readings = client.stream("readings").unwrap();
     drop(readings.send(&batch(0)).await.unwrap());
@@ -247,8 +352,19 @@ async fn a_spool_restored_from_an_older_copy_goes_on_under_a_new_producer() {
         drop(readings.send(&batch(value)).await.unwrap());
     }
     in_time(client.flush()).await.unwrap();
-    assert_eq!(sorted(server.values("readings")), (0..8).collect::<Vec<_>>());
-    let renumbered = |event: &ClientEvent| matches!(event, ClientEvent::Renumbered { reason: RenumberReason::ServerAhead, .. });
+    assert_eq!(
+        sorted(server.values("readings")),
+        (0..8).collect::<Vec<_>>()
+    );
+    let renumbered = |event: &ClientEvent| {
+        matches!(
+            event,
+            ClientEvent::Renumbered {
+                reason: RenumberReason::ServerAhead,
+                ..
+            }
+        )
+    };
     assert!(events.lock().unwrap().iter().any(renumbered));
 }
 
@@ -289,7 +405,12 @@ async fn an_acknowledged_spool_is_trimmed_and_a_full_one_refuses_or_waits() {
         }
     };
     tokio::pin!(waits);
-    assert!(tokio::time::timeout(Duration::from_secs(3), &mut waits).await.is_err(), "it waits");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(3), &mut waits)
+            .await
+            .is_err(),
+        "it waits"
+    );
     server.with(|world| world.script.hold_acks = false);
     in_time(waits).await;
     in_time(client.flush()).await.unwrap();
@@ -300,7 +421,13 @@ async fn an_acknowledged_spool_is_trimmed_and_a_full_one_refuses_or_waits() {
 async fn without_a_spool_send_waits_while_the_window_is_full() {
     let server = FakeServer::start();
     server.with(|world| world.script.hold_acks = true);
-    let options = ClientOptions { window: Window { bytes: 1 << 20, batches: 4 }, ..server.options() };
+    let options = ClientOptions {
+        window: Window {
+            bytes: 1 << 20,
+            batches: 4,
+        },
+        ..server.options()
+    };
     let client = Client::connect(options).await.unwrap();
     let readings = client.stream("readings").unwrap();
     for value in 0..4 {
@@ -309,7 +436,11 @@ async fn without_a_spool_send_waits_while_the_window_is_full() {
     let fifth = batch(4);
     let waits = readings.send(&fifth);
     tokio::pin!(waits);
-    assert!(tokio::time::timeout(Duration::from_millis(200), &mut waits).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), &mut waits)
+            .await
+            .is_err()
+    );
     assert_eq!(client.status().unsettled, 4);
     server.with(|world| world.script.hold_acks = false);
     drop(in_time(waits).await.unwrap());
@@ -322,11 +453,18 @@ async fn schemas_may_alternate_and_the_order_is_kept() {
     let client = Client::connect(server.options()).await.unwrap();
     let readings = client.stream("readings").unwrap();
     for value in 0..10 {
-        let batch = if value % 3 == 2 { wider_batch(value) } else { batch(value) };
+        let batch = if value % 3 == 2 {
+            wider_batch(value)
+        } else {
+            batch(value)
+        };
         drop(readings.send(&batch).await.unwrap());
     }
     in_time(client.flush()).await.unwrap();
-    assert_eq!(server.values("readings"), (0..10).map(f64::from).collect::<Vec<_>>());
+    assert_eq!(
+        server.values("readings"),
+        (0..10).map(f64::from).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -339,7 +477,10 @@ async fn more_streams_than_the_server_allows_is_an_error_and_not_a_wait() {
         drop(client.stream(name).unwrap().send(&batch(0)).await.unwrap());
     }
     let third = client.stream("c").unwrap().send(&batch(0)).await;
-    assert!(matches!(third, Err(SendError::TooManyStreams { limit: 2, .. })));
+    assert!(matches!(
+        third,
+        Err(SendError::TooManyStreams { limit: 2, .. })
+    ));
     in_time(client.flush()).await.unwrap();
 }
 
@@ -348,25 +489,50 @@ async fn a_refused_stream_fails_flush_and_a_refused_client_fails_connected() {
     let server = FakeServer::start();
     server.with(|world| world.script.refuse_streams = Some(StreamCloseCode::NotAllowed));
     let client = Client::connect(server.options()).await.unwrap();
-    drop(client.stream("readings").unwrap().send(&batch(0)).await.unwrap());
+    drop(
+        client
+            .stream("readings")
+            .unwrap()
+            .send(&batch(0))
+            .await
+            .unwrap(),
+    );
     let refused = in_time(client.flush()).await;
-    assert!(matches!(refused, Err(FlushError::StreamRefused { code: 6, .. })));
+    assert!(matches!(
+        refused,
+        Err(FlushError::StreamRefused { code: 6, .. })
+    ));
     server.with(|world| world.script.refuse_streams = None);
-    server.with(|world| world.script.close_connection_after = Some((1, ConnectionCloseCode::Revoked)));
-    drop(client.stream("other").unwrap().send(&batch(0)).await.unwrap());
+    server.with(|world| {
+        world.script.close_connection_after = Some((1, ConnectionCloseCode::Revoked))
+    });
+    drop(
+        client
+            .stream("other")
+            .unwrap()
+            .send(&batch(0))
+            .await
+            .unwrap(),
+    );
     let refused = in_time(client.wait_for_status(|status| match &status.connection {
         Connection::Disconnected(reason) => Some(reason.clone()),
         _ => None,
     }));
     assert!(refused.await.is_refusal());
     let stranger = FakeServer::start();
-    let options = ClientOptions { server: server.address.into(), ..stranger.options() };
+    let options = ClientOptions {
+        server: server.address.into(),
+        ..stranger.options()
+    };
     let stranger = Client::connect(options).await.unwrap();
     let refused = in_time(stranger.wait_for_status(|status| match &status.connection {
         Connection::Disconnected(reason) => Some(reason.clone()),
         _ => None,
     }));
-    assert!(matches!(refused.await, Disconnect::Failed(_)), "a certificate of another CA");
+    assert!(
+        matches!(refused.await, Disconnect::Failed(_)),
+        "a certificate of another CA"
+    );
 }
 
 #[tokio::test]
@@ -377,7 +543,10 @@ async fn a_closed_client_says_so_to_whoever_still_waits() {
     let readings = client.stream("readings").unwrap();
     let handle = readings.send(&batch(0)).await.unwrap();
     in_time(client.close()).await;
-    assert!(matches!(readings.send(&batch(1)).await, Err(SendError::Closed)));
+    assert!(matches!(
+        readings.send(&batch(1)).await,
+        Err(SendError::Closed)
+    ));
     drop(readings);
     assert!(in_time(handle).await.is_err());
 }
@@ -385,12 +554,29 @@ async fn a_closed_client_says_so_to_whoever_still_waits() {
 #[tokio::test]
 async fn replaced_is_reported_as_such() {
     let server = FakeServer::start();
-    server.with(|world| world.script.close_connection_after = Some((1, ConnectionCloseCode::Replaced)));
+    server.with(|world| {
+        world.script.close_connection_after = Some((1, ConnectionCloseCode::Replaced))
+    });
     let (options, events) = observed(server.options());
     let client = Client::connect(options).await.unwrap();
-    drop(client.stream("readings").unwrap().send(&batch(0)).await.unwrap());
+    drop(
+        client
+            .stream("readings")
+            .unwrap()
+            .send(&batch(0))
+            .await
+            .unwrap(),
+    );
     in_time(client.flush()).await.unwrap();
-    let replaced = |event: &ClientEvent| matches!(event, ClientEvent::Disconnected { reason: Disconnect::Replaced, .. });
+    let replaced = |event: &ClientEvent| {
+        matches!(
+            event,
+            ClientEvent::Disconnected {
+                reason: Disconnect::Replaced,
+                ..
+            }
+        )
+    };
     assert!(events.lock().unwrap().iter().any(replaced));
     let _: Result<(), ConnectError> = client.connected().await;
 }

@@ -31,21 +31,43 @@ pub(super) struct Batcher {
 
 impl Batcher {
     pub fn new(schema: SchemaRef) -> Self {
-        Self { schema, pending: Vec::new(), rows: 0, bytes: 0, earliest: i64::MAX, latest: i64::MIN }
+        Self {
+            schema,
+            pending: Vec::new(),
+            rows: 0,
+            bytes: 0,
+            earliest: i64::MAX,
+            latest: i64::MIN,
+        }
     }
 
     /// Takes rows (layout of the schema: `ts`, `device`, fields); appends the batches that are full.
-    pub fn push(&mut self, chunk: &RecordBatch, full: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
+    pub fn push(
+        &mut self,
+        chunk: &RecordBatch,
+        full: &mut Vec<RecordBatch>,
+    ) -> Result<(), ArrowError> {
         let times = chunk.column(0).as_primitive::<TimestampMicrosecondType>();
-        let texts: Vec<_> = chunk.columns().iter().filter(|column| *column.data_type() == DataType::Utf8).map(|column| column.as_string::<i32>()).collect();
+        let texts: Vec<_> = chunk
+            .columns()
+            .iter()
+            .filter(|column| *column.data_type() == DataType::Utf8)
+            .map(|column| column.as_string::<i32>())
+            .collect();
         let fixed = 8 * (chunk.num_columns() - texts.len());
         let mut start = 0;
         for row in 0..chunk.num_rows() {
             let time = times.value(row);
-            let bytes = fixed + texts.iter().map(|text| 4 + text.value_length(row) as usize).sum::<usize>();
+            let bytes = fixed
+                + texts
+                    .iter()
+                    .map(|text| 4 + text.value_length(row) as usize)
+                    .sum::<usize>();
             let (earliest, latest) = (self.earliest.min(time), self.latest.max(time));
             let is_full = self.rows == BATCH_ROWS_MAX
-                || self.rows > 0 && (self.bytes + bytes > BATCH_BYTES_MAX || latest.saturating_sub(earliest) > BATCH_SPAN_US_MAX);
+                || self.rows > 0
+                    && (self.bytes + bytes > BATCH_BYTES_MAX
+                        || latest.saturating_sub(earliest) > BATCH_SPAN_US_MAX);
             if is_full {
                 self.pending.push(chunk.slice(start, row - start));
                 full.push(self.cut()?);
@@ -56,13 +78,18 @@ impl Batcher {
             self.earliest = self.earliest.min(time);
             self.latest = self.latest.max(time);
         }
-        self.pending.push(chunk.slice(start, chunk.num_rows() - start));
+        self.pending
+            .push(chunk.slice(start, chunk.num_rows() - start));
         Ok(())
     }
 
     /// What is left at the end.
     pub fn finish(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
-        if self.rows == 0 { Ok(None) } else { self.cut().map(Some) }
+        if self.rows == 0 {
+            Ok(None)
+        } else {
+            self.cut().map(Some)
+        }
     }
 
     fn cut(&mut self) -> Result<RecordBatch, ArrowError> {

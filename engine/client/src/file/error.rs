@@ -89,19 +89,25 @@ pub enum FileError {
         columns: Vec<String>,
     },
     /// Nobody knows who measured.
-    #[error("{path} has no column \"device\", and no device was named; name it with --device ID, or map a column to it with --map COLUMN=device")]
+    #[error(
+        "{path} has no column \"device\", and no device was named; name it with --device ID, or map a column to it with --map COLUMN=device"
+    )]
     NoDevice {
         /// The file.
         path: PathBuf,
     },
     /// Two answers to who measured.
-    #[error("{path} has a column \"device\", and --device names one as well; leave --device off, or the column out with --drop device")]
+    #[error(
+        "{path} has a column \"device\", and --device names one as well; leave --device off, or the column out with --drop device"
+    )]
     DeviceTwice {
         /// The file.
         path: PathBuf,
     },
     /// A column's name cannot be a field's.
-    #[error("{path}: column {column:?} cannot be a field: {reason}; rename it with --map {column:?}=NAME, or leave it out with --drop {column:?}")]
+    #[error(
+        "{path}: column {column:?} cannot be a field: {reason}; rename it with --map {column:?}=NAME, or leave it out with --drop {column:?}"
+    )]
     FieldName {
         /// The file.
         path: PathBuf,
@@ -111,7 +117,9 @@ pub enum FileError {
         reason: String,
     },
     /// A column's type is not stored.
-    #[error("{path}: column {column:?} has type {data_type}, which is not stored; leave it out with --drop {column:?}")]
+    #[error(
+        "{path}: column {column:?} has type {data_type}, which is not stored; leave it out with --drop {column:?}"
+    )]
     ColumnType {
         /// The file.
         path: PathBuf,
@@ -121,7 +129,9 @@ pub enum FileError {
         data_type: String,
     },
     /// The time zone is unknown.
-    #[error("time zone {zone:?} is unknown; use an offset such as +02:00 or an IANA name such as Europe/Berlin")]
+    #[error(
+        "time zone {zone:?} is unknown; use an offset such as +02:00 or an IANA name such as Europe/Berlin"
+    )]
     TimeZone {
         /// What was given.
         zone: String,
@@ -147,7 +157,9 @@ pub enum SendFileError {
     #[error(transparent)]
     Refused(#[from] ConnectError),
     /// There was no connection for too long.
-    #[error("the server is not reachable: {reason}; run the same command again to go on where it stopped")]
+    #[error(
+        "the server is not reachable: {reason}; run the same command again to go on where it stopped"
+    )]
     Unavailable {
         /// Why the last attempt failed.
         reason: String,

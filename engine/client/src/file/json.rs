@@ -1,6 +1,11 @@
 //! JSON lines: one object a line.
 
-use std::{fs::File, io::{BufRead, BufReader, Read}, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow_array::{RecordBatch, timezone::Tz};
 use quiver_model::FieldType;
@@ -26,28 +31,47 @@ struct Objects<R> {
 
 impl<R: Read> Objects<R> {
     fn new(input: R) -> Self {
-        Self { input: BufReader::with_capacity(256 * 1024, input), line: 0, buffer: Vec::new() }
+        Self {
+            input: BufReader::with_capacity(256 * 1024, input),
+            line: 0,
+            buffer: Vec::new(),
+        }
     }
 
     fn next(&mut self, path: &Path) -> Result<Option<Map<String, Value>>, FileError> {
         loop {
             self.buffer.clear();
-            let read = self.input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.buffer);
-            let count = read.map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+            let read = self
+                .input
+                .by_ref()
+                .take(LINE_BYTES_MAX)
+                .read_until(b'\n', &mut self.buffer);
+            let count = read.map_err(|source| FileError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
             if count == 0 {
                 return Ok(None);
             }
             self.line += 1;
-            let fail = |reason: String| FileError::Line { path: path.to_owned(), line: self.line, reason };
+            let fail = |reason: String| FileError::Line {
+                path: path.to_owned(),
+                line: self.line,
+                reason,
+            };
             if count as u64 == LINE_BYTES_MAX && self.buffer.last() != Some(&b'\n') {
-                return Err(fail(format!("the line is longer than {LINE_BYTES_MAX} bytes; write one object a line")));
+                return Err(fail(format!(
+                    "the line is longer than {LINE_BYTES_MAX} bytes; write one object a line"
+                )));
             }
             if self.buffer.trim_ascii().is_empty() {
                 continue;
             }
             return match serde_json::from_slice(&self.buffer) {
                 Ok(Value::Object(object)) => Ok(Some(object)),
-                Ok(_) => Err(fail("the line is not a JSON object; write one object a line".into())),
+                Ok(_) => Err(fail(
+                    "the line is not a JSON object; write one object a line".into(),
+                )),
                 Err(error) => Err(fail(format!("the line is not JSON: {error}"))),
             };
         }
@@ -55,7 +79,10 @@ impl<R: Read> Objects<R> {
 }
 
 fn open(path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(|source| FileError::Io { path: path.to_owned(), source })
+    File::open(path).map_err(|source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The first pass.
@@ -96,12 +123,19 @@ pub(super) fn survey(options: &FileOptions, zone: Tz) -> Result<Survey, FileErro
         columns.push(SourceColumn {
             name,
             suggested: evidence.field_type(),
-            is_time: first.as_deref().is_some_and(|first| time::is_time_text(first, zone)),
+            is_time: first
+                .as_deref()
+                .is_some_and(|first| time::is_time_text(first, zone)),
             unsupported: None,
         });
         firsts.push(first);
     }
-    Ok(Survey { columns, firsts, rows, hash: objects.input.into_inner().hash })
+    Ok(Survey {
+        columns,
+        firsts,
+        rows,
+        hash: objects.input.into_inner().hash,
+    })
 }
 
 /// A number as its digits; whole ones without a fraction, which times are read from.
@@ -123,18 +157,32 @@ pub(super) struct JsonChunks {
 impl JsonChunks {
     pub fn open(options: Arc<FileOptions>, rows: RowBuilder) -> Result<Self, FileError> {
         let objects = Objects::new(open(&options.path)?);
-        Ok(Self { options, objects, rows })
+        Ok(Self {
+            options,
+            objects,
+            rows,
+        })
     }
 }
 
 impl ChunkSource for JsonChunks {
     fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
         while self.rows.len() < BATCH_ROWS_MAX {
-            let Some(object) = self.objects.next(&self.options.path)? else { break };
+            let Some(object) = self.objects.next(&self.options.path)? else {
+                break;
+            };
             let line = self.objects.line;
             for (name, value) in object {
-                let Some(index) = self.rows.layout().names.iter().position(|known| *known == name) else {
-                    return Err(FileError::Changed { path: self.options.path.clone() });
+                let Some(index) = self
+                    .rows
+                    .layout()
+                    .names
+                    .iter()
+                    .position(|known| *known == name)
+                else {
+                    return Err(FileError::Changed {
+                        path: self.options.path.clone(),
+                    });
                 };
                 push(&mut self.rows, index, &value, line)?;
             }
@@ -150,7 +198,9 @@ fn push(rows: &mut RowBuilder, index: usize, value: &Value, line: u64) -> Result
         // A field that is null is one that is not there.
         (_, Value::Null) => Ok(()),
         (Some(Role::Field(_, FieldType::Float64 | FieldType::Int64)), Value::String(text)) => {
-            let remedy = "write numbers without quotes, or send the field as text with --map NAME=:utf8".to_owned();
+            let remedy =
+                "write numbers without quotes, or send the field as text with --map NAME=:utf8"
+                    .to_owned();
             Err(rows.wrong(index, line, text, "a number", remedy))
         }
         (_, Value::String(text)) => rows.push_text(index, text, line),

@@ -8,7 +8,15 @@ use quiver_model::{DEVICE, FieldName, FieldType, RESERVED_COLUMNS, TS};
 use super::{FileError, FileOptions};
 
 /// Names of the column of event times, in order of preference.
-const TIME_NAMES: [&str; 7] = ["ts", "timestamp", "time", "datetime", "date_time", "event_time", "date"];
+const TIME_NAMES: [&str; 7] = [
+    "ts",
+    "timestamp",
+    "time",
+    "datetime",
+    "date_time",
+    "event_time",
+    "date",
+];
 
 /// What a file's column looks like, before anybody decides.
 #[derive(Clone, Debug)]
@@ -54,7 +62,12 @@ impl Layout {
                 columns: names.clone(),
             })
         };
-        for named in options.map.iter().map(|map| &map.source).chain(&options.drop) {
+        for named in options
+            .map
+            .iter()
+            .map(|map| &map.source)
+            .chain(&options.drop)
+        {
             must_find(named)?;
         }
         let time = match &options.time_column {
@@ -76,7 +89,9 @@ impl Layout {
                 Role::Time
             } else if target.unwrap_or(&column.name) == DEVICE {
                 if options.device.is_some() {
-                    return Err(FileError::DeviceTwice { path: path.to_owned() });
+                    return Err(FileError::DeviceTwice {
+                        path: path.to_owned(),
+                    });
                 }
                 has_device = true;
                 Role::Device
@@ -101,44 +116,84 @@ impl Layout {
             });
         }
         if !has_device && options.device.is_none() {
-            return Err(FileError::NoDevice { path: path.to_owned() });
+            return Err(FileError::NoDevice {
+                path: path.to_owned(),
+            });
         }
         let ts = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let mut all = vec![Field::new(TS, ts, false), Field::new(DEVICE, DataType::Utf8, false)];
+        let mut all = vec![
+            Field::new(TS, ts, false),
+            Field::new(DEVICE, DataType::Utf8, false),
+        ];
         all.extend(fields);
-        Ok(Self { roles, names, schema: Arc::new(Schema::new(all)) })
+        Ok(Self {
+            roles,
+            names,
+            schema: Arc::new(Schema::new(all)),
+        })
     }
 
     /// The column of event times.
     pub fn time_column(&self) -> usize {
-        self.roles.iter().position(|role| *role == Role::Time).unwrap_or(0)
+        self.roles
+            .iter()
+            .position(|role| *role == Role::Time)
+            .unwrap_or(0)
     }
 }
 
 fn find_time(options: &FileOptions, columns: &[SourceColumn]) -> Option<usize> {
     let is_kept = |column: &&SourceColumn| !options.drop.contains(&column.name);
-    let mapped = options.map.iter().find(|map| map.target.as_deref() == Some(TS));
+    let mapped = options
+        .map
+        .iter()
+        .find(|map| map.target.as_deref() == Some(TS));
     if let Some(mapped) = mapped {
-        return columns.iter().position(|column| column.name == mapped.source);
+        return columns
+            .iter()
+            .position(|column| column.name == mapped.source);
     }
     TIME_NAMES
         .iter()
-        .find_map(|name| columns.iter().position(|column| is_kept(&column) && column.name.eq_ignore_ascii_case(name)))
-        .or_else(|| columns.iter().position(|column| is_kept(&column) && column.is_time))
+        .find_map(|name| {
+            columns
+                .iter()
+                .position(|column| is_kept(&column) && column.name.eq_ignore_ascii_case(name))
+        })
+        .or_else(|| {
+            columns
+                .iter()
+                .position(|column| is_kept(&column) && column.is_time)
+        })
 }
 
 /// The field's name: as mapped, or the column's own with every other character as `_`.
-fn field_name(path: &Path, column: &str, target: Option<&str>, fields: &[Field]) -> Result<String, FileError> {
-    let refuse = |reason: String| FileError::FieldName { path: path.to_owned(), column: column.to_owned(), reason };
+fn field_name(
+    path: &Path,
+    column: &str,
+    target: Option<&str>,
+    fields: &[Field],
+) -> Result<String, FileError> {
+    let refuse = |reason: String| FileError::FieldName {
+        path: path.to_owned(),
+        column: column.to_owned(),
+        reason,
+    };
     let name = match target {
         Some(target) => target.to_owned(),
         None => sanitised(column),
     };
     FieldName::new(&name).map_err(|error| refuse(error.to_string()))?;
-    if RESERVED_COLUMNS.iter().any(|reserved| reserved.eq_ignore_ascii_case(&name)) {
+    if RESERVED_COLUMNS
+        .iter()
+        .any(|reserved| reserved.eq_ignore_ascii_case(&name))
+    {
         return Err(refuse(format!("the name {name:?} belongs to the engine")));
     }
-    if fields.iter().any(|field| field.name().eq_ignore_ascii_case(&name)) {
+    if fields
+        .iter()
+        .any(|field| field.name().eq_ignore_ascii_case(&name))
+    {
         return Err(refuse(format!("another column is called {name:?} too")));
     }
     Ok(name)
@@ -154,7 +209,11 @@ fn sanitised(column: &str) -> String {
         }
     }
     let trimmed = name.trim_end_matches('_');
-    let mut name = if trimmed.is_empty() { name } else { trimmed.to_owned() };
+    let mut name = if trimmed.is_empty() {
+        name
+    } else {
+        trimmed.to_owned()
+    };
     if name.starts_with(|first: char| first.is_ascii_digit()) {
         name.insert(0, '_');
     }
@@ -168,7 +227,13 @@ mod tests {
 
     #[test]
     fn any_header_becomes_a_field_name() {
-        for (column, name) in [("value", "value"), ("Engine Temp (°C)", "Engine_Temp_C"), ("2nd", "_2nd"), (" a-b.c ", "a_b_c"), ("_", "_")] {
+        for (column, name) in [
+            ("value", "value"),
+            ("Engine Temp (°C)", "Engine_Temp_C"),
+            ("2nd", "_2nd"),
+            (" a-b.c ", "a_b_c"),
+            ("_", "_"),
+        ] {
             assert_eq!(sanitised(column), name);
             assert!(FieldName::new(&sanitised(column)).is_ok());
         }

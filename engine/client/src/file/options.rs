@@ -1,6 +1,10 @@
 //! What decides how a file becomes batches.
 
-use std::{fmt, path::{Path, PathBuf}, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use quiver_model::{DeviceId, FieldType, StreamName};
 
@@ -33,7 +37,10 @@ impl FileFormat {
     /// # Errors
     /// If it says none that is known.
     pub fn of_path(path: &Path) -> Result<Self, UnknownFormat> {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let extension = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .unwrap_or_default();
         extension.parse()
     }
 }
@@ -86,7 +93,11 @@ impl FromStr for TimeFormat {
             "us" => Self::Micros,
             "ns" => Self::Nanos,
             pattern if pattern.contains('%') => Self::Pattern(pattern.to_owned()),
-            _ => return Err(format!("time format {text:?} is unknown; use auto, rfc3339, s, ms, us, ns or a pattern such as %d.%m.%Y %H:%M")),
+            _ => {
+                return Err(format!(
+                    "time format {text:?} is unknown; use auto, rfc3339, s, ms, us, ns or a pattern such as %d.%m.%Y %H:%M"
+                ));
+            }
         })
     }
 }
@@ -118,7 +129,9 @@ pub struct ColumnMap {
 
 /// Not a column mapping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("column mapping {0:?} must be SOURCE=NAME, SOURCE=NAME:TYPE or SOURCE=:TYPE, with a type of float64, int64, utf8 or bool")]
+#[error(
+    "column mapping {0:?} must be SOURCE=NAME, SOURCE=NAME:TYPE or SOURCE=:TYPE, with a type of float64, int64, utf8 or bool"
+)]
 pub struct ColumnMapError(pub String);
 
 impl FromStr for ColumnMap {
@@ -136,14 +149,23 @@ impl FromStr for ColumnMap {
             return Err(error());
         }
         let target = (!target.is_empty()).then(|| target.to_owned());
-        Ok(Self { source: source.to_owned(), target, field_type })
+        Ok(Self {
+            source: source.to_owned(),
+            target,
+            field_type,
+        })
     }
 }
 
 fn field_type(name: &str) -> Option<FieldType> {
-    [FieldType::Int64, FieldType::Float64, FieldType::Utf8, FieldType::Bool]
-        .into_iter()
-        .find(|field_type| field_type.as_str() == name)
+    [
+        FieldType::Int64,
+        FieldType::Float64,
+        FieldType::Utf8,
+        FieldType::Bool,
+    ]
+    .into_iter()
+    .find(|field_type| field_type.as_str() == name)
 }
 
 /// What decides how a file becomes batches. The same options and the same content always make the

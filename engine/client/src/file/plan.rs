@@ -46,10 +46,14 @@ impl FilePlan {
         let path = options.path.clone();
         let format = match options.format {
             Some(format) => format,
-            None => FileFormat::of_path(&path).map_err(|source| FileError::Format { path: path.clone(), source })?,
+            None => FileFormat::of_path(&path).map_err(|source| FileError::Format {
+                path: path.clone(),
+                source,
+            })?,
         };
-        let zone = zone(options.time_zone.as_deref())
-            .ok_or_else(|| FileError::TimeZone { zone: options.time_zone.clone().unwrap_or_default() })?;
+        let zone = zone(options.time_zone.as_deref()).ok_or_else(|| FileError::TimeZone {
+            zone: options.time_zone.clone().unwrap_or_default(),
+        })?;
         let (bytes, modified) = look_at(&options)?;
         let (columns, firsts, rows, hash) = match format {
             FileFormat::Csv | FileFormat::Tsv => {
@@ -70,7 +74,11 @@ impl FilePlan {
         }
         let layout = Layout::new(&options, &columns)?;
         let time_reader = firsts.map(|firsts| {
-            let first = firsts.get(layout.time_column()).cloned().flatten().unwrap_or_default();
+            let first = firsts
+                .get(layout.time_column())
+                .cloned()
+                .flatten()
+                .unwrap_or_default();
             TimeReader::new(&options.time_format, zone, &first)
         });
         let producer = producer(&options, format, hash, &columns);
@@ -142,18 +150,30 @@ impl FilePlan {
 }
 
 fn delimiter(format: FileFormat) -> u8 {
-    if format == FileFormat::Tsv { b'\t' } else { b',' }
+    if format == FileFormat::Tsv {
+        b'\t'
+    } else {
+        b','
+    }
 }
 
 fn look_at(options: &FileOptions) -> Result<(u64, Option<SystemTime>), FileError> {
-    let metadata = fs::metadata(&options.path).map_err(|source| FileError::Io { path: options.path.clone(), source })?;
+    let metadata = fs::metadata(&options.path).map_err(|source| FileError::Io {
+        path: options.path.clone(),
+        source,
+    })?;
     Ok((metadata.len(), metadata.modified().ok()))
 }
 
 /// The first 8 bytes, big-endian, of SHA-256 over the content's SHA-256 and every choice, each with
 /// its length in front. It names batches for ever: what goes in may only be added to together with
 /// [`BATCHING_VERSION`].
-fn producer(options: &FileOptions, format: FileFormat, content: Sha256, columns: &[SourceColumn]) -> Producer {
+fn producer(
+    options: &FileOptions,
+    format: FileFormat,
+    content: Sha256,
+    columns: &[SourceColumn],
+) -> Producer {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_be_bytes());
@@ -164,15 +184,35 @@ fn producer(options: &FileOptions, format: FileFormat, content: Sha256, columns:
     part(&content.finalize());
     part(format!("{format:?}").as_bytes());
     part(options.stream.as_str().as_bytes());
-    part(options.device.as_ref().map_or("", |device| device.as_str()).as_bytes());
+    part(
+        options
+            .device
+            .as_ref()
+            .map_or("", |device| device.as_str())
+            .as_bytes(),
+    );
     // What a mapping means does not depend on the order it was given in.
     for column in columns {
         let map = options.map.iter().find(|map| map.source == column.name);
-        part(map.and_then(|map| map.target.as_deref()).unwrap_or_default().as_bytes());
-        part(map.and_then(|map| map.field_type).map_or("", |field_type| field_type.as_str()).as_bytes());
+        part(
+            map.and_then(|map| map.target.as_deref())
+                .unwrap_or_default()
+                .as_bytes(),
+        );
+        part(
+            map.and_then(|map| map.field_type)
+                .map_or("", |field_type| field_type.as_str())
+                .as_bytes(),
+        );
         part(&[u8::from(options.drop.contains(&column.name))]);
     }
-    part(options.time_column.as_deref().unwrap_or_default().as_bytes());
+    part(
+        options
+            .time_column
+            .as_deref()
+            .unwrap_or_default()
+            .as_bytes(),
+    );
     part(options.time_format.to_string().as_bytes());
     part(options.time_zone.as_deref().unwrap_or_default().as_bytes());
     let digest = hash.finalize();
@@ -208,8 +248,11 @@ impl FileBatches {
                 }
                 None => {
                     self.is_over = true;
-                    if self.rows_left != 0 || look_at(&self.options)? != (self.bytes, self.modified) {
-                        return Err(FileError::Changed { path: self.options.path.clone() });
+                    if self.rows_left != 0 || look_at(&self.options)? != (self.bytes, self.modified)
+                    {
+                        return Err(FileError::Changed {
+                            path: self.options.path.clone(),
+                        });
                     }
                     full.extend(self.batcher.finish().map_err(arrow)?);
                 }

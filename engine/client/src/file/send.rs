@@ -12,9 +12,7 @@ use quiver_model::{Producer, Sequence};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{FileError, FileOptions, FilePlan, SendFileError};
-use crate::{
-    Client, ClientEvent, ClientOptions, ConnectError, Connection, Disconnect, Observer,
-};
+use crate::{Client, ClientEvent, ClientOptions, ConnectError, Connection, Disconnect, Observer};
 
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 2;
@@ -98,7 +96,13 @@ struct Rejects {
 
 impl Observer for Rejects {
     fn on_event(&self, event: &ClientEvent) {
-        if let ClientEvent::Rejected { sequence, number, message, .. } = event {
+        if let ClientEvent::Rejected {
+            sequence,
+            number,
+            message,
+            ..
+        } = event
+        {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             if found.len() < REJECTS_LISTED_MAX {
                 found.insert(sequence.get(), (*number, message.clone()));
@@ -127,12 +131,22 @@ pub async fn send_file(
 ) -> Result<FileReport, SendFileError> {
     let plan = on_blocking_thread(move || FilePlan::read(file)).await?;
     let plan = Arc::new(plan);
-    let rejects = Arc::new(Rejects { found: Mutex::default(), next: client.observer.take() });
+    let rejects = Arc::new(Rejects {
+        found: Mutex::default(),
+        next: client.observer.take(),
+    });
     client.observer = Some(Arc::clone(&rejects) as Arc<dyn Observer>);
     client.spool = None;
     let (stream, producer) = (plan.options().stream.clone(), plan.producer());
     let client = Client::start(client, vec![(stream.clone(), producer, !options.is_live)]).await?;
-    let result = Sending { plan, client: &client, options, rejects: &rejects }.run(&mut progress).await;
+    let result = Sending {
+        plan,
+        client: &client,
+        options,
+        rejects: &rejects,
+    }
+    .run(&mut progress)
+    .await;
     client.close().await;
     result
 }
@@ -145,15 +159,24 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn run(&self, report_progress: &mut impl FnMut(&Progress)) -> Result<FileReport, SendFileError> {
+    async fn run(
+        &self,
+        report_progress: &mut impl FnMut(&Progress),
+    ) -> Result<FileReport, SendFileError> {
         let (stream, producer) = (self.plan.options().stream.clone(), self.plan.producer());
         match timeout(self.options.connect_patience, self.client.connected()).await {
             Ok(connected) => connected?,
             Err(_) => return Err(self.unavailable()),
         }
-        let next = self.or_trouble(async { Ok(self.client.resumed_at(&stream, producer).await?) }).await?;
+        let next = self
+            .or_trouble(async { Ok(self.client.resumed_at(&stream, producer).await?) })
+            .await?;
         let out = self.client.stream_of(stream, Some(producer));
-        let mut progress = Progress { rows_total: self.plan.rows(), bytes_total: self.plan.bytes(), ..Progress::default() };
+        let mut progress = Progress {
+            rows_total: self.plan.rows(),
+            bytes_total: self.plan.bytes(),
+            ..Progress::default()
+        };
         let mut report = FileReport {
             producer,
             rows: self.plan.rows(),
@@ -177,11 +200,18 @@ impl Sending<'_> {
                     report.rows_duplicate += rows;
                 }
             } else {
-                drop(self.or_trouble(async { Ok(out.send_numbered(sequence, &batch).await?) }).await?);
+                drop(
+                    self.or_trouble(async { Ok(out.send_numbered(sequence, &batch).await?) })
+                        .await?,
+                );
             }
             report.batches += 1;
             progress.rows_read += rows;
-            progress.bytes_read = scaled(progress.bytes_total, progress.rows_read, progress.rows_total);
+            progress.bytes_read = scaled(
+                progress.bytes_total,
+                progress.rows_read,
+                progress.rows_total,
+            );
             progress.rows_settled = skipped + self.settled_rows();
             report_progress(&progress);
         }
@@ -204,16 +234,28 @@ impl Sending<'_> {
         report.rows_stored = totals.stored_rows;
         report.rows_rejected += totals.rejected_rows;
         report.rows_unreported = totals.unreported_rows;
-        let found = self.rejects.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self
+            .rejects
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         report.rejected = found
             .iter()
-            .map(|(sequence, (code, message))| RejectedBatch { sequence: Sequence(*sequence), code: *code, message: message.clone() })
+            .map(|(sequence, (code, message))| RejectedBatch {
+                sequence: Sequence(*sequence),
+                code: *code,
+                message: message.clone(),
+            })
             .collect();
         Ok(report)
     }
 
     fn is_rejected(&self, sequence: u64) -> bool {
-        self.rejects.found.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&sequence)
+        self.rejects
+            .found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&sequence)
     }
 
     fn settled_rows(&self) -> u64 {
@@ -222,7 +264,10 @@ impl Sending<'_> {
     }
 
     /// `work`, or what makes waiting for it pointless.
-    async fn or_trouble<T>(&self, work: impl Future<Output = Result<T, SendFileError>>) -> Result<T, SendFileError> {
+    async fn or_trouble<T>(
+        &self,
+        work: impl Future<Output = Result<T, SendFileError>>,
+    ) -> Result<T, SendFileError> {
         tokio::select! {
             biased;
             done = work => done,
@@ -233,10 +278,12 @@ impl Sending<'_> {
     /// Waits until the server refuses this client, or has been away for too long.
     async fn trouble(&self) -> SendFileError {
         loop {
-            let lost = self.client.wait_for_status(|status| match &status.connection {
-                Connection::Disconnected(reason) => Some(reason.clone()),
-                _ => None,
-            });
+            let lost = self
+                .client
+                .wait_for_status(|status| match &status.connection {
+                    Connection::Disconnected(reason) => Some(reason.clone()),
+                    _ => None,
+                });
             let reason: Disconnect = lost.await;
             if reason.is_refusal() {
                 return ConnectError::Refused(reason).into();
@@ -269,7 +316,10 @@ async fn on_blocking_thread<T: Send + 'static>(
 ) -> Result<T, FileError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(FileError::Io { path: "(reader)".into(), source: std::io::Error::other(error) }),
+        Err(error) => Err(FileError::Io {
+            path: "(reader)".into(),
+            source: std::io::Error::other(error),
+        }),
     }
 }
 

@@ -1,6 +1,11 @@
 //! CSV and TSV, and what they share with JSON lines: rows of values that become columns.
 
-use std::{fs::File, io::{self, BufReader, Read}, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow_array::{
     ArrayRef, RecordBatch, TimestampMicrosecondArray,
@@ -31,7 +36,10 @@ pub(super) struct HashingReader<R> {
 
 impl<R> HashingReader<R> {
     pub fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new() }
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
     }
 }
 
@@ -100,37 +108,86 @@ fn boolean(text: &str) -> Option<bool> {
 }
 
 fn reader<R: Read>(input: R, delimiter: u8) -> Reader<R> {
-    ReaderBuilder::new().delimiter(delimiter).trim(Trim::All).from_reader(input)
+    ReaderBuilder::new()
+        .delimiter(delimiter)
+        .trim(Trim::All)
+        .from_reader(input)
 }
 
 fn open(path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(|source| FileError::Io { path: path.to_owned(), source })
+    File::open(path).map_err(|source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn csv_error(path: &Path, error: csv::Error) -> FileError {
-    let line = error.position().map_or(0, csv::Position::line);
+    let line = error
+        .position()
+        .map_or(0, |position| line_at(path, position));
     let path = path.to_owned();
     match error.into_kind() {
         ErrorKind::Io(source) => FileError::Io { path, source },
-        ErrorKind::Utf8 { err, .. } => FileError::Line { path, line, reason: format!("the line is not UTF-8 ({err}); convert the file") },
-        ErrorKind::UnequalLengths { expected_len, len, .. } => FileError::Line {
+        ErrorKind::Utf8 { err, .. } => FileError::Line {
             path,
             line,
-            reason: format!("the line has {len} values, and the header {expected_len} names; quote values that contain the delimiter"),
+            reason: format!("the line is not UTF-8 ({err}); convert the file"),
         },
-        other => FileError::Line { path, line, reason: format!("{other:?}") },
+        ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => FileError::Line {
+            path,
+            line,
+            reason: format!(
+                "the line has {len} values, and the header {expected_len} names; quote values that contain the delimiter"
+            ),
+        },
+        other => FileError::Line {
+            path,
+            line,
+            reason: format!("{other:?}"),
+        },
     }
 }
 
+/// The line, from 1, of the record that is read at `position`. The reader's own count is that of
+/// the end of the record before: it lags behind empty lines and the second half of CR LF. So it is
+/// counted anew, once, for the one error that ends the reading.
+fn line_at(path: &Path, position: &csv::Position) -> u64 {
+    let Ok(file) = File::open(path) else {
+        return position.line();
+    };
+    let mut line = 1;
+    for (offset, byte) in (0_u64..).zip(BufReader::new(file).bytes()) {
+        match byte {
+            Ok(b'\n') => line += 1,
+            Ok(b'\r') => {}
+            Ok(_) if offset < position.byte() => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    line
+}
+
 /// The first pass over a CSV file.
-pub(super) fn survey(options: &FileOptions, delimiter: u8, zone: arrow_array::timezone::Tz) -> Result<Survey, FileError> {
+pub(super) fn survey(
+    options: &FileOptions,
+    delimiter: u8,
+    zone: arrow_array::timezone::Tz,
+) -> Result<Survey, FileError> {
     let path = options.path.as_path();
     let mut reader = reader(HashingReader::new(open(path)?), delimiter);
-    let header = reader.headers().map_err(|error| csv_error(path, error))?.clone();
+    let header = reader
+        .headers()
+        .map_err(|error| csv_error(path, error))?
+        .clone();
     let mut evidence = vec![Evidence::default(); header.len()];
     let mut firsts: Vec<Option<String>> = vec![None; header.len()];
     let (mut record, mut rows) = (StringRecord::new(), 0);
-    while reader.read_record(&mut record).map_err(|error| csv_error(path, error))? {
+    while reader
+        .read_record(&mut record)
+        .map_err(|error| csv_error(path, error))?
+    {
         for ((cell, evidence), first) in record.iter().zip(&mut evidence).zip(&mut firsts) {
             if cell.is_empty() {
                 continue;
@@ -151,11 +208,18 @@ pub(super) fn survey(options: &FileOptions, delimiter: u8, zone: arrow_array::ti
         .map(|((name, evidence), first)| SourceColumn {
             name: name.to_owned(),
             suggested: evidence.field_type(),
-            is_time: first.as_deref().is_some_and(|first| time::is_time_text(first, zone)),
+            is_time: first
+                .as_deref()
+                .is_some_and(|first| time::is_time_text(first, zone)),
             unsupported: None,
         })
         .collect();
-    Ok(Survey { columns, firsts, rows, hash: reader.into_inner().hash })
+    Ok(Survey {
+        columns,
+        firsts,
+        rows,
+        hash: reader.into_inner().hash,
+    })
 }
 
 /// The second pass over a CSV file.
@@ -167,9 +231,18 @@ pub(super) struct CsvChunks {
 }
 
 impl CsvChunks {
-    pub fn open(options: Arc<FileOptions>, delimiter: u8, rows: RowBuilder) -> Result<Self, FileError> {
+    pub fn open(
+        options: Arc<FileOptions>,
+        delimiter: u8,
+        rows: RowBuilder,
+    ) -> Result<Self, FileError> {
         let input = BufReader::with_capacity(256 * 1024, open(&options.path)?);
-        Ok(Self { reader: reader(input, delimiter), options, record: StringRecord::new(), rows })
+        Ok(Self {
+            reader: reader(input, delimiter),
+            options,
+            record: StringRecord::new(),
+            rows,
+        })
     }
 }
 
@@ -177,17 +250,53 @@ impl ChunkSource for CsvChunks {
     fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
         while self.rows.len() < BATCH_ROWS_MAX {
             let path = &self.options.path;
-            if !self.reader.read_record(&mut self.record).map_err(|error| csv_error(path, error))? {
+            if !self
+                .reader
+                .read_record(&mut self.record)
+                .map_err(|error| csv_error(path, error))?
+            {
                 break;
             }
-            let line = self.record.position().map_or(0, csv::Position::line);
-            for (index, cell) in self.record.iter().enumerate() {
-                self.rows.push_text(index, cell, line)?;
+            if let Err(error) = push_record(&mut self.rows, &self.record) {
+                return Err(match (error, self.record.position()) {
+                    (
+                        FileError::Value {
+                            path,
+                            place,
+                            column,
+                            value,
+                            expected,
+                            remedy,
+                            ..
+                        },
+                        Some(position),
+                    ) => {
+                        let number = line_at(&path, position);
+                        FileError::Value {
+                            path,
+                            place,
+                            number,
+                            column,
+                            value,
+                            expected,
+                            remedy,
+                        }
+                    }
+                    (error, _) => error,
+                });
             }
-            self.rows.end_row(line)?;
         }
         self.rows.take()
     }
+}
+
+/// Adds a record to the rows; the line in an error is the reader's count.
+fn push_record(rows: &mut RowBuilder, record: &StringRecord) -> Result<(), FileError> {
+    let line = record.position().map_or(0, csv::Position::line);
+    for (index, cell) in record.iter().enumerate() {
+        rows.push_text(index, cell, line)?;
+    }
+    rows.end_row(line)
 }
 
 enum FieldBuilder {
@@ -242,7 +351,14 @@ impl RowBuilder {
     }
 
     /// A value that is wrong.
-    pub fn wrong(&self, index: usize, line: u64, value: &str, expected: &str, remedy: String) -> FileError {
+    pub fn wrong(
+        &self,
+        index: usize,
+        line: u64,
+        value: &str,
+        expected: &str,
+        remedy: String,
+    ) -> FileError {
         FileError::Value {
             path: self.options.path.clone(),
             place: "line",
@@ -265,7 +381,13 @@ impl RowBuilder {
                 }
                 None => {
                     let remedy = "mend the value, or name another --timestamp, --timestamp-format or --timezone";
-                    return Err(self.wrong(index, line, cell, &self.time_reader.expectation(), remedy.into()));
+                    return Err(self.wrong(
+                        index,
+                        line,
+                        cell,
+                        &self.time_reader.expectation(),
+                        remedy.into(),
+                    ));
                 }
             },
             Some(Role::Device) => {
@@ -278,9 +400,15 @@ impl RowBuilder {
             }
             Some(Role::Field(field, field_type)) => {
                 let (field, field_type) = (*field, *field_type);
-                if !self.fields.get_mut(field).is_some_and(|builder| append_text(builder, cell)) {
+                if !self
+                    .fields
+                    .get_mut(field)
+                    .is_some_and(|builder| append_text(builder, cell))
+                {
                     let name = self.layout.names.get(index).cloned().unwrap_or_default();
-                    let remedy = format!("mend or empty the value, or send the column as text with --map {name:?}=:utf8");
+                    let remedy = format!(
+                        "mend or empty the value, or send the column as text with --map {name:?}=:utf8"
+                    );
                     return Err(self.wrong(index, line, cell, field_type.as_str(), remedy));
                 }
             }
@@ -292,14 +420,31 @@ impl RowBuilder {
     pub fn end_row(&mut self, line: u64) -> Result<(), FileError> {
         if !self.has_time {
             let remedy = "give every row a time".to_owned();
-            return Err(self.wrong(self.layout.time_column(), line, "", &self.time_reader.expectation(), remedy));
+            return Err(self.wrong(
+                self.layout.time_column(),
+                line,
+                "",
+                &self.time_reader.expectation(),
+                remedy,
+            ));
         }
         if !self.has_device {
             match &self.options.device {
                 Some(device) => self.devices.append_value(device.as_str()),
                 None => {
-                    let index = self.layout.roles.iter().position(|role| *role == Role::Device).unwrap_or(0);
-                    return Err(self.wrong(index, line, "", "a device id", "give every row a device".into()));
+                    let index = self
+                        .layout
+                        .roles
+                        .iter()
+                        .position(|role| *role == Role::Device)
+                        .unwrap_or(0);
+                    return Err(self.wrong(
+                        index,
+                        line,
+                        "",
+                        "a device id",
+                        "give every row a device".into(),
+                    ));
                 }
             }
         }
@@ -322,7 +467,8 @@ impl RowBuilder {
         if self.times.is_empty() {
             return Ok(None);
         }
-        let times = TimestampMicrosecondArray::from(std::mem::take(&mut self.times)).with_timezone("UTC");
+        let times =
+            TimestampMicrosecondArray::from(std::mem::take(&mut self.times)).with_timezone("UTC");
         let mut columns: Vec<ArrayRef> = vec![Arc::new(times), Arc::new(self.devices.finish())];
         for field in &mut self.fields {
             columns.push(match field {
@@ -332,11 +478,13 @@ impl RowBuilder {
                 FieldBuilder::Text(builder) => Arc::new(builder.finish()),
             });
         }
-        RecordBatch::try_new(Arc::clone(&self.layout.schema), columns).map(Some).map_err(|error| FileError::Malformed {
-            path: self.options.path.clone(),
-            format: "telemetry",
-            reason: error.to_string(),
-        })
+        RecordBatch::try_new(Arc::clone(&self.layout.schema), columns)
+            .map(Some)
+            .map_err(|error| FileError::Malformed {
+                path: self.options.path.clone(),
+                format: "telemetry",
+                reason: error.to_string(),
+            })
     }
 }
 
@@ -374,10 +522,18 @@ fn pad(builder: &mut impl Nulls, rows: usize) {
 /// Whether `cell` is a value of the builder's type, or none.
 fn append_text(builder: &mut FieldBuilder, cell: &str) -> bool {
     match builder {
-        FieldBuilder::Float(builder) => append(cell, cell.parse().ok(), |value| builder.append_option(value)),
-        FieldBuilder::Int(builder) => append(cell, integer(cell), |value| builder.append_option(value)),
-        FieldBuilder::Bool(builder) => append(cell, boolean(cell), |value| builder.append_option(value)),
-        FieldBuilder::Text(builder) => append(cell, Some(cell), |value| builder.append_option(value)),
+        FieldBuilder::Float(builder) => append(cell, cell.parse().ok(), |value| {
+            builder.append_option(value)
+        }),
+        FieldBuilder::Int(builder) => {
+            append(cell, integer(cell), |value| builder.append_option(value))
+        }
+        FieldBuilder::Bool(builder) => {
+            append(cell, boolean(cell), |value| builder.append_option(value))
+        }
+        FieldBuilder::Text(builder) => {
+            append(cell, Some(cell), |value| builder.append_option(value))
+        }
     }
 }
 

@@ -30,10 +30,6 @@ impl TimeReader {
         Self { format, zone }
     }
 
-    pub fn format(&self) -> &TimeFormat {
-        &self.format
-    }
-
     /// Microseconds since 1970; `None` if `text` is not a point in time of the format, or one that
     /// the zone has twice or never.
     pub fn read(&self, text: &str) -> Option<i64> {
@@ -63,13 +59,20 @@ impl TimeReader {
     }
 
     fn local(&self, time: NaiveDateTime) -> Option<i64> {
-        Some(self.zone.from_local_datetime(&time).single()?.timestamp_micros())
+        Some(
+            self.zone
+                .from_local_datetime(&time)
+                .single()?
+                .timestamp_micros(),
+        )
     }
 
     /// What a value should have been, for people.
     pub fn expectation(&self) -> String {
         match &self.format {
-            TimeFormat::Auto | TimeFormat::Text => "a point in time such as 2026-01-31T12:00:00Z or 2026-01-31 12:00:00".into(),
+            TimeFormat::Auto | TimeFormat::Text => {
+                "a point in time such as 2026-01-31T12:00:00Z or 2026-01-31 12:00:00".into()
+            }
             TimeFormat::Pattern(pattern) => format!("a point in time of the form {pattern}"),
             TimeFormat::Seconds => "a number of seconds since 1970".into(),
             TimeFormat::Millis => "a number of milliseconds since 1970".into(),
@@ -83,7 +86,12 @@ impl TimeReader {
 pub(super) fn is_time_text(text: &str, zone: Tz) -> bool {
     text.len() >= 8
         && text.parse::<f64>().is_err()
-        && TimeReader { format: TimeFormat::Text, zone }.read(text).is_some()
+        && TimeReader {
+            format: TimeFormat::Text,
+            zone,
+        }
+        .read(text)
+        .is_some()
 }
 
 /// The unit of a number of ... since 1970, by its magnitude: what is meant lies between 1973 and
@@ -115,8 +123,16 @@ fn seconds(text: &str) -> Option<i64> {
     }
     let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
     let micros: i64 = digits.parse().ok()?;
-    let micros = if whole.starts_with('-') { -micros } else { micros };
-    whole.parse::<i64>().ok()?.checked_mul(1_000_000)?.checked_add(micros)
+    let micros = if whole.starts_with('-') {
+        -micros
+    } else {
+        micros
+    };
+    whole
+        .parse::<i64>()
+        .ok()?
+        .checked_mul(1_000_000)?
+        .checked_add(micros)
 }
 
 #[cfg(test)]
@@ -132,30 +148,72 @@ mod tests {
     #[test]
     fn every_way_of_writing_a_time_gives_the_same_microseconds() {
         let new_year = Some(946_684_800_000_000);
-        for text in ["2000-01-01T00:00:00Z", "2000-01-01 00:00:00", "2000-01-01 00:00", "2000-01-01", "2000-01-01T02:00:00+02:00", "946684800", "946684800.000", "946684800000", "946684800000000", "946684800000000000"] {
+        for text in [
+            "2000-01-01T00:00:00Z",
+            "2000-01-01 00:00:00",
+            "2000-01-01 00:00",
+            "2000-01-01",
+            "2000-01-01T02:00:00+02:00",
+            "946684800",
+            "946684800.000",
+            "946684800000",
+            "946684800000000",
+            "946684800000000000",
+        ] {
             check("auto", None, text, new_year);
         }
-        check("auto", None, "2000-01-01 00:00:00.123456", Some(946_684_800_123_456));
+        check(
+            "auto",
+            None,
+            "2000-01-01 00:00:00.123456",
+            Some(946_684_800_123_456),
+        );
         check("auto", None, "946684800.5", Some(946_684_800_500_000));
         check("s", None, "-1.25", Some(-1_250_000));
         check("ms", None, "5", Some(5_000));
         check("ns", None, "-1", Some(-1));
         check("%d.%m.%Y %H:%M", None, "01.01.2000 00:00", new_year);
-        check("%d.%m.%Y %H:%M %z", None, "01.01.2000 02:00 +0200", new_year);
+        check(
+            "%d.%m.%Y %H:%M %z",
+            None,
+            "01.01.2000 02:00 +0200",
+            new_year,
+        );
     }
 
     #[test]
     fn a_time_without_a_zone_is_of_the_zone_given_and_one_that_is_twice_is_refused() {
-        check("auto", Some("+02:00"), "2000-01-01 02:00:00", Some(946_684_800_000_000));
-        check("auto", Some("Europe/Berlin"), "2000-07-01 02:00:00", Some(962_409_600_000_000));
-        check("auto", Some("Europe/Berlin"), "2000-07-01T02:00:00Z", Some(962_416_800_000_000));
+        check(
+            "auto",
+            Some("+02:00"),
+            "2000-01-01 02:00:00",
+            Some(946_684_800_000_000),
+        );
+        check(
+            "auto",
+            Some("Europe/Berlin"),
+            "2000-07-01 02:00:00",
+            Some(962_409_600_000_000),
+        );
+        check(
+            "auto",
+            Some("Europe/Berlin"),
+            "2000-07-01T02:00:00Z",
+            Some(962_416_800_000_000),
+        );
         check("auto", Some("Europe/Berlin"), "2026-10-25 02:30:00", None);
         check("auto", Some("Europe/Berlin"), "2026-03-29 02:30:00", None);
     }
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "yesterday", "2000-13-01", "1.2.3", "99999999999999999999"] {
+        for text in [
+            "",
+            "yesterday",
+            "2000-13-01",
+            "1.2.3",
+            "99999999999999999999",
+        ] {
             check("auto", None, text, None);
         }
         check("s", None, "99999999999999999", None);

@@ -37,15 +37,26 @@ enum Batches {
 
 impl Batches {
     fn open(path: &Path, format: FileFormat) -> Result<(Self, SchemaRef, Option<u64>), FileError> {
-        let io = |source| FileError::Io { path: path.to_owned(), source };
+        let io = |source| FileError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let name = format_name(format);
-        let malformed = |reason: String| FileError::Malformed { path: path.to_owned(), format: name, reason };
+        let malformed = |reason: String| FileError::Malformed {
+            path: path.to_owned(),
+            format: name,
+            reason,
+        };
         let mut file = File::open(path).map_err(io)?;
         if format == FileFormat::Parquet {
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| malformed(error.to_string()))?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+                .map_err(|error| malformed(error.to_string()))?;
             let schema = Arc::clone(builder.schema());
             let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-            let reader = builder.with_batch_size(BATCH_ROWS_MAX).build().map_err(|error| malformed(error.to_string()))?;
+            let reader = builder
+                .with_batch_size(BATCH_ROWS_MAX)
+                .build()
+                .map_err(|error| malformed(error.to_string()))?;
             return Ok((Self::Parquet(reader), schema, Some(rows)));
         }
         let mut magic = [0; 6];
@@ -53,11 +64,13 @@ impl Batches {
         file.seek(SeekFrom::Start(0)).map_err(io)?;
         let input = BufReader::new(file);
         if is_file {
-            let reader = FileReader::try_new(input, None).map_err(|error| malformed(error.to_string()))?;
+            let reader =
+                FileReader::try_new(input, None).map_err(|error| malformed(error.to_string()))?;
             let schema = reader.schema();
             Ok((Self::ArrowFile(reader), schema, None))
         } else {
-            let reader = StreamReader::try_new(input, None).map_err(|error| malformed(error.to_string()))?;
+            let reader =
+                StreamReader::try_new(input, None).map_err(|error| malformed(error.to_string()))?;
             let schema = reader.schema();
             Ok((Self::ArrowStream(reader), schema, None))
         }
@@ -105,16 +118,30 @@ pub(super) fn survey(options: &FileOptions, format: FileFormat) -> Result<TypedS
             rows
         }
     };
-    let io = |source| FileError::Io { path: path.to_owned(), source };
+    let io = |source| FileError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut input = HashingReader::new(File::open(path).map_err(io)?);
     let mut buffer = vec![0; 256 * 1024];
     while input.read(&mut buffer).map_err(io)? > 0 {}
-    let columns = schema.fields().iter().map(|field| source_column(field.name(), field.data_type())).collect();
-    Ok(TypedSurvey { columns, rows, hash: input.hash })
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| source_column(field.name(), field.data_type()))
+        .collect();
+    Ok(TypedSurvey {
+        columns,
+        rows,
+        hash: input.hash,
+    })
 }
 
 fn source_column(name: &str, data_type: &DataType) -> SourceColumn {
-    let is_time = matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
+    let is_time = matches!(
+        data_type,
+        DataType::Timestamp(..) | DataType::Date32 | DataType::Date64
+    );
     let suggested = match data_type {
         DataType::Null => None,
         other if other.is_integer() => Some(FieldType::Int64),
@@ -122,10 +149,20 @@ fn source_column(name: &str, data_type: &DataType) -> SourceColumn {
         DataType::Boolean => Some(FieldType::Bool),
         other if is_time || is_text(other) => Some(FieldType::Utf8),
         other => {
-            return SourceColumn { name: name.to_owned(), suggested: None, is_time, unsupported: Some(other.to_string()) };
+            return SourceColumn {
+                name: name.to_owned(),
+                suggested: None,
+                is_time,
+                unsupported: Some(other.to_string()),
+            };
         }
     };
-    SourceColumn { name: name.to_owned(), suggested, is_time, unsupported: None }
+    SourceColumn {
+        name: name.to_owned(),
+        suggested,
+        is_time,
+        unsupported: None,
+    }
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -150,16 +187,40 @@ pub(super) struct TypedChunks {
 }
 
 impl TypedChunks {
-    pub fn open(options: Arc<FileOptions>, layout: Arc<Layout>, format: FileFormat, zone: Tz) -> Result<Self, FileError> {
+    pub fn open(
+        options: Arc<FileOptions>,
+        layout: Arc<Layout>,
+        format: FileFormat,
+        zone: Tz,
+    ) -> Result<Self, FileError> {
         let (batches, ..) = Batches::open(&options.path, format)?;
-        Ok(Self { options, layout, format, batches, zone, times: None, rows: 0 })
+        Ok(Self {
+            options,
+            layout,
+            format,
+            batches,
+            zone,
+            times: None,
+            rows: 0,
+        })
     }
 
     fn malformed(&self, reason: impl ToString) -> FileError {
-        FileError::Malformed { path: self.options.path.clone(), format: format_name(self.format), reason: reason.to_string() }
+        FileError::Malformed {
+            path: self.options.path.clone(),
+            format: format_name(self.format),
+            reason: reason.to_string(),
+        }
     }
 
-    fn wrong(&self, index: usize, row: usize, value: &str, expected: &str, remedy: &str) -> FileError {
+    fn wrong(
+        &self,
+        index: usize,
+        row: usize,
+        value: &str,
+        expected: &str,
+        remedy: &str,
+    ) -> FileError {
         FileError::Value {
             path: self.options.path.clone(),
             place: "row",
@@ -174,7 +235,9 @@ impl TypedChunks {
     fn normalise(&mut self, batch: &RecordBatch) -> Result<RecordBatch, FileError> {
         let layout = Arc::clone(&self.layout);
         if batch.num_columns() != layout.roles.len() {
-            return Err(FileError::Changed { path: self.options.path.clone() });
+            return Err(FileError::Changed {
+                path: self.options.path.clone(),
+            });
         }
         let mut times = None;
         let mut devices = None;
@@ -186,28 +249,52 @@ impl TypedChunks {
                 Role::Device => devices = Some(self.devices(index, column)?),
                 Role::Field(_, field_type) => {
                     let cast = self.cast(column, &field_type.arrow());
-                    fields.push(cast.map_err(|error| self.malformed(format!("column {:?}: {error}", layout.names[index])))?);
+                    fields.push(cast.map_err(|error| {
+                        self.malformed(format!("column {:?}: {error}", layout.names[index]))
+                    })?);
                 }
             }
         }
         let devices = match (devices, &self.options.device) {
             (Some(devices), _) => devices,
-            (None, Some(device)) => StringArray::from_iter_values(std::iter::repeat_n(device.as_str(), batch.num_rows())),
-            (None, None) => return Err(FileError::NoDevice { path: self.options.path.clone() }),
+            (None, Some(device)) => StringArray::from_iter_values(std::iter::repeat_n(
+                device.as_str(),
+                batch.num_rows(),
+            )),
+            (None, None) => {
+                return Err(FileError::NoDevice {
+                    path: self.options.path.clone(),
+                });
+            }
         };
         let Some(times) = times else {
-            return Err(FileError::NoTime { path: self.options.path.clone(), columns: layout.names.clone() });
+            return Err(FileError::NoTime {
+                path: self.options.path.clone(),
+                columns: layout.names.clone(),
+            });
         };
         let mut columns: Vec<ArrayRef> = vec![Arc::new(times), Arc::new(devices)];
         columns.extend(fields);
-        RecordBatch::try_new(Arc::clone(&layout.schema), columns).map_err(|error| self.malformed(error))
+        RecordBatch::try_new(Arc::clone(&layout.schema), columns)
+            .map_err(|error| self.malformed(error))
     }
 
     fn cast(&self, column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-        cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() })
+        cast_with_options(
+            column,
+            to,
+            &CastOptions {
+                safe: false,
+                ..CastOptions::default()
+            },
+        )
     }
 
-    fn event_times(&mut self, index: usize, column: &ArrayRef) -> Result<TimestampMicrosecondArray, FileError> {
+    fn event_times(
+        &mut self,
+        index: usize,
+        column: &ArrayRef,
+    ) -> Result<TimestampMicrosecondArray, FileError> {
         let expected = "a point in time";
         if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
             return Err(self.wrong(index, row, "null", expected, "give every row a time"));
@@ -216,67 +303,122 @@ impl TypedChunks {
         let times: TimestampMicrosecondArray = match column.data_type() {
             DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => {
                 // What names no zone is a local time of the zone given.
-                let local = DataType::Timestamp(TimeUnit::Microsecond, Some(self.options.time_zone.as_deref().unwrap_or("+00:00").into()));
+                let local = DataType::Timestamp(
+                    TimeUnit::Microsecond,
+                    Some(self.options.time_zone.as_deref().unwrap_or("+00:00").into()),
+                );
                 let naive = self.cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None));
-                let zoned = naive.and_then(|naive| self.cast(&naive, &local)).map_err(|error| self.malformed(error))?;
+                let zoned = naive
+                    .and_then(|naive| self.cast(&naive, &local))
+                    .map_err(|error| self.malformed(error))?;
                 zoned.as_primitive::<TimestampMicrosecondType>().clone()
             }
             DataType::Timestamp(..) => {
-                let cast = self.cast(column, &utc).map_err(|error| self.malformed(error))?;
+                let cast = self
+                    .cast(column, &utc)
+                    .map_err(|error| self.malformed(error))?;
                 cast.as_primitive::<TimestampMicrosecondType>().clone()
             }
             data_type if data_type.is_integer() => {
-                let cast = self.cast(column, &DataType::Int64).map_err(|error| self.malformed(error))?;
+                let cast = self
+                    .cast(column, &DataType::Int64)
+                    .map_err(|error| self.malformed(error))?;
                 let numbers = cast.as_primitive::<Int64Type>();
-                let Some(first) = numbers.values().first().copied() else { return Ok(Vec::<i64>::new().into()) };
+                let Some(first) = numbers.values().first().copied() else {
+                    return Ok(Vec::<i64>::new().into());
+                };
                 let format = match &self.options.time_format {
                     TimeFormat::Auto => unit_of(first),
                     format => format.clone(),
                 };
-                let reader = self.times.get_or_insert_with(|| TimeReader::new(&format, self.zone, "")).clone();
-                self.read_each(index, &reader, numbers.values().iter().map(ToString::to_string))?
+                let reader = self
+                    .times
+                    .get_or_insert_with(|| TimeReader::new(&format, self.zone, ""))
+                    .clone();
+                self.read_each(
+                    index,
+                    &reader,
+                    numbers.values().iter().map(ToString::to_string),
+                )?
             }
             data_type if data_type.is_floating() => {
-                let cast = self.cast(column, &DataType::Float64).map_err(|error| self.malformed(error))?;
+                let cast = self
+                    .cast(column, &DataType::Float64)
+                    .map_err(|error| self.malformed(error))?;
                 let seconds: &Float64Array = cast.as_primitive::<Float64Type>();
                 let mut micros = Vec::with_capacity(seconds.len());
                 for (row, value) in seconds.values().iter().enumerate() {
                     let value_us = (value * 1e6).round();
                     if !value_us.is_finite() || value_us.abs() >= i64::MAX as f64 {
-                        return Err(self.wrong(index, row, &value.to_string(), "a number of seconds since 1970", "mend the value"));
+                        return Err(self.wrong(
+                            index,
+                            row,
+                            &value.to_string(),
+                            "a number of seconds since 1970",
+                            "mend the value",
+                        ));
                     }
                     micros.push(value_us as i64);
                 }
                 micros.into()
             }
             data_type if is_text(data_type) => {
-                let cast = self.cast(column, &DataType::Utf8).map_err(|error| self.malformed(error))?;
+                let cast = self
+                    .cast(column, &DataType::Utf8)
+                    .map_err(|error| self.malformed(error))?;
                 let texts = cast.as_string::<i32>();
-                let Some(first) = texts.iter().flatten().next() else { return Ok(Vec::<i64>::new().into()) };
+                let Some(first) = texts.iter().flatten().next() else {
+                    return Ok(Vec::<i64>::new().into());
+                };
                 let format = self.options.time_format.clone();
-                let reader = self.times.get_or_insert_with(|| TimeReader::new(&format, self.zone, first)).clone();
+                let reader = self
+                    .times
+                    .get_or_insert_with(|| TimeReader::new(&format, self.zone, first))
+                    .clone();
                 self.read_each(index, &reader, texts.iter().flatten().map(str::to_owned))?
             }
-            other => return Err(self.malformed(format!("column {:?} has type {other}, which is no point in time", self.layout.names[index]))),
+            other => {
+                return Err(self.malformed(format!(
+                    "column {:?} has type {other}, which is no point in time",
+                    self.layout.names[index]
+                )));
+            }
         };
         Ok(times.with_timezone("UTC"))
     }
 
-    fn read_each(&self, index: usize, reader: &TimeReader, values: impl Iterator<Item = String>) -> Result<TimestampMicrosecondArray, FileError> {
+    fn read_each(
+        &self,
+        index: usize,
+        reader: &TimeReader,
+        values: impl Iterator<Item = String>,
+    ) -> Result<TimestampMicrosecondArray, FileError> {
         let mut times = Vec::new();
         for (row, value) in values.enumerate() {
-            let remedy = "mend the value, or name another --timestamp, --timestamp-format or --timezone";
-            times.push(reader.read(&value).ok_or_else(|| self.wrong(index, row, &value, &reader.expectation(), remedy))?);
+            let remedy =
+                "mend the value, or name another --timestamp, --timestamp-format or --timezone";
+            times.push(
+                reader
+                    .read(&value)
+                    .ok_or_else(|| self.wrong(index, row, &value, &reader.expectation(), remedy))?,
+            );
         }
         Ok(times.into())
     }
 
     fn devices(&self, index: usize, column: &ArrayRef) -> Result<StringArray, FileError> {
-        let cast = self.cast(column, &DataType::Utf8).map_err(|error| self.malformed(error))?;
+        let cast = self
+            .cast(column, &DataType::Utf8)
+            .map_err(|error| self.malformed(error))?;
         let devices = cast.as_string::<i32>();
-        let is_wrong = |row: &usize| devices.is_null(*row) || !DeviceId::is_well_formed(devices.value(*row));
+        let is_wrong =
+            |row: &usize| devices.is_null(*row) || !DeviceId::is_well_formed(devices.value(*row));
         if let Some(row) = (0..devices.len()).find(is_wrong) {
-            let value = if devices.is_null(row) { "null" } else { devices.value(row) };
+            let value = if devices.is_null(row) {
+                "null"
+            } else {
+                devices.value(row)
+            };
             return Err(self.wrong(index, row, value, "a device id (1 to 128 characters of [A-Za-z0-9._:@/-], starting with a letter or digit)", "mend the value"));
         }
         Ok(devices.clone())

@@ -15,9 +15,17 @@ pub(crate) enum Link {
     /// No connection.
     Detached,
     /// A QUIC stream may be opened at `from`, the batch that the server expects.
-    Ready { from: u64, not_before: Option<Instant> },
+    Ready {
+        from: u64,
+        not_before: Option<Instant>,
+    },
     /// A QUIC stream is open; `next` is the batch to write next, `first` was the first one.
-    Open { quic_stream: u64, schema: Bytes, first: u64, next: u64 },
+    Open {
+        quic_stream: u64,
+        schema: Bytes,
+        first: u64,
+        next: u64,
+    },
     /// The QUIC stream was finished; the next one opens when all below `through` is settled.
     Draining { quic_stream: u64, through: u64 },
     /// The server could not read a batch from `from` on, and will say which.
@@ -25,13 +33,20 @@ pub(crate) enum Link {
     /// A new producer is being made durable.
     Renumbering,
     /// The server does not take this stream; `None` for: not before the caller starts again.
-    Refused { code: u32, message: String, from: u64, not_before: Option<Instant> },
+    Refused {
+        code: u32,
+        message: String,
+        from: u64,
+        not_before: Option<Instant>,
+    },
 }
 
 impl Link {
     pub fn quic_stream(&self) -> Option<u64> {
         match self {
-            Self::Open { quic_stream, .. } | Self::Draining { quic_stream, .. } => Some(*quic_stream),
+            Self::Open { quic_stream, .. } | Self::Draining { quic_stream, .. } => {
+                Some(*quic_stream)
+            }
             _ => None,
         }
     }
@@ -91,41 +106,69 @@ impl Lane {
 
     /// The first unsettled batch from `sequence` on.
     pub fn first_from(&self, sequence: u64) -> Option<&Entry> {
-        self.entries.get(self.entries.partition_point(|entry| entry.sequence < sequence))
+        self.entries.get(
+            self.entries
+                .partition_point(|entry| entry.sequence < sequence),
+        )
     }
 
     pub fn poll_open(&mut self, now: Instant) -> OpenStep {
         let from = match &self.link {
-            Link::Ready { not_before: Some(at), .. } | Link::Refused { not_before: Some(at), .. }
-                if *at > now =>
-            {
+            Link::Ready {
+                not_before: Some(at),
+                ..
+            }
+            | Link::Refused {
+                not_before: Some(at),
+                ..
+            } if *at > now => {
                 return OpenStep::Wait(Some(*at));
             }
-            Link::Ready { from, .. } | Link::Refused { from, not_before: Some(_), .. } => *from,
+            Link::Ready { from, .. }
+            | Link::Refused {
+                from,
+                not_before: Some(_),
+                ..
+            } => *from,
             Link::AwaitingReject { not_after, .. } if *not_after > now => {
                 return OpenStep::Wait(Some(*not_after));
             }
             Link::AwaitingReject { from, .. } => {
                 let from = *from;
-                self.link = Link::Ready { from, not_before: None };
+                self.link = Link::Ready {
+                    from,
+                    not_before: None,
+                };
                 from
             }
             _ => return OpenStep::Wait(None),
         };
-        let Some(entry) = self.first_from(from) else { return OpenStep::Wait(None) };
+        let Some(entry) = self.first_from(from) else {
+            return OpenStep::Wait(None);
+        };
         let first_sequence = entry.sequence;
         OpenStep::Open(OpenPlan {
             stream: self.key.stream.clone(),
             producer: self.producer,
             first_sequence,
-            lost_before: if first_sequence > from { first_sequence } else { 0 },
+            lost_before: if first_sequence > from {
+                first_sequence
+            } else {
+                0
+            },
             replayed: self.replayed,
         })
     }
 
     pub fn start_draining(&mut self) {
-        if let Link::Open { quic_stream, next, .. } = self.link {
-            self.link = Link::Draining { quic_stream, through: next };
+        if let Link::Open {
+            quic_stream, next, ..
+        } = self.link
+        {
+            self.link = Link::Draining {
+                quic_stream,
+                through: next,
+            };
             self.on_settled();
         }
     }
@@ -134,13 +177,19 @@ impl Lane {
     pub fn on_settled(&mut self) {
         match self.link {
             Link::Draining { through, .. } if self.settled_before >= through => {
-                self.link = Link::Ready { from: through, not_before: None };
+                self.link = Link::Ready {
+                    from: through,
+                    not_before: None,
+                };
             }
             // The broken batch was rejected, and the reject is settled: go on behind it.
             Link::AwaitingReject { from, .. }
                 if self.last_rejected.is_some_and(|rejected| rejected >= from) =>
             {
-                self.link = Link::Ready { from: self.settled_before, not_before: None };
+                self.link = Link::Ready {
+                    from: self.settled_before,
+                    not_before: None,
+                };
             }
             _ => {}
         }

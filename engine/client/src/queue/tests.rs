@@ -6,7 +6,10 @@ use quiver_protocol::ResumedReject;
 use super::*;
 use crate::event::RenumberReason;
 
-const WINDOW: Window = Window { bytes: 1_000, batches: 4 };
+const WINDOW: Window = Window {
+    bytes: 1_000,
+    batches: 4,
+};
 const P: Producer = Producer(7);
 
 fn readings() -> StreamName {
@@ -40,7 +43,9 @@ fn online(count: u64) -> Queue {
 }
 
 fn open(queue: &mut Queue, quic_stream: u64) -> OpenPlan {
-    let OpenStep::Open(plan) = queue.poll_open(0, Instant::now()) else { panic!("wants no QUIC stream") };
+    let OpenStep::Open(plan) = queue.poll_open(0, Instant::now()) else {
+        panic!("wants no QUIC stream")
+    };
     assert!(queue.on_opened(0, quic_stream, &plan).is_some());
     plan
 }
@@ -54,11 +59,24 @@ fn send_all(queue: &mut Queue, quic_stream: u64) -> Vec<u64> {
 }
 
 fn closed(quic_stream: u64, next_sequence: u64, code: StreamCloseCode) -> StreamClosed {
-    StreamClosed { quic_stream, next_sequence, code: code.number(), retry_after: Duration::ZERO, message: "because".into() }
+    StreamClosed {
+        quic_stream,
+        next_sequence,
+        code: code.number(),
+        retry_after: Duration::ZERO,
+        message: "because".into(),
+    }
 }
 
 fn resumed(producer: Producer, next: u64, known: bool) -> Resumed {
-    Resumed { producer, stream: readings(), next_sequence: Sequence(next), known, rejects: vec![], rejects_total: 0 }
+    Resumed {
+        producer,
+        stream: readings(),
+        next_sequence: Sequence(next),
+        known,
+        rejects: vec![],
+        rejects_total: 0,
+    }
 }
 
 fn later() -> Instant {
@@ -79,7 +97,14 @@ fn no_more_is_in_flight_than_the_window_allows_and_an_ack_makes_room() {
 #[test]
 fn a_batch_larger_than_the_window_is_sent_alone_rather_than_never() {
     let mut queue = online(0);
-    queue.push(&readings(), Some((LaneKind::Live, P)), Entry { length: 5_000, ..entry(0) });
+    queue.push(
+        &readings(),
+        Some((LaneKind::Live, P)),
+        Entry {
+            length: 5_000,
+            ..entry(0)
+        },
+    );
     queue.push(&readings(), Some((LaneKind::Live, P)), entry(1));
     open(&mut queue, 2);
     assert_eq!(send_all(&mut queue, 2), [0]);
@@ -89,12 +114,31 @@ fn a_batch_larger_than_the_window_is_sent_alone_rather_than_never() {
 fn a_reject_is_reported_once_and_settled_by_the_ack_that_passes_it() {
     let mut queue = online(0);
     let (waiter, mut settled) = oneshot::channel();
-    queue.push(&readings(), Some((LaneKind::Live, P)), Entry { waiter: Some(waiter), ..entry(0) });
-    assert!(queue.on_reject(P, &readings(), 0, 3, "bad".into()).is_some());
-    assert!(queue.on_reject(P, &readings(), 0, 3, "bad".into()).is_none());
+    queue.push(
+        &readings(),
+        Some((LaneKind::Live, P)),
+        Entry {
+            waiter: Some(waiter),
+            ..entry(0)
+        },
+    );
+    assert!(
+        queue
+            .on_reject(P, &readings(), 0, 3, "bad".into())
+            .is_some()
+    );
+    assert!(
+        queue
+            .on_reject(P, &readings(), 0, 3, "bad".into())
+            .is_none()
+    );
     assert!(settled.try_recv().is_err());
     queue.on_ack(P, &readings(), 0).unwrap();
-    let expected = Settled::Rejected { code: Some(RejectCode::TypeConflict), number: 3, message: "bad".into() };
+    let expected = Settled::Rejected {
+        code: Some(RejectCode::TypeConflict),
+        number: 3,
+        message: "bad".into(),
+    };
     assert_eq!(settled.try_recv().unwrap(), expected);
     assert_eq!((queue.totals().rejected, queue.totals().stored), (1, 0));
 }
@@ -103,7 +147,10 @@ fn a_reject_is_reported_once_and_settled_by_the_ack_that_passes_it() {
 fn an_ack_of_a_batch_that_was_never_made_is_an_error() {
     let mut queue = online(2);
     assert!(queue.on_ack(P, &readings(), 2).is_err());
-    assert!(queue.on_ack(Producer(99), &readings(), 7).is_ok(), "pairs of the past are ignored");
+    assert!(
+        queue.on_ack(Producer(99), &readings(), 7).is_ok(),
+        "pairs of the past are ignored"
+    );
 }
 
 #[test]
@@ -117,7 +164,14 @@ fn a_gap_behind_what_is_held_is_resent_and_one_before_it_is_declared_lost() {
     let plan = open(&mut queue, 6);
     assert_eq!((plan.first_sequence, plan.lost_before), (3, 0));
     let (_, event) = queue.on_stream_closed(closed(6, 1, StreamCloseCode::Gap), Instant::now());
-    assert!(matches!(event, Some(ClientEvent::LostByServer { from: Sequence(1), to: Sequence(2), .. })));
+    assert!(matches!(
+        event,
+        Some(ClientEvent::LostByServer {
+            from: Sequence(1),
+            to: Sequence(2),
+            ..
+        })
+    ));
     let plan = open(&mut queue, 10);
     assert_eq!((plan.first_sequence, plan.lost_before), (2, 2));
 }
@@ -128,10 +182,19 @@ fn an_unknown_producer_is_renumbered_from_zero_without_what_was_settled() {
     open(&mut queue, 2);
     send_all(&mut queue, 2);
     queue.on_ack(P, &readings(), 1).unwrap();
-    let (plan, _) = queue.on_stream_closed(closed(2, 0, StreamCloseCode::UnknownProducer), Instant::now());
+    let (plan, _) = queue.on_stream_closed(
+        closed(2, 0, StreamCloseCode::UnknownProducer),
+        Instant::now(),
+    );
     let plan = plan.unwrap();
-    assert_eq!((plan.settled_before, plan.reason), (2, RenumberReason::UnknownToServer));
-    assert!(matches!(queue.poll_open(0, later()), OpenStep::Wait(None)), "not before it is durable");
+    assert_eq!(
+        (plan.settled_before, plan.reason),
+        (2, RenumberReason::UnknownToServer)
+    );
+    assert!(
+        matches!(queue.poll_open(0, later()), OpenStep::Wait(None)),
+        "not before it is durable"
+    );
     queue.renumber(&plan.key, Producer(8), plan.settled_before);
     let plan = open(&mut queue, 6);
     assert_eq!((plan.producer, plan.first_sequence), (Producer(8), 0));
@@ -144,7 +207,11 @@ fn a_server_that_has_more_than_was_ever_made_means_a_new_producer() {
     queue.set_offline();
     let (plans, _) = queue.on_welcome(&[resumed(P, 9, true)], 16);
     assert_eq!(plans[0].reason, RenumberReason::ServerAhead);
-    assert_eq!(queue.unsettled_count(), 0, "the server has these very batches");
+    assert_eq!(
+        queue.unsettled_count(),
+        0,
+        "the server has these very batches"
+    );
     queue.renumber(&plans[0].key, Producer(8), plans[0].settled_before);
     let lane = queue.lane(&plans[0].key).unwrap();
     assert_eq!((lane.producer, lane.next_sequence), (Producer(8), 0));
@@ -157,16 +224,44 @@ fn welcome_settles_what_the_server_has_and_names_the_rejects() {
     for id in 0..4 {
         let (waiter, receiver) = oneshot::channel();
         settled.push(receiver);
-        queue.push(&readings(), Some((LaneKind::Live, P)), Entry { waiter: Some(waiter), ..entry(id) });
+        queue.push(
+            &readings(),
+            Some((LaneKind::Live, P)),
+            Entry {
+                waiter: Some(waiter),
+                ..entry(id)
+            },
+        );
     }
     queue.set_offline();
-    let reject = ResumedReject { sequence: Sequence(1), code: 1, message: "broken".into() };
-    let answer = Resumed { rejects: vec![reject], rejects_total: 2, ..resumed(P, 3, true) };
+    let reject = ResumedReject {
+        sequence: Sequence(1),
+        code: 1,
+        message: "broken".into(),
+    };
+    let answer = Resumed {
+        rejects: vec![reject],
+        rejects_total: 2,
+        ..resumed(P, 3, true)
+    };
     let (_, events) = queue.on_welcome(&[answer], 16);
-    assert!(matches!(events[..], [ClientEvent::Rejected { .. }, ClientEvent::RejectsUnlisted { count: 1, .. }]));
+    assert!(matches!(
+        events[..],
+        [
+            ClientEvent::Rejected { .. },
+            ClientEvent::RejectsUnlisted { count: 1, .. }
+        ]
+    ));
     assert_eq!(settled[0].try_recv().unwrap(), Settled::Stored);
-    assert!(matches!(settled[1].try_recv().unwrap(), Settled::Rejected { .. }));
-    assert_eq!(settled[2].try_recv().unwrap(), Settled::Unreported, "it may be the one not listed");
+    assert!(matches!(
+        settled[1].try_recv().unwrap(),
+        Settled::Rejected { .. }
+    ));
+    assert_eq!(
+        settled[2].try_recv().unwrap(),
+        Settled::Unreported,
+        "it may be the one not listed"
+    );
     assert!(settled[3].try_recv().is_err());
     assert_eq!(open(&mut queue, 2).first_sequence, 3);
 }
@@ -174,13 +269,23 @@ fn welcome_settles_what_the_server_has_and_names_the_rejects() {
 #[tokio::test(start_paused = true)]
 async fn what_waited_long_goes_to_the_backlog_and_what_is_new_does_not_wait_behind_it() {
     let mut queue = Queue::new(WINDOW);
-    queue.push(&readings(), None, Entry { queued: None, ..entry(0) });
+    queue.push(
+        &readings(),
+        None,
+        Entry {
+            queued: None,
+            ..entry(0)
+        },
+    );
     queue.push(&readings(), None, entry(1));
     tokio::time::advance(Duration::from_secs(31)).await;
     queue.push(&readings(), None, entry(2));
     queue.on_welcome(&[], 16);
     let plans = queue.assign_plans(Instant::now(), Duration::from_secs(30));
-    let summary: Vec<_> = plans.iter().map(|plan| (plan.key.kind, plan.from_id, plan.to_id)).collect();
+    let summary: Vec<_> = plans
+        .iter()
+        .map(|plan| (plan.key.kind, plan.from_id, plan.to_id))
+        .collect();
     assert_eq!(summary, [(LaneKind::Backlog, 0, 2), (LaneKind::Live, 2, 3)]);
     for (plan, producer) in plans.iter().zip([Producer(1), Producer(2)]) {
         queue.assign(&plan.key, producer, 0, plan.from_id, plan.to_id);
@@ -193,10 +298,21 @@ async fn what_waited_long_goes_to_the_backlog_and_what_is_new_does_not_wait_behi
 #[test]
 fn another_schema_waits_for_a_quic_stream_of_its_own_until_all_before_it_is_settled() {
     let mut queue = online(1);
-    queue.push(&readings(), Some((LaneKind::Live, P)), Entry { schema: Bytes::from_static(b"other"), ..entry(1) });
+    queue.push(
+        &readings(),
+        Some((LaneKind::Live, P)),
+        Entry {
+            schema: Bytes::from_static(b"other"),
+            ..entry(1)
+        },
+    );
     open(&mut queue, 2);
     assert_eq!(send_all(&mut queue, 2), [0]);
-    assert_eq!(queue.poll_open(0, later()), OpenStep::Wait(None), "batch 0 is not settled");
+    assert_eq!(
+        queue.poll_open(0, later()),
+        OpenStep::Wait(None),
+        "batch 0 is not settled"
+    );
     queue.on_ack(P, &readings(), 0).unwrap();
     assert_eq!(open(&mut queue, 6).first_sequence, 1);
 }
@@ -207,9 +323,15 @@ fn after_a_framing_error_the_lane_waits_for_the_reject_and_goes_on_behind_it() {
     open(&mut queue, 2);
     send_all(&mut queue, 2);
     queue.on_stream_closed(closed(2, 1, StreamCloseCode::Framing), Instant::now());
-    assert!(matches!(queue.poll_open(0, Instant::now()), OpenStep::Wait(Some(_))));
+    assert!(matches!(
+        queue.poll_open(0, Instant::now()),
+        OpenStep::Wait(Some(_))
+    ));
     queue.on_ack(P, &readings(), 1).unwrap();
-    assert!(matches!(queue.poll_open(0, Instant::now()), OpenStep::Wait(Some(_))), "batch 1 was good");
+    assert!(
+        matches!(queue.poll_open(0, Instant::now()), OpenStep::Wait(Some(_))),
+        "batch 1 was good"
+    );
     queue.on_reject(P, &readings(), 2, 1, "unreadable".into());
     queue.on_ack(P, &readings(), 2).unwrap();
     assert_eq!(open(&mut queue, 6).first_sequence, 3);
@@ -219,12 +341,19 @@ fn after_a_framing_error_the_lane_waits_for_the_reject_and_goes_on_behind_it() {
 async fn a_retryable_close_waits_as_long_as_the_server_says_and_a_refusal_a_minute() {
     let mut queue = online(2);
     open(&mut queue, 2);
-    let close = StreamClosed { retry_after: Duration::from_secs(5), ..closed(2, 0, StreamCloseCode::StorageFull) };
+    let close = StreamClosed {
+        retry_after: Duration::from_secs(5),
+        ..closed(2, 0, StreamCloseCode::StorageFull)
+    };
     queue.on_stream_closed(close, Instant::now());
-    assert_eq!(queue.poll_open(0, Instant::now()), OpenStep::Wait(Some(Instant::now() + Duration::from_secs(5))));
+    assert_eq!(
+        queue.poll_open(0, Instant::now()),
+        OpenStep::Wait(Some(Instant::now() + Duration::from_secs(5)))
+    );
     tokio::time::advance(Duration::from_secs(5)).await;
     open(&mut queue, 6);
-    let (_, event) = queue.on_stream_closed(closed(6, 0, StreamCloseCode::NotAllowed), Instant::now());
+    let (_, event) =
+        queue.on_stream_closed(closed(6, 0, StreamCloseCode::NotAllowed), Instant::now());
     assert!(matches!(event, Some(ClientEvent::StreamRefused { .. })));
     assert!(queue.refused_lane().is_some());
     tokio::time::advance(Duration::from_secs(60)).await;
@@ -236,7 +365,10 @@ async fn a_retryable_close_waits_as_long_as_the_server_says_and_a_refusal_a_minu
 fn a_close_of_a_quic_stream_of_the_past_changes_nothing() {
     let mut queue = online(2);
     open(&mut queue, 2);
-    queue.on_stream_closed(closed(99, 0, StreamCloseCode::UnknownProducer), Instant::now());
+    queue.on_stream_closed(
+        closed(99, 0, StreamCloseCode::UnknownProducer),
+        Instant::now(),
+    );
     assert_eq!(send_all(&mut queue, 2), [0, 1]);
 }
 
@@ -248,7 +380,9 @@ fn a_batch_that_the_disk_lost_is_settled_as_damaged_and_declared_lost() {
     queue.on_ack(P, &readings(), 0).unwrap();
     queue.drop_damaged(0, 1);
     queue.on_broken(0, 2, Instant::now());
-    let OpenStep::Open(plan) = queue.poll_open(0, later()) else { panic!() };
+    let OpenStep::Open(plan) = queue.poll_open(0, later()) else {
+        panic!()
+    };
     assert_eq!((plan.first_sequence, plan.lost_before), (2, 2));
     assert_eq!(queue.totals().damaged, 1);
 }
@@ -266,7 +400,11 @@ fn an_idle_lane_gives_its_quic_stream_to_one_that_needs_it() {
     send_all(&mut queue, 2);
     assert_eq!(queue.poll_open(1, later()), OpenStep::Wait(None));
     assert_eq!(queue.poll_send(0, 2), SendStep::Finish);
-    assert_eq!(queue.poll_open(1, later()), OpenStep::Wait(None), "batch 0 is not settled");
+    assert_eq!(
+        queue.poll_open(1, later()),
+        OpenStep::Wait(None),
+        "batch 0 is not settled"
+    );
     queue.on_ack(P, &readings(), 0).unwrap();
     assert!(matches!(queue.poll_open(1, later()), OpenStep::Open(_)));
 }

@@ -141,7 +141,9 @@ impl SpoolDirectory for MemoryDirectory {
     fn truncate(&self, segment: u64, length: u64) -> io::Result<()> {
         let content = self.content(segment)?;
         let mut content = lock(&content);
-        content.bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        content
+            .bytes
+            .truncate(usize::try_from(length).unwrap_or(usize::MAX));
         content.synced = content.bytes.len();
         Ok(())
     }

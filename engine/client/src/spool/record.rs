@@ -53,8 +53,15 @@ pub(crate) struct Assignment {
 /// What is in the spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    State { instance: u64, next_id: u64, lanes: Vec<LaneState> },
-    Schema { number: u32, bytes: Bytes },
+    State {
+        instance: u64,
+        next_id: u64,
+        lanes: Vec<LaneState>,
+    },
+    Schema {
+        number: u32,
+        bytes: Bytes,
+    },
     Batch {
         id: u64,
         stream: StreamName,
@@ -64,10 +71,23 @@ pub(crate) enum Record {
         body: Bytes,
     },
     /// All unassigned batches of the lane's stream with `from_id <= id < to_id`, in order of id.
-    Assign { key: LaneKey, producer: Producer, first_sequence: u64, from_id: u64, to_id: u64 },
+    Assign {
+        key: LaneKey,
+        producer: Producer,
+        first_sequence: u64,
+        from_id: u64,
+        to_id: u64,
+    },
     /// The lane's batches from `settled_before` on are numbered from 0 under a new producer.
-    Renumber { key: LaneKey, producer: Producer, settled_before: u64 },
-    Settled { key: LaneKey, settled_before: u64 },
+    Renumber {
+        key: LaneKey,
+        producer: Producer,
+        settled_before: u64,
+    },
+    Settled {
+        key: LaneKey,
+        settled_before: u64,
+    },
 }
 
 pub(super) fn segment_header(segment: u64) -> Vec<u8> {
@@ -86,7 +106,11 @@ pub(super) fn encode(record: &Record, output: &mut Vec<u8>) -> std::ops::Range<u
     output.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
     let mut body = 0;
     let kind = match record {
-        Record::State { instance, next_id, lanes } => {
+        Record::State {
+            instance,
+            next_id,
+            lanes,
+        } => {
             put_u64(output, *instance);
             put_u64(output, *next_id);
             put_u32(output, lanes.len() as u32);
@@ -103,32 +127,58 @@ pub(super) fn encode(record: &Record, output: &mut Vec<u8>) -> std::ops::Range<u
             output.extend_from_slice(bytes);
             2
         }
-        Record::Batch { id, stream, assignment, rows, schema, body: payload } => {
+        Record::Batch {
+            id,
+            stream,
+            assignment,
+            rows,
+            schema,
+            body: payload,
+        } => {
             put_u64(output, *id);
             put_text(output, stream.as_str());
             output.push(assignment.map_or(0, |assignment| kind_number(&assignment.kind)));
-            put_u64(output, assignment.map_or(0, |assignment| assignment.producer.get()));
-            put_u64(output, assignment.map_or(0, |assignment| assignment.sequence));
+            put_u64(
+                output,
+                assignment.map_or(0, |assignment| assignment.producer.get()),
+            );
+            put_u64(
+                output,
+                assignment.map_or(0, |assignment| assignment.sequence),
+            );
             put_u32(output, *rows);
             put_u32(output, *schema);
             body = output.len();
             output.extend_from_slice(payload);
             3
         }
-        Record::Assign { key, producer, first_sequence, from_id, to_id } => {
+        Record::Assign {
+            key,
+            producer,
+            first_sequence,
+            from_id,
+            to_id,
+        } => {
             put_lane(output, key);
             for number in [producer.get(), *first_sequence, *from_id, *to_id] {
                 put_u64(output, number);
             }
             4
         }
-        Record::Renumber { key, producer, settled_before } => {
+        Record::Renumber {
+            key,
+            producer,
+            settled_before,
+        } => {
             put_lane(output, key);
             put_u64(output, producer.get());
             put_u64(output, *settled_before);
             5
         }
-        Record::Settled { key, settled_before } => {
+        Record::Settled {
+            key,
+            settled_before,
+        } => {
             put_lane(output, key);
             put_u64(output, *settled_before);
             6
@@ -152,9 +202,10 @@ pub(super) struct Reader {
 impl Reader {
     /// A reader behind the segment's header; `None` if that is not valid.
     pub fn new(bytes: Bytes, segment: u64) -> Option<Self> {
-        bytes
-            .starts_with(&segment_header(segment))
-            .then_some(Self { bytes, offset: SEGMENT_HEADER_BYTES })
+        bytes.starts_with(&segment_header(segment)).then_some(Self {
+            bytes,
+            offset: SEGMENT_HEADER_BYTES,
+        })
     }
 
     pub fn at_end(&self) -> bool {
@@ -163,7 +214,9 @@ impl Reader {
 
     /// The next record, and for a batch the offset of its body; `None` where the valid ones end.
     pub fn next(&mut self) -> Option<(Record, usize)> {
-        let header = self.bytes.get(self.offset..self.offset + RECORD_HEADER_BYTES)?;
+        let header = self
+            .bytes
+            .get(self.offset..self.offset + RECORD_HEADER_BYTES)?;
         let length = u32::from_le_bytes(header[..4].try_into().ok()?) as usize;
         let crc = u32::from_le_bytes(header[4..8].try_into().ok()?);
         let kind = header[8];
@@ -198,18 +251,36 @@ fn decode(kind: u8, body: &mut Body) -> Option<Record> {
                     settled_before: body.u64()?,
                 });
             }
-            Record::State { instance, next_id, lanes }
+            Record::State {
+                instance,
+                next_id,
+                lanes,
+            }
         }
-        2 => Record::Schema { number: body.u32()?, bytes: body.rest() },
+        2 => Record::Schema {
+            number: body.u32()?,
+            bytes: body.rest(),
+        },
         3 => {
             let (id, stream, lane_kind) = (body.u64()?, body.stream()?, body.u8()?);
             let (producer, sequence) = (Producer(body.u64()?), body.u64()?);
             let assignment = match lane_kind {
                 0 => None,
-                number => Some(Assignment { kind: kind_of(number)?, producer, sequence }),
+                number => Some(Assignment {
+                    kind: kind_of(number)?,
+                    producer,
+                    sequence,
+                }),
             };
             let (rows, schema) = (body.u32()?, body.u32()?);
-            Record::Batch { id, stream, assignment, rows, schema, body: body.rest() }
+            Record::Batch {
+                id,
+                stream,
+                assignment,
+                rows,
+                schema,
+                body: body.rest(),
+            }
         }
         4 => Record::Assign {
             key: body.lane()?,
@@ -223,7 +294,10 @@ fn decode(kind: u8, body: &mut Body) -> Option<Record> {
             producer: Producer(body.u64()?),
             settled_before: body.u64()?,
         },
-        6 => Record::Settled { key: body.lane()?, settled_before: body.u64()? },
+        6 => Record::Settled {
+            key: body.lane()?,
+            settled_before: body.u64()?,
+        },
         _ => return None,
     })
 }
@@ -250,7 +324,10 @@ impl Body {
         StreamName::new(std::str::from_utf8(&text).ok()?).ok()
     }
     fn lane(&mut self) -> Option<LaneKey> {
-        Some(LaneKey { stream: self.stream()?, kind: kind_of(self.u8()?)? })
+        Some(LaneKey {
+            stream: self.stream()?,
+            kind: kind_of(self.u8()?)?,
+        })
     }
     fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.0)

@@ -4,7 +4,10 @@ use quiver_model::Producer;
 use super::*;
 use crate::queue::{OpenStep, SendStep, Source, Window};
 
-const WINDOW: Window = Window { bytes: 1 << 20, batches: 1_000 };
+const WINDOW: Window = Window {
+    bytes: 1 << 20,
+    batches: 1_000,
+};
 const P: Producer = Producer(7);
 
 fn stream(name: &str) -> StreamName {
@@ -26,7 +29,11 @@ fn batch(id: u64, sequence: Option<u64>, body: &[u8]) -> NewRecord {
     NewRecord::Batch(NewBatch {
         id,
         stream: stream("readings"),
-        assignment: sequence.map(|sequence| Assignment { kind: LaneKind::Live, producer: P, sequence }),
+        assignment: sequence.map(|sequence| Assignment {
+            kind: LaneKind::Live,
+            producer: P,
+            sequence,
+        }),
         rows: 3,
         schema: Bytes::from_static(b"schema"),
         body: Bytes::copy_from_slice(body),
@@ -34,7 +41,10 @@ fn batch(id: u64, sequence: Option<u64>, body: &[u8]) -> NewRecord {
 }
 
 fn live() -> LaneKey {
-    LaneKey { stream: stream("readings"), kind: LaneKind::Live }
+    LaneKey {
+        stream: stream("readings"),
+        kind: LaneKind::Live,
+    }
 }
 
 /// (sequence, body) of every batch in the lane, read back from the disk.
@@ -42,7 +52,12 @@ fn contents(queue: &Queue, directory: &MemoryDirectory, key: &LaneKey) -> Vec<(u
     queue.lane(key).map_or_else(Vec::new, |lane| {
         lane.entries
             .iter()
-            .map(|entry| (entry.sequence, read_batch(directory, entry.place.unwrap()).unwrap()))
+            .map(|entry| {
+                (
+                    entry.sequence,
+                    read_batch(directory, entry.place.unwrap()).unwrap(),
+                )
+            })
             .collect()
     })
 }
@@ -52,31 +67,58 @@ fn what_was_appended_is_there_after_a_power_failure_with_its_numbers() {
     let disk = MemoryDirectory::new();
     let (mut spool, queue, _) = open(&disk);
     assert_eq!(spool.instance(), 42);
-    spool.append(vec![batch(0, Some(0), b"one"), batch(1, Some(1), b"two"), batch(2, None, b"three")], None).unwrap();
+    spool
+        .append(
+            vec![
+                batch(0, Some(0), b"one"),
+                batch(1, Some(1), b"two"),
+                batch(2, None, b"three"),
+            ],
+            None,
+        )
+        .unwrap();
     drop((spool, queue));
     let disk = disk.crash(|_| 0);
     let (spool, mut queue, events) = open(&disk);
     assert_eq!(events, []);
-    assert_eq!(contents(&queue, &disk, &live()), [(0, Bytes::from("one")), (1, Bytes::from("two"))]);
+    assert_eq!(
+        contents(&queue, &disk, &live()),
+        [(0, Bytes::from("one")), (1, Bytes::from("two"))]
+    );
     assert_eq!(queue.next_id(), 3);
     assert_eq!(spool.instance(), 42, "the installation is the same");
     queue.assign(&live(), P, 2, 0, 3);
-    assert_eq!(contents(&queue, &disk, &live()).last().unwrap(), &(2, Bytes::from("three")));
+    assert_eq!(
+        contents(&queue, &disk, &live()).last().unwrap(),
+        &(2, Bytes::from("three"))
+    );
 }
 
 #[test]
 fn a_second_client_is_kept_out_and_a_later_format_is_not_touched() {
     let disk = MemoryDirectory::new();
     let (spool, ..) = open(&disk);
-    let again = Spool::open(SpoolOptions::with(Arc::new(disk.clone())), 1, &mut new_queue());
+    let again = Spool::open(
+        SpoolOptions::with(Arc::new(disk.clone())),
+        1,
+        &mut new_queue(),
+    );
     assert!(matches!(again, Err(SpoolError::Locked)));
     drop(spool);
     let disk = MemoryDirectory::new();
-    let mut header = [&record::MAGIC[..], &2_u32.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+    let mut header = [
+        &record::MAGIC[..],
+        &2_u32.to_le_bytes(),
+        &1_u64.to_le_bytes(),
+    ]
+    .concat();
     header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
     disk.create(1).unwrap().append(&header).unwrap();
     let newer = Spool::open(SpoolOptions::with(Arc::new(disk)), 1, &mut new_queue());
-    assert!(matches!(newer, Err(SpoolError::UnsupportedVersion { version: 2, .. })));
+    assert!(matches!(
+        newer,
+        Err(SpoolError::UnsupportedVersion { version: 2, .. })
+    ));
 }
 
 #[test]
@@ -84,9 +126,15 @@ fn a_failed_sync_poisons_the_spool() {
     let disk = MemoryDirectory::new();
     let (mut spool, ..) = open(&disk);
     disk.fail_syncs(true);
-    assert!(matches!(spool.append(vec![batch(0, None, b"x")], None), Err(SpoolError::Io { .. })));
+    assert!(matches!(
+        spool.append(vec![batch(0, None, b"x")], None),
+        Err(SpoolError::Io { .. })
+    ));
     disk.fail_syncs(false);
-    assert!(matches!(spool.append(vec![batch(1, None, b"y")], None), Err(SpoolError::Poisoned)));
+    assert!(matches!(
+        spool.append(vec![batch(1, None, b"y")], None),
+        Err(SpoolError::Poisoned)
+    ));
 }
 
 #[test]
@@ -95,7 +143,9 @@ fn segments_go_oldest_first_once_settled_and_later_ones_stand_alone() {
     let (mut spool, mut queue, _) = open(&disk);
     for id in 0..3 {
         let state = (id > 0).then(|| queue.state_record(spool.instance()));
-        let place = spool.append(vec![batch(id, Some(id), &[id as u8; 10])], state).unwrap()[0];
+        let place = spool
+            .append(vec![batch(id, Some(id), &[id as u8; 10])], state)
+            .unwrap()[0];
         let entry = Entry {
             id,
             sequence: id,
@@ -120,7 +170,10 @@ fn segments_go_oldest_first_once_settled_and_later_ones_stand_alone() {
     assert_eq!(disk.segments().unwrap(), [3]);
     let (_, restored, events) = open(&disk);
     assert_eq!(events, []);
-    assert_eq!(contents(&restored, &disk, &live()), [(2, Bytes::from(vec![2; 10]))]);
+    assert_eq!(
+        contents(&restored, &disk, &live()),
+        [(2, Bytes::from(vec![2; 10]))]
+    );
     let lane = restored.lane(&live()).unwrap();
     assert_eq!((lane.producer, lane.next_sequence), (P, 3));
 }
@@ -129,9 +182,13 @@ fn segments_go_oldest_first_once_settled_and_later_ones_stand_alone() {
 fn damage_in_an_old_segment_is_reported_and_costs_no_other_segment() {
     let disk = MemoryDirectory::new();
     let (mut spool, queue, _) = open(&disk);
-    let damaged = spool.append(vec![batch(0, Some(0), b"damaged")], None).unwrap()[0];
+    let damaged = spool
+        .append(vec![batch(0, Some(0), b"damaged")], None)
+        .unwrap()[0];
     let state = queue.state_record(spool.instance());
-    spool.append(vec![batch(1, Some(1), b"whole")], Some(state)).unwrap();
+    spool
+        .append(vec![batch(1, Some(1), b"whole")], Some(state))
+        .unwrap();
     drop(spool);
     // The same disk with one bit turned over in the first segment.
     let copy = MemoryDirectory::new();
@@ -144,17 +201,34 @@ fn damage_in_an_old_segment_is_reported_and_costs_no_other_segment() {
         copy.create(segment).unwrap().append(&bytes).unwrap();
     }
     let (_, queue, events) = open(&copy);
-    assert!(matches!(events[..], [ClientEvent::SpoolDamaged { segment: 1, .. }]));
-    assert_eq!(contents(&queue, &copy, &live()), [(1, Bytes::from("whole"))]);
+    assert!(matches!(
+        events[..],
+        [ClientEvent::SpoolDamaged { segment: 1, .. }]
+    ));
+    assert_eq!(
+        contents(&queue, &copy, &live()),
+        [(1, Bytes::from("whole"))]
+    );
 }
 
 #[test]
 fn a_batch_that_changed_on_disk_is_not_read_back() {
     let disk = MemoryDirectory::new();
     let (mut spool, ..) = open(&disk);
-    let place = spool.append(vec![batch(0, None, b"content")], None).unwrap()[0];
+    let place = spool
+        .append(vec![batch(0, None, b"content")], None)
+        .unwrap()[0];
     assert_eq!(read_batch(&disk, place).unwrap(), "content");
-    assert_eq!(read_batch(&disk, Place { crc: place.crc ^ 1, ..place }), None);
+    assert_eq!(
+        read_batch(
+            &disk,
+            Place {
+                crc: place.crc ^ 1,
+                ..place
+            }
+        ),
+        None
+    );
 }
 
 #[test]
@@ -162,8 +236,13 @@ fn the_spool_of_a_real_directory_reads_back_what_it_wrote() {
     let root = tempfile::tempdir().unwrap();
     let options = || SpoolOptions::at(root.path().join("spool")).unwrap();
     let (mut spool, _) = Spool::open(options(), 9, &mut new_queue()).unwrap();
-    assert!(matches!(Spool::open(options(), 9, &mut new_queue()), Err(SpoolError::Locked)));
-    let place = spool.append(vec![batch(0, Some(0), b"on disk")], None).unwrap()[0];
+    assert!(matches!(
+        Spool::open(options(), 9, &mut new_queue()),
+        Err(SpoolError::Locked)
+    ));
+    let place = spool
+        .append(vec![batch(0, Some(0), b"on disk")], None)
+        .unwrap()[0];
     assert_eq!(read_batch(&*options().directory, place).unwrap(), "on disk");
     drop(spool);
     let mut queue = new_queue();
@@ -215,11 +294,20 @@ impl Model {
             model.settled_before = lane.settled_before;
             model.next = lane.next_sequence;
         }
-        model.assigned = contents(queue, disk, &live()).into_iter().map(|(sequence, body)| (sequence, body.to_vec())).collect();
-        let key = LaneKey { stream: stream("readings"), kind: LaneKind::Backlog };
+        model.assigned = contents(queue, disk, &live())
+            .into_iter()
+            .map(|(sequence, body)| (sequence, body.to_vec()))
+            .collect();
+        let key = LaneKey {
+            stream: stream("readings"),
+            kind: LaneKind::Backlog,
+        };
         let next_id = queue.next_id();
         queue.assign(&key, Producer(u64::MAX), 0, 0, next_id);
-        model.unassigned = contents(queue, disk, &key).into_iter().map(|(_, body)| body.to_vec()).collect();
+        model.unassigned = contents(queue, disk, &key)
+            .into_iter()
+            .map(|(_, body)| body.to_vec())
+            .collect();
         model
     }
 }
@@ -342,12 +430,22 @@ proptest! {
 fn a_spooled_batch_is_sent_from_the_disk() {
     let disk = MemoryDirectory::new();
     let (mut spool, ..) = open(&disk);
-    spool.append(vec![batch(0, Some(0), b"body")], None).unwrap();
+    spool
+        .append(vec![batch(0, Some(0), b"body")], None)
+        .unwrap();
     drop(spool);
     let (_spool, mut queue, _) = open(&disk);
     queue.on_welcome(&[], 16);
-    let OpenStep::Open(plan) = queue.poll_open(0, tokio::time::Instant::now()) else { panic!() };
+    let OpenStep::Open(plan) = queue.poll_open(0, tokio::time::Instant::now()) else {
+        panic!()
+    };
     assert_eq!(queue.on_opened(0, 2, &plan).unwrap(), "schema");
-    let SendStep::Send { bytes: Source::Spool(place), .. } = queue.poll_send(0, 2) else { panic!() };
+    let SendStep::Send {
+        bytes: Source::Spool(place),
+        ..
+    } = queue.poll_send(0, 2)
+    else {
+        panic!()
+    };
     assert_eq!(read_batch(&disk, place).unwrap(), "body");
 }

@@ -11,8 +11,8 @@ use std::{
 use arrow_array::{Array, Float64Array, RecordBatch};
 use quinn::{Endpoint, VarInt, crypto::rustls::QuicServerConfig};
 use quiver_model::{
-    BatchRefusal, Clock, OsEntropy, Producer, RejectCode, SenderId, SenderKind, Sequence, SessionId,
-    StreamName, SystemClock,
+    BatchRefusal, Clock, OsEntropy, Producer, RejectCode, SenderId, SenderKind, Sequence,
+    SessionId, StreamName, SystemClock,
 };
 use quiver_pki::{
     ClientTls, DevelopmentCa, KeyKind, Request, ServerTls, Validity, default_server_names,
@@ -79,12 +79,21 @@ impl FakeServer {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let validity = Validity::starting_now(&*clock, Duration::from_secs(86_400));
         let ca = DevelopmentCa::generate(KeyKind::default(), validity, &OsEntropy).unwrap();
-        let server = ca.issue(&Request::server(default_server_names(), validity), &OsEntropy).unwrap();
+        let server = ca
+            .issue(
+                &Request::server(default_server_names(), validity),
+                &OsEntropy,
+            )
+            .unwrap();
         let truck = SenderId::from_urn("urn:quiver:operator:tests").unwrap();
-        let client = ca.issue(&Request::client(truck, validity), &OsEntropy).unwrap();
-        let tls = quiver_pki::rustls_server_config(ServerTls::new(server), Arc::clone(&clock)).unwrap();
+        let client = ca
+            .issue(&Request::client(truck, validity), &OsEntropy)
+            .unwrap();
+        let tls =
+            quiver_pki::rustls_server_config(ServerTls::new(server), Arc::clone(&clock)).unwrap();
         let client_tls = quiver_pki::rustls_client_config(ClientTls::new(client), clock).unwrap();
-        let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+        let config =
+            quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         let endpoint = Endpoint::server(config.clone(), "127.0.0.1:0".parse().unwrap()).unwrap();
         let server = Self {
             address: endpoint.local_addr().unwrap(),
@@ -134,7 +143,9 @@ impl FakeServer {
     pub async fn wait_for<T>(&self, mut ask: impl FnMut(&mut World) -> Option<T>) -> T {
         let mut bell = self.changed.subscribe();
         loop {
-            if let Some(answer) = ask(&mut self.world.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if let Some(answer) =
+                ask(&mut self.world.lock().unwrap_or_else(PoisonError::into_inner))
+            {
                 return answer;
             }
             bell.changed().await.unwrap();
@@ -144,8 +155,13 @@ impl FakeServer {
     /// Every stored value of a stream, over all its producers.
     pub fn values(&self, stream: &str) -> Vec<f64> {
         self.with(|world| {
-            let of_stream = world.pairs.iter().filter(|((_, name), _)| name.as_str() == stream);
-            of_stream.flat_map(|(_, stored)| stored.batches.iter().flatten().copied()).collect()
+            let of_stream = world
+                .pairs
+                .iter()
+                .filter(|((_, name), _)| name.as_str() == stream);
+            of_stream
+                .flat_map(|(_, stored)| stored.batches.iter().flatten().copied())
+                .collect()
         })
     }
 
@@ -162,9 +178,16 @@ impl FakeServer {
     }
 
     async fn serve(&self, connection: quinn::Connection) {
-        let Ok((mut send, mut receive)) = connection.accept_bi().await else { return };
+        let Ok((mut send, mut receive)) = connection.accept_bi().await else {
+            return;
+        };
         let sender = SenderId::from_urn("urn:quiver:operator:tests").unwrap();
-        let mut conversation = ServerConversation::new(Some(sender), ServerRules { tokens_allowed: false });
+        let mut conversation = ServerConversation::new(
+            Some(sender),
+            ServerRules {
+                tokens_allowed: false,
+            },
+        );
         let (reports, mut inbox) = mpsc::channel::<Report>(64);
         let mut held: VecDeque<Report> = VecDeque::new();
         let mut bell = self.changed.subscribe();
@@ -193,25 +216,50 @@ impl FakeServer {
                     let (resume, limits, session) = self.with(|world| {
                         world.script.sessions += 1;
                         world.script.instances.insert(hello.instance);
-                        let resume = hello.last_acks.iter().map(|(pair, next)| pair_state(world.pairs.get(pair), next.get())).collect();
+                        let resume = hello
+                            .last_acks
+                            .iter()
+                            .map(|(pair, next)| pair_state(world.pairs.get(pair), next.get()))
+                            .collect();
                         let mut limits = Limits::for_sender(SenderKind::Operator);
-                        limits.quic_streams = world.script.quic_streams.unwrap_or(limits.quic_streams);
+                        limits.quic_streams =
+                            world.script.quic_streams.unwrap_or(limits.quic_streams);
                         (resume, limits, world.script.sessions)
                     });
                     conversation.welcome(limits, SessionId(session), "fake", resume);
                 }
             }
-            let is_held = self.world.lock().unwrap_or_else(PoisonError::into_inner).script.hold_acks;
+            let is_held = self
+                .world
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .script
+                .hold_acks;
             while !is_held && let Some(report) = held.pop_front() {
                 match report {
-                    Report::Ack((producer, stream), sequence) => conversation.ack(producer, &stream, Sequence(sequence)),
+                    Report::Ack((producer, stream), sequence) => {
+                        conversation.ack(producer, &stream, Sequence(sequence))
+                    }
                     Report::Reject((producer, stream), sequence) => {
                         conversation.reject(producer, &stream, Sequence(sequence), &refusal());
                         conversation.ack(producer, &stream, Sequence(sequence));
                     }
-                    Report::Closed { quic_stream, pair, next, code, retry_after } => {
+                    Report::Closed {
+                        quic_stream,
+                        pair,
+                        next,
+                        code,
+                        retry_after,
+                    } => {
                         let pair = pair.as_ref().map(|(producer, stream)| (*producer, stream));
-                        conversation.stream_closed(quic_stream, pair, Sequence(next), code, retry_after, "scripted");
+                        conversation.stream_closed(
+                            quic_stream,
+                            pair,
+                            Sequence(next),
+                            code,
+                            retry_after,
+                            "scripted",
+                        );
                     }
                 }
             }
@@ -219,7 +267,12 @@ impl FakeServer {
     }
 
     /// Reads one telemetry QUIC stream.
-    async fn read(self, connection: quinn::Connection, mut stream: quinn::RecvStream, reports: mpsc::Sender<Report>) {
+    async fn read(
+        self,
+        connection: quinn::Connection,
+        mut stream: quinn::RecvStream,
+        reports: mpsc::Sender<Report>,
+    ) {
         let quic_stream = u64::from(VarInt::from(stream.id()));
         let mut decoder = TelemetryDecoder::default();
         let mut pair: Option<Pair> = None;
@@ -267,7 +320,10 @@ impl FakeServer {
                         assert!(sequence <= next, "the session lets no gap pass");
                         if sequence < next {
                             let original = stored.batches[sequence as usize];
-                            assert!(original.is_none_or(|original| original == value), "a sequence names fixed bytes");
+                            assert!(
+                                original.is_none_or(|original| original == value),
+                                "a sequence names fixed bytes"
+                            );
                             out.push(Report::Ack(key, sequence));
                         } else if world.script.reject.contains(&(value as u64)) {
                             stored.batches.push(None);
@@ -276,7 +332,12 @@ impl FakeServer {
                             stored.batches.push(Some(value));
                             out.push(Report::Ack(key, sequence));
                         }
-                        let next = world.pairs.get(&pair.clone().unwrap()).unwrap().batches.len() as u64;
+                        let next = world
+                            .pairs
+                            .get(&pair.clone().unwrap())
+                            .unwrap()
+                            .batches
+                            .len() as u64;
                         if let Some((left, code)) = &mut world.script.close_connection_after {
                             *left = left.saturating_sub(1);
                             if *left == 0 {
@@ -284,7 +345,9 @@ impl FakeServer {
                                 world.script.close_connection_after = None;
                             }
                         }
-                        if let Some((left, code, retry_after)) = &mut world.script.close_stream_after {
+                        if let Some((left, code, retry_after)) =
+                            &mut world.script.close_stream_after
+                        {
                             *left = left.saturating_sub(1);
                             if *left == 0 {
                                 close = Some((*code, next, *retry_after));
@@ -293,7 +356,9 @@ impl FakeServer {
                         }
                     }
                     TelemetryEvent::Refused(refusal) => panic!("the client sent {refusal:?}"),
-                    TelemetryEvent::BadBatch { refusal, .. } => panic!("the client sent {refusal:?}"),
+                    TelemetryEvent::BadBatch { refusal, .. } => {
+                        panic!("the client sent {refusal:?}")
+                    }
                     TelemetryEvent::Schema(_) | TelemetryEvent::Ended { .. } => {}
                 });
                 if let Some(code) = close_connection {
@@ -308,7 +373,15 @@ impl FakeServer {
                 }
                 if let Some((code, next, retry_after)) = close {
                     let _gone = stream.stop(VarInt::from_u32(code.number()));
-                    let _gone = reports.send(Report::Closed { quic_stream, pair, next, code, retry_after }).await;
+                    let _gone = reports
+                        .send(Report::Closed {
+                            quic_stream,
+                            pair,
+                            next,
+                            code,
+                            retry_after,
+                        })
+                        .await;
                     return;
                 }
             }
@@ -319,7 +392,13 @@ impl FakeServer {
 enum Report {
     Ack(Pair, u64),
     Reject(Pair, u64),
-    Closed { quic_stream: u64, pair: Option<Pair>, next: u64, code: StreamCloseCode, retry_after: u32 },
+    Closed {
+        quic_stream: u64,
+        pair: Option<Pair>,
+        next: u64,
+        code: StreamCloseCode,
+        retry_after: u32,
+    },
 }
 
 fn refusal() -> BatchRefusal {
@@ -344,5 +423,9 @@ fn pair_state(stored: Option<&Stored>, from: u64) -> PairState {
 fn first_value(batch: &RecordBatch) -> f64 {
     let column = batch.column_by_name("value").unwrap();
     let values = column.as_any().downcast_ref::<Float64Array>().unwrap();
-    if values.is_null(0) { -1.0 } else { values.value(0) }
+    if values.is_null(0) {
+        -1.0
+    } else {
+        values.value(0)
+    }
 }
