@@ -182,7 +182,8 @@ impl DeviceActor {
         sender.evict(self.sender.kind, &open.stream, now);
         if let Some(old) = &opened.superseded {
             old.stop(quiver_protocol::StreamCloseCode::Superseded);
-            if let Some(session) = sender.sessions.get(&old.instance) {
+            // A newer connection of the same instance counts its QUIC streams anew.
+            if let Some(session) = sender.session_of(old) {
                 session.outbox.stream_closed(
                     old.quic_stream,
                     Some((open.producer, &open.stream)),

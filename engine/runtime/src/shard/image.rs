@@ -90,6 +90,12 @@ impl ShardImage {
         }
     }
 
+    /// The ledgers of its identities.
+    pub fn ledgers(&self) -> BTreeMap<SenderId, Ledger> {
+        let ledgers = self.ledger.iter();
+        ledgers.filter_map(|(urn, ledger)| Some((SenderId::from_urn(urn)?, *ledger))).collect()
+    }
+
     pub(super) fn into_state(self) -> (HashMap<SenderId, SenderState>, BTreeMap<SenderId, Ledger>) {
         let senders = self
             .senders
@@ -147,6 +153,7 @@ impl PairImage {
                 .collect::<VecDeque<_>>(),
             rejects_total: self.rejects_total,
             live: None,
+            ended: false,
         }
     }
 }

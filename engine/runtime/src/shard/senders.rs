@@ -121,8 +121,10 @@ pub struct ProducerState {
     pub rejects: VecDeque<RecentReject>,
     /// Rejects in all.
     pub rejects_total: u64,
-    /// The QUIC stream that carries it now.
+    /// The QUIC stream that carries it now, or that has carried what is in flight.
     pub live: Option<LiveStream>,
+    /// `live` has ended. It is kept until all it brought is settled, so that the sender is told.
+    pub ended: bool,
 }
 
 impl ProducerState {
@@ -136,11 +138,20 @@ impl ProducerState {
             rejects: VecDeque::new(),
             rejects_total: 0,
             live: None,
+            ended: false,
         }
     }
 
     fn in_flight(&self) -> bool {
         self.accepted != self.durable
+    }
+
+    /// Forgets a QUIC stream that has ended and of which all is settled.
+    fn release(&mut self) {
+        if self.ended && !self.in_flight() {
+            self.live = None;
+            self.ended = false;
+        }
     }
 }
 
@@ -219,8 +230,15 @@ impl SenderState {
                 .is_some_and(|live| live.session == session)
             {
                 pair.live = None;
+                pair.ended = false;
             }
         }
+    }
+
+    /// The connection that carries `live`, if it is still the current one of its instance.
+    pub fn session_of(&self, live: &LiveStream) -> Option<&SessionHandle> {
+        let handle = self.sessions.get(&live.instance)?;
+        (handle.session == live.session).then_some(handle)
     }
 
     /// Whether `session` is the connection of `instance` now.
@@ -285,7 +303,8 @@ impl SenderState {
                 ),
             });
         }
-        let superseded = pair.live.replace(live);
+        let had_ended = std::mem::take(&mut pair.ended);
+        let superseded = pair.live.replace(live).filter(|_| !had_ended);
         pair.last_used = now;
         Ok(Opened {
             next: if gap { first } else { pair.accepted },
@@ -294,12 +313,20 @@ impl SenderState {
         })
     }
 
-    /// A telemetry QUIC stream has ended.
+    /// A telemetry QUIC stream has ended. What it brought may still be on its way to the disk.
     pub fn close(&mut self, key: &PairKey, live: &LiveStream) {
         if let Some(pair) = self.pairs.get_mut(key)
             && pair.live.as_ref() == Some(live)
         {
-            pair.live = None;
+            pair.ended = true;
+            pair.release();
+        }
+    }
+
+    /// The sender was told how far `key` is settled.
+    pub fn release(&mut self, key: &PairKey) {
+        if let Some(pair) = self.pairs.get_mut(key) {
+            pair.release();
         }
     }
 
@@ -373,6 +400,7 @@ impl SenderState {
         }
         pair.epoch = now_epoch;
         pair.accepted = pair.durable;
+        pair.ended = false;
         pair.live.take()
     }
 

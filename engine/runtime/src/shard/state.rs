@@ -241,6 +241,7 @@ impl Shard {
                 .reject(settled.producer, &settled.stream, reject.sequence, &refusal);
         }
         session.outbox.ack(settled.producer, &settled.stream, next);
+        sender.release(&key);
         if let Some(received) = settled.received {
             self.parts
                 .metrics
@@ -301,7 +302,8 @@ impl Shard {
         let Some(live) = state.fail(key, failed, epoch) else {
             return;
         };
-        let Some(session) = state.sessions.get(&live.instance) else {
+        // A newer connection of the same instance counts its QUIC streams anew.
+        let Some(session) = state.session_of(&live) else {
             return;
         };
         let durable = state
