@@ -15,7 +15,9 @@ use quiver_hot::{
 use quiver_log::{
     CheckpointStore, DamagedRange, DirLock, Log, LogId, RecordKind, RecoveryFloor, Vfs,
 };
-use quiver_model::{Clock, Entropy, Position, SchemaId, ShardId, StreamSchema, Timestamp};
+use quiver_model::{
+    Clock, Entropy, Position, SchemaId, ShardId, StreamName, StreamSchema, Timestamp,
+};
 use quiver_protocol::{DecodeLimits, decode_schema};
 
 use crate::{
@@ -39,7 +41,7 @@ const FLUSH_PERCENT: usize = 60;
 const DERIVED_BYTES: usize = 32 << 20;
 
 /// Makes the archive for a log's id.
-pub type ArchiveFactory = Box<dyn FnOnce(LogId) -> Arc<dyn Archive> + Send>;
+pub type ArchiveFactory = Box<dyn FnOnce(LogId) -> std::io::Result<Arc<dyn Archive>> + Send>;
 
 /// Where an engine's durable state is, and what it takes its time and randomness from.
 pub struct Environment {
@@ -221,7 +223,7 @@ pub async fn recover(
                 .id()
         }
     };
-    let archive = archive(id);
+    let archive = archive(id).map_err(data_dir)?;
     let opened = archive.open().await?;
     report.damaged_tables = opened.damaged.iter().map(DamagedTable::to_string).collect();
     let archived = opened
@@ -396,12 +398,15 @@ impl Recovered {
             let mut told: Vec<(ShardId, ShardEvent)> = Vec::new();
             match record.kind {
                 RecordKind::Data | RecordKind::Reject | RecordKind::Lost => {
-                    let archived = record
-                        .stream
-                        .as_ref()
-                        .and_then(|stream| self.parts.tables.table(stream));
-                    let flushed = archived.map_or(Position(0), |table| table.state().flushed());
-                    let rows = position > restored || committed_end(position, &record) > flushed;
+                    // A batch's refused rows go to a table that is flushed at other times.
+                    let rejects = (!record.verdict.refused.is_empty()).then(StreamName::rejects);
+                    let wanted_beyond = record.stream.iter().chain(&rejects).map(|stream| {
+                        let table = self.parts.tables.table(stream);
+                        table.map_or(Position(0), |table| table.state().flushed())
+                    });
+                    let end = committed_end(position, &record);
+                    let rows = wanted_beyond.min().is_none_or(|flushed| end > flushed)
+                        || position > restored;
                     let settlement = settlement_of(
                         &record,
                         &self.control,
