@@ -138,7 +138,7 @@ fn section(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 impl CheckpointCollector {
-    fn new(shard_count: u16) -> (Arc<Self>, oneshot::Receiver<CheckpointState>) {
+    pub(crate) fn new(shard_count: u16) -> (Arc<Self>, oneshot::Receiver<CheckpointState>) {
         let (done, wait) = oneshot::channel();
         let state = Collected {
             position: Position(0),
@@ -235,8 +235,9 @@ impl Checkpointer {
     ) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(interval) => {}
+                biased;
                 () = self.stop.notified() => return,
+                () = tokio::time::sleep(interval) => {}
             }
             let last = *self.one_at_a_time.lock().await;
             if progress.committed() > last

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     EngineOptions, Metrics, Progress, Spawner,
-    checkpoint::Checkpointer,
+    checkpoint::{CheckpointCollector, Checkpointer},
     commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
     control::{ControlState, ControlWriter, GrowthLimits},
     disk::{check, watch_disk},
@@ -24,7 +24,7 @@ use crate::{
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
     registry::RegistryChange,
-    shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardInbox, StopShard},
+    shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
 };
 
 /// When clients of a stopping engine may come back, in milliseconds.
@@ -224,7 +224,7 @@ impl Engine {
         let clock = watch_clock(self.record_clock.clone(), self.control.clone());
         let stopped = self.stopped.clone();
         self.spawner.spawn_background(Box::pin(async move {
-            tokio::select! { () = disk => {} () = clock => {} () = stopped.notified() => {} }
+            tokio::select! { biased; () = stopped.notified() => {} () = disk => {} () = clock => {} }
         }));
     }
 
@@ -344,6 +344,17 @@ impl Engine {
             all.extend(shard.send(AuditShard).await);
         }
         merge_ledgers(all)
+    }
+
+    /// The ledgers of all identities as of one position of the log: what an audit compares with
+    /// queries as of the same position.
+    pub async fn ledgers_at_barrier(
+        &self,
+    ) -> Result<(quiver_model::Position, BTreeMap<SenderId, Ledger>), AppendFailure> {
+        let (collector, wait) = CheckpointCollector::new(self.options.shard_count);
+        self.queue.command(CommitCommand::Checkpoint(collector)).await?;
+        let state = wait.await.map_err(|_| AppendFailure::Closed)?;
+        Ok((state.position, merge_ledgers(state.images.iter().map(ShardImage::ledgers))))
     }
 
     /// Flushes every stream now.

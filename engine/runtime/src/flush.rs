@@ -214,9 +214,10 @@ impl Flusher {
     pub async fn run(self: Arc<Self>) {
         while !self.is_stopped() {
             tokio::select! {
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
-                () = self.poke.notified() => {}
+                biased;
                 () = self.stop.notified() => return,
+                () = self.poke.notified() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
             let due = self.due();
             if !due.is_empty() {
@@ -284,8 +285,9 @@ impl Flusher {
                 return;
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = self.stop.notified() => return,
+                () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(RETRY_MAX);
         }

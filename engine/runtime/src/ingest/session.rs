@@ -138,7 +138,9 @@ impl Session {
         metrics.devices_connected.add(i64::from(is_device));
         tracing::debug!(sender = %self.sender, session = %self.id, "connected");
 
+        // In this order, so that a simulation's seed decides what happens.
         tokio::select! {
+            biased;
             () = self.write_control(connection, send) => {}
             () = self.read_control(receive) => {}
             () = self.accept_telemetry(connection, limits) => {}
@@ -220,6 +222,8 @@ impl Session {
         let mut readers = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
+                biased;
+                Some(_) = readers.join_next() => {}
                 stream = connection.accept_uni() => {
                     let Ok(stream) = stream else { return };
                     if stream.is_0rtt() {
@@ -250,7 +254,6 @@ impl Session {
                         session.streams.set(session.streams.get() - 1);
                     });
                 }
-                Some(_) = readers.join_next() => {}
             }
         }
     }

@@ -113,10 +113,11 @@ impl TelemetryReader {
     pub async fn run(mut self) {
         let signal = self.signal.clone();
         let result = tokio::select! {
-            result = self.read() => result,
+            biased;
             code = signal.stopped() => {
                 Err(Closed::told(StreamCloseCode::from_number(code).unwrap_or(StreamCloseCode::Superseded)))
             }
+            result = self.read() => result,
         };
         if let Err(closed) = result {
             self.close(&closed).await;

@@ -98,20 +98,21 @@ impl Handler<CloseSender> for ShardActor {
 
     fn handle(&mut self, message: CloseSender, _: &mut Self::Context) -> usize {
         let shard = self.shard.borrow();
+        let mut affected: Vec<_> = match &message.sender {
+            Some(sender) => shard.senders.get_key_value(sender).into_iter().collect(),
+            None => shard.senders.iter().collect(),
+        };
+        // In one order, whatever the map's: the same run closes them the same way.
+        affected.sort_by_key(|(sender, _)| *sender);
         let mut closed = 0;
-        for (sender, state) in &shard.senders {
-            if message
-                .sender
-                .as_ref()
-                .is_none_or(|wanted| wanted == sender)
-            {
-                for session in state.sessions.values() {
-                    session
-                        .outbox
-                        .close(message.close.clone(), message.reconnect_after_ms);
-                    closed += 1;
-                }
-            }
+        for session in affected
+            .iter()
+            .flat_map(|(_, state)| state.sessions.values())
+        {
+            session
+                .outbox
+                .close(message.close.clone(), message.reconnect_after_ms);
+            closed += 1;
         }
         closed
     }
