@@ -128,10 +128,11 @@ impl Context {
 
     /// Names the file, and finds out whether it is missing.
     async fn name(&self, error: ParquetError) -> ParquetError {
-        let missing = matches!(
-            self.store.head(&self.object.location).await,
-            Err(object_store::Error::NotFound { .. })
-        );
+        let missing = self
+            .store
+            .head(&self.object.location)
+            .await
+            .is_err_and(|error| is_missing(&error));
         self.record(missing, error.to_string())
     }
 
@@ -148,12 +149,26 @@ impl Context {
                     format!("it has {} bytes, the table's log says {listed}", found.size),
                 ))
             }
-            Err(error) => {
-                let missing = matches!(error, object_store::Error::NotFound { .. });
-                Err(self.record(missing, error.to_string()))
-            }
+            Err(error) => Err(self.record(is_missing(&error), error.to_string())),
         }
     }
+}
+
+/// Whether an object is not there. Stores that are wrapped may say so only in the error's cause.
+fn is_missing(error: &object_store::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let by_store = matches!(
+            error.downcast_ref::<object_store::Error>(),
+            Some(object_store::Error::NotFound { .. })
+        );
+        let by_system = error.downcast_ref::<std::io::Error>();
+        if by_store || by_system.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl AsyncFileReader for ArchiveReader {

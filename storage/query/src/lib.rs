@@ -57,7 +57,8 @@ pub use format::{
     Format, FormatError, ResultEncoder, UnknownFormat, Written, encode, write_result,
 };
 pub use limits::{
-    EXPANDED_RELATIONS_MAX, OPERATORS_MAX, PLAN_NODES_MAX, QueryLimits, RELATIONS_MAX, SQL_BYTES_MAX, STACK_BYTES,
+    EXPANDED_RELATIONS_MAX, OPERATORS_MAX, PLAN_NODES_MAX, QueryLimits, RELATIONS_MAX,
+    SQL_BYTES_MAX, STACK_BYTES,
 };
 pub use result::QueryResult;
 pub use runtime::query_runtime;

@@ -124,7 +124,11 @@ impl Planner {
             })?;
         let frame = session.execute_logical_plan(logical).await.map_err(fail)?;
         let context = Arc::new(frame.task_ctx());
-        let plan = frame.create_physical_plan().await.and_then(yielding).map_err(fail)?;
+        let plan = frame
+            .create_physical_plan()
+            .await
+            .and_then(yielding)
+            .map_err(fail)?;
         Ok(Planned { plan, context })
     }
 

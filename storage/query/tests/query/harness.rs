@@ -14,10 +14,11 @@ use arrow_array::{
     TimestampMicrosecondArray, types::Int32Type,
 };
 use futures::{FutureExt, future::BoxFuture};
+use quiver_archive::{CompactOptions, DeltaArchive};
 use quiver_hot::{Archive, FreezeOutcome, LastValues, Reservation, Tables};
 use quiver_model::{
-    FieldName, FieldType, Partition, Position, SchemaId, ShardId, StreamField, StreamName,
-    StreamSchema,
+    FieldName, FieldType, OsEntropy, Partition, Position, SchemaId, ShardId, StreamField,
+    StreamName, StreamSchema, SystemClock,
 };
 use quiver_query::{
     ArchiveLocation, CommittedView, Format, QueryEngine, QueryError, QueryLimits, QuerySources,
@@ -118,7 +119,7 @@ pub struct Fixture {
     pub directory: tempfile::TempDir,
     pub tables: Arc<Tables>,
     pub last_values: Arc<LastValues>,
-    pub archive: Arc<dyn Archive>,
+    pub archive: Arc<DeltaArchive>,
     pub view: Arc<View>,
     pub engine: QueryEngine,
     pub runtime: tokio::runtime::Runtime,
@@ -232,6 +233,18 @@ impl Fixture {
         }
     }
 
+    /// Merges the small files of a stream and publishes the version that has the large ones.
+    pub fn compact(&self, stream: &str) {
+        let stream = name(stream);
+        let snapshot = self.block_on(async {
+            let options = CompactOptions::default();
+            self.archive.compact(&stream, &options).await.unwrap();
+            self.archive.snapshot(&stream).await.unwrap()
+        });
+        let table = self.tables.table(&stream).unwrap();
+        table.install_archived(snapshot).unwrap();
+    }
+
     pub fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> T {
         std::thread::scope(|scope| {
             let waiter = std::thread::Builder::new().stack_size(16 << 20);
@@ -324,16 +337,12 @@ fn archive_root(directory: &std::path::Path) -> PathBuf {
     directory.join("archive")
 }
 
-fn archive(directory: &std::path::Path) -> (Arc<dyn Archive>, ArchiveLocation) {
+/// A real archive: Delta tables in a temporary directory.
+fn archive(directory: &std::path::Path) -> (Arc<DeltaArchive>, ArchiveLocation) {
+    let log_id = "0123456789abcdef0123456789abcdef";
+    let clock = Arc::new(SystemClock::new());
     let root = archive_root(directory);
-    std::fs::create_dir_all(&root).unwrap();
-    let store = object_store::local::LocalFileSystem::new_with_prefix(&root).unwrap();
-    let location = ArchiveLocation {
-        store: Arc::new(store),
-        root: object_store::path::Path::default(),
-    };
-    (
-        Arc::new(crate::files_archive::FilesArchive::new(&root)),
-        location,
-    )
+    let archive = DeltaArchive::local(&root, log_id, clock, Arc::new(OsEntropy)).unwrap();
+    let (store, root) = archive.location();
+    (Arc::new(archive), ArchiveLocation { store, root })
 }

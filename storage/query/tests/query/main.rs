@@ -2,7 +2,6 @@
 
 mod consistency;
 mod explain;
-mod files_archive;
 mod formats;
 mod harness;
 mod limits;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 
-use crate::harness::{DAY, Fixture, Row, schema};
+use crate::harness::{DAY, Fixture, Row, name, schema};
 
 const DEVICES: [&str; 5] = ["a", "b", "truck_17", "truck_2", "z"];
 
@@ -15,6 +15,9 @@ enum Action {
     Freeze,
     ArchiveFrozen,
     Flush,
+    Compact,
+    /// A compaction between the choice of Q and the read of the next query.
+    CompactMeanwhile,
     /// A flush, with rows before it, between the choice of Q and the read of the next query.
     FlushMeanwhile(Vec<Row>),
     Query,
@@ -51,6 +54,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Freeze),
         1 => Just(Action::ArchiveFrozen),
         1 => Just(Action::Flush),
+        1 => Just(Action::Compact),
+        1 => Just(Action::CompactMeanwhile),
         1 => rows().prop_map(Action::FlushMeanwhile),
         3 => Just(Action::Query),
     ]
@@ -227,6 +232,10 @@ proptest! {
     fn any_history_reads_as_the_list_of_its_rows(actions in prop::collection::vec(action(), 1..25)) {
         let fixture = Fixture::new();
         let mut model = Model::default();
+        let is_archived = |fixture: &Fixture| {
+            let table = fixture.tables.table(&name("readings"));
+            table.is_some_and(|table| table.state().archived().version >= 0)
+        };
         let mut frozen = Vec::new();
         let append = |fixture: &Fixture, model: &mut Model, rows: Vec<Row>, fields: usize| {
             model.fields = model.fields.max(fields);
@@ -247,6 +256,18 @@ proptest! {
                 Action::Flush => {
                     archive_all(&fixture, &mut frozen);
                     fixture.flush("readings");
+                }
+                Action::Compact => {
+                    if is_archived(&fixture) {
+                        fixture.compact("readings");
+                    }
+                }
+                Action::CompactMeanwhile => {
+                    if is_archived(&fixture) {
+                        let other = Arc::clone(&fixture);
+                        fixture.view.meanwhile(move || other.compact("readings"));
+                        check(&fixture, &model);
+                    }
                 }
                 Action::FlushMeanwhile(rows) => {
                     if model.rows.is_empty() {
