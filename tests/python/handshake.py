@@ -42,6 +42,8 @@ async def hello(ctx: Context) -> None:
             ctx.check(connection.received[0] is welcome, "the first message is Welcome")
             expected = q.version_1_limits(ctx.kind)
             ctx.check(welcome.limits == expected, "the limits of section 8", welcome.limits)
+            early = [ticket.max_early_data_size for ticket in connection.tickets]
+            ctx.check(not any(early), "the server offers no 0-RTT", early)
             ctx.check(bool(welcome.server), "the server names its software", welcome)
             sessions.append(welcome.session)
             got = [(r.producer, r.stream, r.known, r.rejects) for r in welcome.resume]

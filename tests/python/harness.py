@@ -119,6 +119,8 @@ class Context:
                 passed = settled.get((item.producer, item.stream), -1) >= item.sequence
                 if passed:
                     self.failed.append(f"a Reject comes before its Ack; got {item}")
+        if connection.unexpected:
+            self.failed.append(f"the server opens no QUIC streams; got {connection.unexpected}")
         for item in connection.received:
             text = getattr(item, "message", "")
             if len(text.encode()) > q.MAX_MESSAGE_TEXT:

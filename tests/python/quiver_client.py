@@ -34,6 +34,7 @@ from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import SessionTicket
 
 import quiver_protocol as q
 
@@ -133,16 +134,20 @@ async def dial(
     configuration.load_verify_locations(credentials.authority)
     if credentials.certificate is not None:
         configuration.load_cert_chain(credentials.certificate, credentials.key)
+    tickets: list[SessionTicket] = []
     loop = asyncio.get_running_loop()
     infos = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     family, _, _, _, address = infos[0]
     local = "::" if family == socket.AF_INET6 else "0.0.0.0"
     transport, protocol = await loop.create_datagram_endpoint(
-        lambda: _Protocol(QuicConnection(configuration=configuration)),
+        lambda: _Protocol(
+            QuicConnection(configuration=configuration, session_ticket_handler=tickets.append)
+        ),
         local_addr=(local, 0),
         family=family,
     )
     connection = Connection(protocol, transport)
+    connection.tickets = tickets
     protocol.connect(address)
     try:
         async with asyncio.timeout(timeout):
@@ -178,6 +183,10 @@ class Connection:
         self.alpn: str | None = None
         #: Everything the server sent, in order: members of ``ServerMessage`` and :class:`Stopped`.
         self.received: list[Any] = []
+        #: Ids of QUIC streams other than the control stream on which the server sent something.
+        self.unexpected: set[int] = set()
+        #: TLS session tickets that the server handed out.
+        self.tickets: list[SessionTicket] = []
         #: Answer to `hello`.
         self.welcome: q.Welcome | None = None
 
@@ -199,6 +208,8 @@ class Connection:
                 message = q.member(q.decode(q.ServerMessage, body))
                 if message is not None:  # None: of a later version, ignored
                     self._note(message)
+        elif isinstance(event, events.StreamDataReceived):
+            self.unexpected.add(event.stream_id)
         elif isinstance(event, events.StopSendingReceived):
             stream = self._streams.get(event.stream_id)
             if stream is not None:
