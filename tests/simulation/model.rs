@@ -88,7 +88,7 @@ pub struct Contents {
 }
 
 /// The model.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     pub batches: BTreeMap<i64, Sent>,
 }

@@ -134,7 +134,8 @@ impl Chaos {
         }
         self.machine.disk.clear_faults();
         let must = self.world.model.borrow().acknowledged();
-        audit::check_at_rest(&self.machine, &self.world.model.borrow(), &must).await;
+        let model = self.world.model.borrow().clone();
+        audit::check_at_rest(&self.machine, &model, &must).await;
         self.machine.serve();
     }
 
@@ -387,7 +388,8 @@ async fn finish(chaos: &mut Chaos) {
     for how in 0..2 {
         machine.options.shard_count = chaos.random.between(1, 6) as u16;
         machine.start_with(false).await;
-        audit::check_at_rest(machine, &chaos.world.model.borrow(), &must).await;
+        let model = chaos.world.model.borrow().clone();
+        audit::check_at_rest(machine, &model, &must).await;
         if how == 0 {
             machine.stop().await.unwrap();
         } else {
