@@ -1,5 +1,12 @@
 //! Queries over real Parquet files and real memtables, against naive models.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests are tests"
+)]
+
 mod consistency;
 mod explain;
 mod formats;
