@@ -236,7 +236,8 @@ impl Client {
     /// interruptions; wrap it in a timeout to bound it.
     ///
     /// # Errors
-    /// If the server refuses a stream that has batches queued, or the client is closed.
+    /// If the server refuses a stream that has batches queued, the spool does not work, or the
+    /// client is closed.
     pub async fn flush(&self) -> Result<(), FlushError> {
         let target = self.handle.shared.lock().queue.next_id();
         self.handle
@@ -252,6 +253,13 @@ impl Client {
                         code,
                         message,
                     }));
+                }
+                if let Some(reason) = &state.spool_failure
+                    && state.queue.is_online()
+                    && state.queue.has_unassigned()
+                {
+                    let reason = reason.clone();
+                    return Some(Err(FlushError::Spool { reason }));
                 }
                 (state.connection == Connection::Closed).then_some(Err(FlushError::Closed))
             })
@@ -282,6 +290,10 @@ impl Client {
     }
 
     /// Where a named producer stands, once the server has said so: the sequence to go on with.
+    #[cfg_attr(
+        not(feature = "file"),
+        expect(dead_code, reason = "files are the ones who name their producers")
+    )]
     pub(crate) async fn resumed_at(
         &self,
         stream: &StreamName,
@@ -423,6 +435,10 @@ impl ClientStream {
     }
 
     /// As `send`, for a producer whose batches the caller numbers.
+    #[cfg_attr(
+        not(feature = "file"),
+        expect(dead_code, reason = "files are the ones who name their producers")
+    )]
     pub(crate) async fn send_numbered(
         &self,
         sequence: u64,

@@ -89,6 +89,12 @@ pub enum FlushError {
         /// What the server says.
         message: String,
     },
+    /// Batches cannot be given their numbers, because the spool does not work.
+    #[error("the spool does not work: {reason}")]
+    Spool {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The client was closed.
     #[error(
         "the client was closed before everything was settled; what is spooled is sent by the next one"

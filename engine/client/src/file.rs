@@ -26,7 +26,7 @@ mod text;
 mod time;
 mod typed;
 
-pub use error::{FileError, SendFileError};
+pub use error::{FileError, SendFileError, WrongValue};
 pub use options::{
     BATCH_ROWS_MAX, ColumnMap, ColumnMapError, FileFormat, FileOptions, TimeFormat, UnknownFormat,
 };

@@ -22,7 +22,7 @@
 //!
 //! What this is not: it does not buffer rows into batches, and does not retry what was rejected.
 //!
-//! With the feature `file`, [`file`](crate::file) reads CSV, JSON lines, Parquet and Arrow files and
+//! With the feature `file`, `file` reads CSV, JSON lines, Parquet and Arrow files and
 //! sends them so that sending twice stores once.
 
 mod backoff;

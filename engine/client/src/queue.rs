@@ -226,6 +226,11 @@ impl Queue {
         self.online
     }
 
+    /// Whether batches wait for a number.
+    pub fn has_unassigned(&self) -> bool {
+        !self.unassigned.is_empty()
+    }
+
     pub fn unsettled_count(&self) -> usize {
         self.unsettled.len()
     }

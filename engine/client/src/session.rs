@@ -4,8 +4,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{Connection as QuicConnection, ConnectionError, Endpoint, RecvStream, VarInt};
+use quiver_model::SessionId;
 use quiver_protocol::{
-    ClientConversation, ClientEvent as ServerMessage, ClientHello, ConnectionCloseCode,
+    ClientConversation, ClientEvent as ServerMessage, ClientHello, ConnectionCloseCode, Resumed,
     limits::LAST_ACKS_MAX,
 };
 use tokio::{
@@ -128,6 +129,14 @@ struct Welcomed {
     control: RecvStream,
     /// Held open: its end would tell the server that the client is done.
     _control_out: quinn::SendStream,
+    welcome: Welcome,
+}
+
+struct Welcome {
+    resume: Vec<Resumed>,
+    quic_streams_max: usize,
+    session: SessionId,
+    server: String,
 }
 
 async fn connect_and_serve(
@@ -146,6 +155,23 @@ async fn connect_and_serve(
         }
     };
     *welcomed_at = Some(Instant::now());
+    // Outside the timeout: a slow disk is no reason to connect again.
+    let (reply, done) = oneshot::channel();
+    let command = StoreCommand::Resume {
+        resume: std::mem::take(&mut session.welcome.resume),
+        quic_streams_max: session.welcome.quic_streams_max,
+        reply,
+    };
+    if context.store.send(command).await.is_err() || done.await.is_err() {
+        return failed("the client is closing");
+    }
+    context
+        .shared
+        .update(|state| state.connection = Connection::Connected);
+    context.shared.report([ClientEvent::Connected {
+        session: session.welcome.session.get(),
+        server: std::mem::take(&mut session.welcome.server),
+    }]);
     serve(context, &mut session).await
 }
 
@@ -184,28 +210,18 @@ async fn connect(context: &SessionContext) -> Result<Welcomed, Ended> {
                 session,
                 server,
             }) => {
-                let (reply, done) = oneshot::channel();
                 let quic_streams_max = limits.quic_streams as usize;
-                let command = StoreCommand::Resume {
-                    resume,
-                    quic_streams_max,
-                    reply,
-                };
-                if context.store.send(command).await.is_err() || done.await.is_err() {
-                    return Err(failed("the client is closing"));
-                }
-                context
-                    .shared
-                    .update(|state| state.connection = Connection::Connected);
-                context.shared.report([ClientEvent::Connected {
-                    session: session.get(),
-                    server,
-                }]);
                 return Ok(Welcomed {
                     connection,
                     conversation,
                     control,
                     _control_out: control_out,
+                    welcome: Welcome {
+                        resume,
+                        quic_streams_max,
+                        session,
+                        server,
+                    },
                 });
             }
             Some(message) => {

@@ -149,11 +149,9 @@ impl Store {
         let (mut new_batches, mut accepted) = (records, Vec::with_capacity(group.len()));
         {
             let state = self.shared.lock();
-            let mut next_id = state.queue.next_id();
             // Numbers given in this group, which the queue does not know yet.
             let mut given: Vec<(LaneKey, Producer, u64)> = Vec::new();
-            for append in group {
-                let id = next_id;
+            for (id, append) in (state.queue.next_id()..).zip(group) {
                 let lane = match append.named {
                     Some((producer, sequence)) => Some(Assignment {
                         kind: LaneKind::Named(producer),
@@ -197,7 +195,6 @@ impl Store {
                         body: append.body.clone(),
                     }));
                 }
-                next_id += 1;
                 assignments.push((id, lane));
                 accepted.push(append);
             }

@@ -9,11 +9,12 @@ use std::{
 
 use arrow_array::{Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use quinn::Runtime;
 use quiver_protocol::{ConnectionCloseCode, StreamCloseCode};
 
 use crate::{
     Client, ClientEvent, ClientOptions, ConnectError, Connection, Disconnect, FlushError,
-    MemoryDirectory, RenumberReason, SendError, Settled, SpoolOptions, WhenFull, Window,
+    MemoryDirectory, RenumberReason, SendError, Settled, SpoolOptions, Transport, WhenFull, Window,
 };
 use fake_server::FakeServer;
 
@@ -579,4 +580,49 @@ async fn replaced_is_reported_as_such() {
     };
     assert!(events.lock().unwrap().iter().any(replaced));
     let _: Result<(), ConnectError> = client.connected().await;
+}
+
+#[tokio::test]
+async fn a_spool_whose_disk_fails_says_so_and_what_was_durable_is_still_sent() {
+    let server = FakeServer::start();
+    server.with(|world| world.script.hold_acks = true);
+    let disk = MemoryDirectory::new();
+    let client = Client::connect(spooled(server.options(), &disk))
+        .await
+        .unwrap();
+    in_time(client.connected()).await.unwrap();
+    let readings = client.stream("readings").unwrap();
+    drop(readings.send(&batch(0)).await.unwrap());
+    disk.fail_syncs(true);
+    let failed = readings.send(&batch(1)).await;
+    assert!(matches!(failed, Err(SendError::Spool(_))));
+    assert!(client.status().spool_failure.is_some());
+    server.with(|world| world.script.hold_acks = false);
+    in_time(client.flush()).await.unwrap();
+    assert_eq!(server.values("readings"), [0.0]);
+}
+
+#[tokio::test]
+async fn a_client_speaks_through_the_socket_it_is_given() {
+    let server = FakeServer::start();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let socket = quinn::TokioRuntime.wrap_udp_socket(socket).unwrap();
+    let config = quinn::EndpointConfig::default();
+    let options = ClientOptions {
+        transport: Transport::Socket { socket, config },
+        ..server.options()
+    };
+    let client = Client::connect(options).await.unwrap();
+    in_time(client.connected()).await.unwrap();
+    assert_eq!(server.with(|world| world.peer()), Some(address));
+    drop(
+        client
+            .stream("readings")
+            .unwrap()
+            .send(&batch(0))
+            .await
+            .unwrap(),
+    );
+    in_time(client.flush()).await.unwrap();
 }

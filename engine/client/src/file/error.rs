@@ -53,23 +53,8 @@ pub enum FileError {
         reason: String,
     },
     /// A value is not what its column holds.
-    #[error("{path}, {place} {number}, column {column:?}: {value:?} is not {expected}; {remedy}")]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// `line` or `row`.
-        place: &'static str,
-        /// From 1.
-        number: u64,
-        /// The column.
-        column: String,
-        /// The value, cut if it is long.
-        value: String,
-        /// What it should be.
-        expected: String,
-        /// How to mend it.
-        remedy: String,
-    },
+    #[error(transparent)]
+    Value(#[from] Box<WrongValue>),
     /// A column that was named does not exist.
     #[error("{path} has no column {column:?}; it has {}", .columns.join(", "))]
     NoColumn {
@@ -142,6 +127,26 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// A value that is not what its column holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}, {place} {number}, column {column:?}: {value:?} is not {expected}; {remedy}")]
+pub struct WrongValue {
+    /// The file.
+    pub path: PathBuf,
+    /// `line` or `row`.
+    pub place: &'static str,
+    /// From 1.
+    pub number: u64,
+    /// The column.
+    pub column: String,
+    /// The value, cut if it is long.
+    pub value: String,
+    /// What it should be.
+    pub expected: String,
+    /// How to mend it.
+    pub remedy: String,
 }
 
 /// Why a file was not sent to its end. Run again, it goes on where it stopped.

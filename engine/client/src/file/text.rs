@@ -16,7 +16,7 @@ use quiver_model::{DeviceId, FieldType};
 use sha2::{Digest, Sha256};
 
 use super::{
-    BATCH_ROWS_MAX, FileError, FileOptions,
+    BATCH_ROWS_MAX, FileError, FileOptions, WrongValue,
     layout::{Layout, Role, SourceColumn},
     plan::ChunkSource,
     time::{self, TimeReader},
@@ -257,33 +257,13 @@ impl ChunkSource for CsvChunks {
             {
                 break;
             }
-            if let Err(error) = push_record(&mut self.rows, &self.record) {
-                return Err(match (error, self.record.position()) {
-                    (
-                        FileError::Value {
-                            path,
-                            place,
-                            column,
-                            value,
-                            expected,
-                            remedy,
-                            ..
-                        },
-                        Some(position),
-                    ) => {
-                        let number = line_at(&path, position);
-                        FileError::Value {
-                            path,
-                            place,
-                            number,
-                            column,
-                            value,
-                            expected,
-                            remedy,
-                        }
-                    }
-                    (error, _) => error,
-                });
+            if let Err(mut error) = push_record(&mut self.rows, &self.record) {
+                if let (FileError::Value(wrong), Some(position)) =
+                    (&mut error, self.record.position())
+                {
+                    wrong.number = line_at(&self.options.path, position);
+                }
+                return Err(error);
             }
         }
         self.rows.take()
@@ -359,7 +339,7 @@ impl RowBuilder {
         expected: &str,
         remedy: String,
     ) -> FileError {
-        FileError::Value {
+        FileError::from(Box::new(WrongValue {
             path: self.options.path.clone(),
             place: "line",
             number: line,
@@ -367,7 +347,7 @@ impl RowBuilder {
             value: shorten(value),
             expected: expected.to_owned(),
             remedy,
-        }
+        }))
     }
 
     /// The row's value of a column, as text; empty for none.

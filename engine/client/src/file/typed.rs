@@ -21,7 +21,7 @@ use quiver_model::{DeviceId, FieldType};
 use sha2::Sha256;
 
 use super::{
-    BATCH_ROWS_MAX, FileError, FileFormat, FileOptions, TimeFormat,
+    BATCH_ROWS_MAX, FileError, FileFormat, FileOptions, TimeFormat, WrongValue,
     layout::{Layout, Role, SourceColumn},
     plan::ChunkSource,
     text::{HashingReader, shorten},
@@ -221,7 +221,7 @@ impl TypedChunks {
         expected: &str,
         remedy: &str,
     ) -> FileError {
-        FileError::Value {
+        FileError::from(Box::new(WrongValue {
             path: self.options.path.clone(),
             place: "row",
             number: self.rows + row as u64 + 1,
@@ -229,7 +229,7 @@ impl TypedChunks {
             value: shorten(value),
             expected: expected.to_owned(),
             remedy: remedy.to_owned(),
-        }
+        }))
     }
 
     fn normalise(&mut self, batch: &RecordBatch) -> Result<RecordBatch, FileError> {

@@ -64,6 +64,15 @@ pub struct World {
     connections: Vec<quinn::Connection>,
 }
 
+impl World {
+    /// Where the newest connection comes from.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.connections
+            .last()
+            .map(quinn::Connection::remote_address)
+    }
+}
+
 #[derive(Clone)]
 pub struct FakeServer {
     pub address: SocketAddr,
