@@ -76,8 +76,19 @@ pub fn address_of(device: usize) -> IpAddr {
 impl Device {
     /// A device that is not started yet.
     pub fn new(machine: &Machine, world: &Rc<World>, index: usize, seed: u64) -> Self {
+        Self::with_identity(machine, world, index, seed, &sender_of(index))
+    }
+
+    /// One with another identity than its own.
+    pub fn with_identity(
+        machine: &Machine,
+        world: &Rc<World>,
+        index: usize,
+        seed: u64,
+        sender: &SenderId,
+    ) -> Self {
         let seed = derive(seed, 1_000 + index as u64);
-        let credential = machine.issue(&sender_of(index));
+        let credential = machine.issue(sender);
         let tls = quiver_pki::ClientTls::new(credential);
         let tls = quiver_pki::rustls_client_config(tls, machine.clock.clone()).unwrap();
         Self {
@@ -94,10 +105,9 @@ impl Device {
         }
     }
 
-    /// Gives it a spool, or takes it away, before it is started.
-    pub fn with_spool(mut self, has_spool: bool) -> Self {
-        self.disk = has_spool.then(MemoryDirectory::new);
-        self
+    /// Gives it an empty spool, before it is started.
+    pub fn give_spool(&mut self) {
+        self.disk = Some(MemoryDirectory::new());
     }
 
     fn options(&self, life: &Arc<Life>) -> ClientOptions {

@@ -184,10 +184,6 @@ impl Machine {
         &self.running().engine
     }
 
-    pub fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     fn environment(&self, life: &Arc<Life>) -> (Environment, Arc<Mutex<VecDeque<Death>>>) {
         let seed = derive(self.incarnation, 20);
         let archive = SimArchive::new(self.archive.clone(), life.clone(), seed);

@@ -22,10 +22,17 @@ mod fabric;
 mod life;
 mod machine;
 mod model;
+mod raw_client;
 mod scenario;
 mod seeded;
 mod simulate;
+mod stage;
 mod watch;
 
+mod broken_disk;
+mod flushes;
+mod quic_streams;
+mod registry;
 mod seeds;
 mod smoke;
+mod spools;

@@ -1,0 +1,112 @@
+//! Flushes at awkward moments.
+
+use std::time::Duration;
+
+use quiver_hot::{Fault, Share};
+use quiver_runtime::EngineOptions;
+
+use crate::{
+    contents::read,
+    machine::{Kill, options},
+    model::{Contents, Kind},
+    simulate::simulate,
+    stage::Stage,
+};
+
+fn sorted(mut contents: Contents) -> Contents {
+    contents.rows.sort();
+    contents.rejects.sort_by_key(|reject| reject.position);
+    contents
+}
+
+#[test]
+fn a_flush_between_the_choice_of_q_and_the_read_of_a_table_changes_nothing() {
+    simulate(async {
+        let mut stage = Stage::set(4, options(), 3).await;
+        for kind in [Kind::Good, Kind::SomeRows, Kind::WrongType, Kind::Grown] {
+            for device in &mut stage.devices {
+                device.send("readings", kind).await;
+            }
+        }
+        stage.settle().await;
+        let progress = stage.machine.engine().progress().clone();
+        let q = progress.committed();
+        progress.wait_applied(q).await;
+        let tables = stage.machine.engine().tables().clone();
+        let read_at_q = || sorted(read(&tables, &stage.machine.archive, q));
+        let first = read_at_q();
+        assert!(!first.rows.is_empty() && !first.rejects.is_empty());
+
+        // A flush at Q; then rows beyond Q in memory; then those in the archive as well.
+        stage.machine.engine().flush_all().await.unwrap();
+        let after_flush = read_at_q();
+        for device in &mut stage.devices {
+            device.send("readings", Kind::Grown).await;
+            device.send("readings", Kind::SomeRows).await;
+            device.flush().await;
+        }
+        let with_newer = read_at_q();
+        stage.machine.engine().flush_all().await.unwrap();
+        let beyond = sorted(read(&tables, &stage.machine.archive, q));
+        for later in [after_flush, with_newer, beyond] {
+            assert_eq!(later.rows, first.rows);
+            assert_eq!(later.rejects, first.rejects);
+        }
+        let all = stage.all();
+        stage.check(&all).await;
+    });
+}
+
+#[test]
+fn a_shard_at_its_memory_cap_reaches_a_barrier_and_nothing_is_lost() {
+    simulate(async {
+        let options = EngineOptions {
+            shard_count: 3,
+            memory_bytes: 96 << 10,
+            // Only the cap makes it flush.
+            flush_bytes: usize::MAX,
+            flush_age: Duration::from_secs(3_600),
+            log_bytes_max: u64::MAX,
+            ..options()
+        };
+        let mut stage = Stage::set(5, options, 6).await;
+        let budget = stage.machine.engine().budget().clone();
+        let metrics = stage.machine.engine().metrics().clone();
+        let most = std::rc::Rc::new(std::cell::Cell::new(0));
+        actix_rt::spawn({
+            let (budget, most) = (budget.clone(), most.clone());
+            async move {
+                loop {
+                    most.set(most.get().max(budget.used(Share::Device)));
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+        // While memory is used up the archive fails, then does not know, then works.
+        for fault in [Fault::Fail, Fault::Fail, Fault::CommitThenFail] {
+            stage.machine.archive.inject(fault);
+        }
+        for _ in 0..40 {
+            for device in &mut stage.devices {
+                device.send("readings", Kind::Good).await;
+            }
+        }
+        // Barriers by hand, while those that wait for memory still wait.
+        while metrics.memory_waits.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let flushed = tokio::time::timeout(
+            Duration::from_secs(60),
+            stage.machine.engine().flush_all(),
+        );
+        // It may meet one of the faults; the engine tries again by itself.
+        let _ = flushed.await.expect("a barrier passes shards at their cap");
+        stage.settle().await;
+        assert!(metrics.flushes.get() > 1 && metrics.memory_waits.get() > 0);
+        let capacity = budget.capacity(Share::Device);
+        assert!(most.get() <= capacity, "{} bytes of {capacity}", most.get());
+        let all = stage.all();
+        stage.check(&all).await;
+        stage.check_after(Kill::Power, &all).await;
+    });
+}
