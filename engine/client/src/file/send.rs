@@ -219,6 +219,7 @@ impl Sending<'_> {
             loop {
                 let settled = progress.rows_settled;
                 let flushed = tokio::select! {
+                    biased;
                     flushed = self.client.flush() => Some(flushed),
                     () = self.client.wait_for_status(|_| (skipped + self.settled_rows() > settled).then_some(())) => None,
                 };
