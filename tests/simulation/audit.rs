@@ -6,8 +6,8 @@ use std::{
 };
 
 use quiver_log::{Log, RecordKind, RecoveryFloor, sim::SimVfs};
-use quiver_model::{Position, ProducerKind, StreamName};
-use quiver_runtime::{Engine, EngineOptions};
+use quiver_model::{Position, ProducerKind, SenderId, StreamName};
+use quiver_runtime::{Engine, EngineOptions, Ledger};
 
 use crate::{
     contents::{read_now, stored_rows},
@@ -21,15 +21,13 @@ pub async fn check_at_rest(machine: &Machine, model: &Model, must: &BTreeSet<i64
     let engine = machine.engine();
     let contents = read_now(engine, &machine.archive).await;
     model.check(&contents, must);
-    check_ledgers(engine, &contents).await;
+    compare_ledgers(engine.ledgers().await, &contents);
     check_last_values(engine, &contents);
 }
 
 /// What was received of each device is what is there of it.
-async fn check_ledgers(engine: &Engine, contents: &Contents) {
-    let ledgers: BTreeMap<String, (u64, u64, u64)> = engine
-        .ledgers()
-        .await
+pub fn compare_ledgers(ledgers: BTreeMap<SenderId, Ledger>, contents: &Contents) {
+    let ledgers: BTreeMap<String, (u64, u64, u64)> = ledgers
         .into_iter()
         .map(|(sender, ledger)| {
             let counts = (ledger.stored, ledger.rejected, ledger.quarantined);
@@ -79,7 +77,10 @@ pub fn check_log(disk: &SimVfs, options: &EngineOptions) {
         let key = (sender, record.stream.unwrap(), record.producer.get());
         let sequence = record.sequence.get();
         if let Some(expected) = next.insert(key.clone(), sequence + 1) {
-            assert_eq!(sequence, expected, "sequence of {key:?} at position {position}");
+            assert_eq!(
+                sequence, expected,
+                "sequence of {key:?} at position {position}"
+            );
         }
     }
 }

@@ -38,7 +38,9 @@ pub fn batch(
             })
             .collect();
         fields.push(Field::new("ts", time_type, true));
-        columns.push(Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")));
+        columns.push(Arc::new(
+            TimestampMicrosecondArray::from(times).with_timezone("UTC"),
+        ));
     }
     fields.push(Field::new("batch", DataType::Int64, false));
     columns.push(Arc::new(Int64Array::from(vec![id; rows as usize])));
@@ -54,8 +56,15 @@ pub fn batch(
     }
     let has_all = kind == Kind::Grown || random.chance(300);
     for extra in 0..if has_all { grown } else { 0 } {
-        fields.push(Field::new(format!("extra_{extra}"), DataType::Float64, true));
-        columns.push(Arc::new(Float64Array::from(vec![f64::from(extra); rows as usize])));
+        fields.push(Field::new(
+            format!("extra_{extra}"),
+            DataType::Float64,
+            true,
+        ));
+        columns.push(Arc::new(Float64Array::from(vec![
+            f64::from(extra);
+            rows as usize
+        ])));
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }

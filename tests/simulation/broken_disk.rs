@@ -12,7 +12,8 @@ use crate::{
 };
 
 #[test]
-fn a_failed_commit_group_and_its_successors_are_stored_once_after_space_returns_without_a_restart() {
+fn a_failed_commit_group_and_its_successors_are_stored_once_after_space_returns_without_a_restart()
+{
     for kind in [FaultKind::NoSpace, FaultKind::ShortWrite] {
         simulate(async {
             let mut stage = Stage::set(7, options(), 8).await;
@@ -66,7 +67,10 @@ fn after_a_failed_fsync_nothing_is_acknowledged_and_the_engine_says_so() {
             assert!(failed.is_ok(), "a failed fsync is fatal");
             tokio::time::sleep(Duration::from_secs(10)).await;
             let acknowledged = stage.world.model.borrow().acknowledged();
-            assert_eq!(acknowledged, before, "an fsync that succeeds later proves nothing");
+            assert_eq!(
+                acknowledged, before,
+                "an fsync that succeeds later proves nothing"
+            );
             stage.machine.kill(how).await;
             stage.machine.start().await;
             stage.settle().await;

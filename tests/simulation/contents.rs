@@ -81,7 +81,9 @@ fn reject_rows(batch: &RecordBatch) -> Vec<RejectRow> {
 
 fn up_to(batch: &RecordBatch, limit: Position) -> RecordBatch {
     let position: &Int64Array = column(batch, "position");
-    let end = position.values().partition_point(|at| *at as u64 <= limit.get());
+    let end = position
+        .values()
+        .partition_point(|at| *at as u64 <= limit.get());
     assert!(position.values().is_sorted(), "positions ascend in a file");
     batch.slice(0, end)
 }

@@ -219,7 +219,13 @@ impl Device {
         for _ in 0..3 {
             let id = self.send_by(&twin, stream, Kind::Good).await;
             // Its batches are lost with it, unless they are settled.
-            self.world.model.borrow_mut().batches.get_mut(&id).unwrap().is_spooled = false;
+            self.world
+                .model
+                .borrow_mut()
+                .batches
+                .get_mut(&id)
+                .unwrap()
+                .is_spooled = false;
         }
         let pause = self.random.millis(500, 4_000);
         // Elapsed is no error: it may well be thrown out itself.
@@ -289,7 +295,10 @@ impl Device {
             is_spooled: false,
             settled: None,
         };
-        say(&format!("{} sends batch {id}: {sent:?}", device_name(self.index)));
+        say(&format!(
+            "{} sends batch {id}: {sent:?}",
+            device_name(self.index)
+        ));
         world.model.borrow_mut().batches.insert(id, sent);
         (id, batch)
     }
@@ -298,7 +307,11 @@ impl Device {
     pub async fn flush(&self) {
         let flushed = tokio::time::timeout(Duration::from_secs(900), self.client().flush()).await;
         let Ok(flushed) = flushed else {
-            panic!("{} is stuck: {:?}", device_name(self.index), self.client().status());
+            panic!(
+                "{} is stuck: {:?}",
+                device_name(self.index),
+                self.client().status()
+            );
         };
         flushed.unwrap();
         for _ in 0..10 {

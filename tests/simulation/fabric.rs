@@ -171,7 +171,10 @@ impl AsyncUdpSocket for Socket {
         if self.life.may_send() {
             let now = Instant::now();
             let mut state = self.fabric.state();
-            let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+            let size = transmit
+                .segment_size
+                .unwrap_or(transmit.contents.len())
+                .max(1);
             for packet in transmit.contents.chunks(size) {
                 state.send(self.address, transmit.destination, packet, now);
             }
@@ -234,7 +237,7 @@ struct SeededIds(Random);
 
 impl ConnectionIdGenerator for SeededIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        ConnectionId::new(&self.0.next().to_le_bytes())
+        ConnectionId::new(&self.0.draw().to_le_bytes())
     }
 
     fn cid_len(&self) -> usize {

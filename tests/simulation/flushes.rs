@@ -95,10 +95,8 @@ fn a_shard_at_its_memory_cap_reaches_a_barrier_and_nothing_is_lost() {
         while metrics.memory_waits.get() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let flushed = tokio::time::timeout(
-            Duration::from_secs(60),
-            stage.machine.engine().flush_all(),
-        );
+        let flushed =
+            tokio::time::timeout(Duration::from_secs(60), stage.machine.engine().flush_all());
         // It may meet one of the faults; the engine tries again by itself.
         let _ = flushed.await.expect("a barrier passes shards at their cap");
         stage.settle().await;

@@ -12,7 +12,6 @@ use std::{
 use quinn::{Endpoint, TokioRuntime};
 use quiver_hot::MemoryArchive;
 use quiver_log::{LogOptions, sim::SimVfs};
-use quiver_model::Clock;
 use quiver_pki::{CA_LIFETIME, Credential, DevelopmentCa, KeyKind, Request, Validity};
 use quiver_runtime::{BoxFuture, Engine, EngineOptions, Environment, Spawner, StartError};
 use tokio::task::AbortHandle;
@@ -102,7 +101,7 @@ impl Running {
 pub struct Machine {
     pub disk: SimVfs,
     pub archive: MemoryArchive,
-    pub clock: Arc<dyn Clock>,
+    pub clock: Arc<SimClock>,
     pub fabric: Fabric,
     pub options: EngineOptions,
     ca: DevelopmentCa,
@@ -138,18 +137,16 @@ pub fn options() -> EngineOptions {
 impl Machine {
     /// A machine with an empty disk and no engine yet.
     pub fn new(seed: u64, options: EngineOptions) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SimClock::new());
+        let clock = Arc::new(SimClock::new());
         let entropy = Arc::new(SeededEntropy::new(derive(seed, 10)));
         let validity = Validity::starting_now(&*clock, CA_LIFETIME);
         let ca = DevelopmentCa::generate(KeyKind::Ed25519, validity, &*entropy).unwrap();
         let names = quiver_pki::server_names([SERVER_NAME]).unwrap();
         let request = Request::server(names, validity).with_key(KeyKind::Ed25519);
         let credential = ca.issue(&request, &*entropy).unwrap();
-        let server_tls = quiver_pki::rustls_server_config(
-            quiver_pki::ServerTls::new(credential),
-            clock.clone(),
-        )
-        .unwrap();
+        let server_tls =
+            quiver_pki::rustls_server_config(quiver_pki::ServerTls::new(credential), clock.clone())
+                .unwrap();
         Self {
             disk: SimVfs::new(derive(seed, 11)),
             archive: MemoryArchive::new(),
@@ -232,7 +229,7 @@ impl Machine {
         let socket = self.fabric.bind(server_address(), life.clone());
         let tls = self.server_tls.clone();
         let endpoint = Endpoint::new_with_abstract_socket(
-            endpoint_config(self.random.next()),
+            endpoint_config(self.random.draw()),
             Some(quiver_runtime::ingest::server_config(tls).unwrap()),
             socket,
             Arc::new(TokioRuntime),

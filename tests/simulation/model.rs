@@ -122,11 +122,25 @@ impl Model {
             let sent = self.batches.get(&row.batch);
             let sent = sent.unwrap_or_else(|| panic!("a row that nobody sent: {row:?}"));
             assert_eq!(row.stream, sent.stream, "in the wrong stream: {row:?}");
-            assert_eq!(row.device, device_name(sent.device), "of the wrong device: {row:?}");
-            assert_eq!(row.value, value_of(row.batch, row.row).to_string(), "{row:?}");
-            assert!(positions.insert((row.position, 0)), "a position twice: {row:?}");
+            assert_eq!(
+                row.device,
+                device_name(sent.device),
+                "of the wrong device: {row:?}"
+            );
+            assert_eq!(
+                row.value,
+                value_of(row.batch, row.row).to_string(),
+                "{row:?}"
+            );
+            assert!(
+                positions.insert((row.position, 0)),
+                "a position twice: {row:?}"
+            );
             let rows = stored.entry(row.batch).or_default();
-            assert!(rows.insert(row.row as u32), "stored twice: {row:?} of {sent:?}");
+            assert!(
+                rows.insert(row.row as u32),
+                "stored twice: {row:?} of {sent:?}"
+            );
         }
         let mut notes: BTreeMap<i64, Vec<(u64, bool)>> = BTreeMap::new();
         for reject in &contents.rejects {

@@ -57,8 +57,14 @@ fn a_quic_stream_that_ends_inside_a_batch_did_not_send_it() {
             for bytes in [&open, &schema, &first] {
                 quic_stream.write_all(bytes).await.unwrap();
             }
-            quic_stream.write_all(&second[..second.len() / 2]).await.unwrap();
-            assert_eq!(ack(client.next_within(Duration::from_secs(5)).await), Sequence(0));
+            quic_stream
+                .write_all(&second[..second.len() / 2])
+                .await
+                .unwrap();
+            assert_eq!(
+                ack(client.next_within(Duration::from_secs(5)).await),
+                Sequence(0)
+            );
             match end {
                 End::Finished => quic_stream.finish().unwrap(),
                 End::Reset => quic_stream.reset(VarInt::from_u32(0)).unwrap(),
@@ -79,7 +85,10 @@ fn a_quic_stream_that_ends_inside_a_batch_did_not_send_it() {
             for bytes in [&open, &schema, &second] {
                 quic_stream.write_all(bytes).await.unwrap();
             }
-            assert_eq!(ack(client.next_within(Duration::from_secs(5)).await), Sequence(1));
+            assert_eq!(
+                ack(client.next_within(Duration::from_secs(5)).await),
+                Sequence(1)
+            );
             let contents = read_now(stage.machine.engine(), &stage.machine.archive).await;
             assert_eq!((contents.rows.len(), contents.rejects.len()), (60, 0));
         });

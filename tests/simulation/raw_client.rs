@@ -1,10 +1,6 @@
 //! A client that speaks the protocol by hand, to do what the SDK never does.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
 use quiver_model::SenderId;
@@ -62,7 +58,10 @@ impl RawClient {
             _endpoint: endpoint,
         };
         let welcome = client.next_within(Duration::from_secs(10)).await;
-        assert!(matches!(welcome, Some(ClientEvent::Welcome { .. })), "{welcome:?}");
+        assert!(
+            matches!(welcome, Some(ClientEvent::Welcome { .. })),
+            "{welcome:?}"
+        );
         client
     }
 

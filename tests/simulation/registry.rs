@@ -24,7 +24,10 @@ use crate::{
 
 fn put(device: usize, gateways: &[&str]) -> RegistryChange {
     let mut entry = RegistryEntry::new(&sender_of(device), EPOCH);
-    entry.gateways = gateways.iter().map(|gateway| (*gateway).to_owned()).collect();
+    entry.gateways = gateways
+        .iter()
+        .map(|gateway| (*gateway).to_owned())
+        .collect();
     RegistryChange::Put { entry }
 }
 
@@ -59,7 +62,10 @@ async fn stored_and_rejected(stage: &Stage) -> (Vec<String>, Vec<i64>) {
     let Contents { rows, rejects } = read(tables, &stage.machine.archive, q);
     let mut devices: Vec<String> = rows.into_iter().map(|row| row.device).collect();
     devices.sort();
-    (devices, rejects.into_iter().map(|reject| reject.batch).collect())
+    (
+        devices,
+        rejects.into_iter().map(|reject| reject.batch).collect(),
+    )
 }
 
 #[test]
@@ -76,7 +82,10 @@ fn what_a_gateway_was_allowed_is_replayed_as_it_was_judged() {
         };
         let engine = stage.machine.engine();
         let entry = RegistryEntry::new(&gateway, EPOCH);
-        engine.change_registry(RegistryChange::Put { entry }).await.unwrap();
+        engine
+            .change_registry(RegistryChange::Put { entry })
+            .await
+            .unwrap();
         // It may speak for the first two; the third is another gateway's.
         engine.change_registry(put(0, &["gw"])).await.unwrap();
         engine.change_registry(put(1, &["gw"])).await.unwrap();
@@ -85,7 +94,12 @@ fn what_a_gateway_was_allowed_is_replayed_as_it_was_judged() {
         let mut client = Device::with_identity(&stage.machine, &stage.world, 0, 3, &gateway);
         client.start().await;
         let readings = client.client().stream("readings").unwrap();
-        let settled = readings.send(&rows_of_three()).await.unwrap().await.unwrap();
+        let settled = readings
+            .send(&rows_of_three())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         assert_eq!(settled, Settled::Stored);
         let before = stored_and_rejected(&stage).await;
         assert_eq!(before.0, [device_name(0), device_name(1)]);
@@ -106,7 +120,11 @@ fn what_a_gateway_was_allowed_is_replayed_as_it_was_judged() {
             stage.machine.kill(kill).await;
             stage.machine.options.shard_count += 1;
             stage.machine.start().await;
-            let table = stage.machine.engine().tables().table(&StreamName::rejects());
+            let table = stage
+                .machine
+                .engine()
+                .tables()
+                .table(&StreamName::rejects());
             assert!(table.is_some());
             assert_eq!(stored_and_rejected(&stage).await, before);
             assert_eq!(stage.machine.engine().ledgers().await, ledgers);

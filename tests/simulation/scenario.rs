@@ -1,11 +1,6 @@
 //! The random scenario: devices that live their lives while everything around them breaks.
 
-use std::{
-    cell::Cell,
-    collections::BTreeSet,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, collections::BTreeSet, rc::Rc, time::Duration};
 
 use quiver_hot::Fault;
 use quiver_log::sim::{FaultKind, SimOp};
@@ -15,6 +10,7 @@ use quiver_runtime::registry::{RegistryChange, RegistryEntry};
 use crate::{
     archive::Death,
     audit,
+    contents::{read, read_now},
     device::{Device, World, address_of, sender_of},
     machine::{Kill, Machine, options, server_address},
     model::Kind,
@@ -145,20 +141,32 @@ impl Chaos {
     }
 
     /// What a query sees now: everything that was acknowledged when it began.
-    async fn query(&self) {
+    async fn query(&mut self) {
         let must = self.world.model.borrow().acknowledged();
         let engine = self.machine.engine();
         let q = engine.progress().committed();
-        if self
-            .as_long_as_it_lives(engine.progress().wait_applied(q))
-            .await
-            .is_some()
+        let applied = engine.progress().wait_applied(q);
+        if self.as_long_as_it_lives(applied).await.is_none() {
+            return;
+        }
+        // Between the choice of Q and the reading of the tables anything may happen.
+        let pause = self.random.millis(0, 300);
+        tokio::time::sleep(pause).await;
+        let tables = self.machine.engine().tables();
+        let contents = read(tables, &self.machine.archive, q);
+        self.world.model.borrow().check(&contents, &must);
+    }
+
+    /// What an audit finds while everything goes on: ledgers and contents as of one position.
+    async fn audit(&self) {
+        let engine = self.machine.engine();
+        let asked = self.as_long_as_it_lives(engine.ledgers_at_barrier()).await;
+        if let Some(Ok((q, ledgers))) = asked
+            && let applied = engine.progress().wait_applied(q)
+            && self.as_long_as_it_lives(applied).await.is_some()
         {
-            // Between the choice of Q and the reading of the tables anything may happen.
-            let pause = self.random.clone().millis(0, 300);
-            tokio::time::sleep(pause).await;
-            let contents = crate::contents::read(engine.tables(), &self.machine.archive, q);
-            self.world.model.borrow().check(&contents, &must);
+            let contents = read(engine.tables(), &self.machine.archive, q);
+            audit::compare_ledgers(ledgers, &contents);
         }
     }
 
@@ -219,7 +227,8 @@ impl Chaos {
                     .await;
                 say(&format!("checkpoint: {taken:?}"));
             }
-            14..17 => self.query().await,
+            14 | 15 => self.query().await,
+            16 => self.audit().await,
             17 | 18 => {
                 for _ in 0..self.random.between(1, self.devices as u64 / 2) {
                     let device = self.random.below(self.devices as u64) as usize;
@@ -240,6 +249,11 @@ impl Chaos {
                 let stopped = self.machine.stop().await;
                 say(&format!("stopped: {stopped:?}"));
                 self.start().await;
+            }
+            22 if self.random.chance(500) => {
+                let ahead = self.random.millis(0, 7_200_000);
+                say(&format!("the wall clock steps to {ahead:?} ahead"));
+                self.machine.clock.step_wall(ahead);
             }
             22 => self.fail_sync().await,
             _ => self.revoke().await,
@@ -281,7 +295,8 @@ impl Chaos {
             kind: sender.kind.as_str().to_owned(),
         };
         let engine = self.machine.engine();
-        self.as_long_as_it_lives(engine.change_registry(revoked)).await;
+        self.as_long_as_it_lives(engine.change_registry(revoked))
+            .await;
         let pause = self.random.millis(0, 3_000);
         tokio::time::sleep(pause).await;
         self.enroll(&sender).await;
@@ -381,7 +396,7 @@ async fn finish(chaos: &mut Chaos) {
             .collect()
     };
     let machine = &mut chaos.machine;
-    let contents = crate::contents::read_now(machine.engine(), &machine.archive).await;
+    let contents = read_now(machine.engine(), &machine.archive).await;
     chaos.world.model.borrow().check(&contents, &must);
     machine.kill(Kill::Power).await;
     audit::check_log(&machine.disk, &machine.options);

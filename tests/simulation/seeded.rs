@@ -1,7 +1,7 @@
 //! Time and randomness of a simulated run: all of it from tokio's paused clock and one seed.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let (state, drawn) = step(self.0);
         self.0 = state;
         drawn
@@ -42,7 +42,7 @@ impl Random {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 
     /// A number from `from` to `to`, both included.
@@ -79,23 +79,34 @@ impl Entropy for SeededEntropy {
     }
 }
 
-/// Tokio's clock, as the engine sees it. Made, and asked, inside the simulation only.
+/// Tokio's clock, as the engine sees it, with a wall clock that may step. Made, and asked, inside
+/// the simulation only.
 #[derive(Debug)]
 pub struct SimClock {
     start: Instant,
+    /// Microseconds that the wall clock is ahead.
+    ahead: AtomicI64,
 }
 
 impl SimClock {
     pub fn new() -> Self {
         Self {
             start: Instant::now(),
+            ahead: AtomicI64::new(0),
         }
+    }
+
+    /// Steps the wall clock: from now on it is so much ahead of the time that has passed.
+    pub fn step_wall(&self, ahead: Duration) {
+        self.ahead
+            .store(ahead.as_micros() as i64, Ordering::Relaxed);
     }
 }
 
 impl Clock for SimClock {
     fn wall(&self) -> Timestamp {
-        EPOCH.plus(self.monotonic())
+        let passed = EPOCH.plus(self.monotonic());
+        Timestamp(passed.as_micros() + self.ahead.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {

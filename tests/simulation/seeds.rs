@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use quiver_model::{Clock, SystemClock};
+
 use crate::{
     scenario::{Report, run},
     simulate::simulate,
@@ -43,9 +45,11 @@ fn seeds_lose_nothing_and_double_nothing() {
                     if seed > last {
                         return;
                     }
-                    let started = std::time::Instant::now();
+                    let clock = SystemClock::new();
                     match std::panic::catch_unwind(|| run_seed(seed)) {
-                        Ok(report) => println!("seed {seed} in {:?}: {report:?}", started.elapsed()),
+                        Ok(report) => {
+                            println!("seed {seed} in {:?}: {report:?}", clock.monotonic())
+                        }
                         Err(_) => {
                             println!("seed {seed} failed; QUIVER_SIM_SEED={seed} replays it");
                             failed.lock().unwrap().push(seed);
@@ -56,7 +60,10 @@ fn seeds_lose_nothing_and_double_nothing() {
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "seeds {failed:?} failed; QUIVER_SIM_SEED=N replays one");
+    assert!(
+        failed.is_empty(),
+        "seeds {failed:?} failed; QUIVER_SIM_SEED=N replays one"
+    );
 }
 
 #[test]

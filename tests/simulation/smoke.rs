@@ -16,7 +16,13 @@ fn a_batch_is_acknowledged_and_visible_and_survives_power_loss() {
         let world = World::new(&machine);
         let mut device = Device::new(&machine, &world, 0, 1);
         device.start().await;
-        for kind in [Kind::Good, Kind::WrongType, Kind::SomeRows, Kind::NoTime, Kind::Grown] {
+        for kind in [
+            Kind::Good,
+            Kind::WrongType,
+            Kind::SomeRows,
+            Kind::NoTime,
+            Kind::Grown,
+        ] {
             device.send("readings", kind).await;
         }
         device.flush().await;

@@ -84,7 +84,8 @@ impl Visit for Text {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("quiver") && (self.is_loud || *metadata.level() == Level::ERROR)
+        metadata.target().starts_with("quiver")
+            && (self.is_loud || *metadata.level() == Level::ERROR)
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
