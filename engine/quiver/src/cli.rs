@@ -1,0 +1,300 @@
+//! The command line. Every flag has a `QUIVER_*` twin in the environment.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    logging::LogFormat,
+    numbers::parse_duration,
+    settings::EngineArgs,
+    verbs::send::SendArgs,
+};
+
+/// Where data are unless said otherwise.
+const DATA_DIR: &str = "quiver-data";
+
+/// A time-series engine for device fleets: QUIC in, Arrow through, Parquet out.
+#[derive(Parser, Debug)]
+#[command(name = "quiver", version, about, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Form of diagnostics on standard error
+    #[arg(long, global = true, env = "QUIVER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What diagnostics are shown, for instance info or warn,quiver_runtime=debug [default: info for serve, warn otherwise]
+    #[arg(long, global = true, env = "QUIVER_LOG")]
+    pub log: Option<String>,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Run the engine with a simulated fleet of trucks, no configuration needed
+    #[command(after_help = "Example:\n  quiver demo --devices 200 --rate 50000 --duration 12s")]
+    Demo(DemoArgs),
+    /// Run the engine
+    #[command(after_help = "Example:\n  quiver serve --data-dir /var/lib/quiver --quic 127.0.0.1:4433 --http 127.0.0.1:8080")]
+    Serve(ServeArgs),
+    /// Stream a file of rows to an engine; running it again stores nothing twice
+    #[command(after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv")]
+    Send(SendArgs),
+    /// Run a query over hot and archived rows
+    #[command(after_help = "Examples:\n  quiver sql \"SELECT device, count(*) FROM readings GROUP BY device\"\n  quiver sql --format parquet \"SELECT * FROM readings\" > readings.parquet\n  quiver sql \"SELECT * FROM last_cache('readings')\"")]
+    Sql(SqlArgs),
+    /// Prove that nothing was lost: rows received against rows that queries find
+    #[command(after_help = "Example:\n  quiver audit --data-dir quiver-data")]
+    Audit(AuditArgs),
+    /// The archive: its files, whether they are sound, merging small ones
+    #[command(after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings")]
+    Archive(ArchiveArgs),
+    /// Certificates for development and for fleets
+    #[command(after_help = "Examples:\n  quiver pki issue device truck_1 --out truck_1\n  quiver pki show truck_1/cert.pem")]
+    Pki(PkiArgs),
+    /// The identities that may connect
+    #[command(after_help = "Examples:\n  quiver devices enroll truck_1 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1")]
+    Devices(DevicesArgs),
+    /// Show the version
+    #[command(after_help = "Example:\n  quiver version")]
+    Version,
+}
+
+/// `demo`.
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Trucks, each with a connection of its own
+    #[arg(long, env = "QUIVER_DEVICES", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub devices: u32,
+    /// Rows a second of the whole fleet; 0 for as fast as it goes
+    #[arg(long, env = "QUIVER_RATE", default_value_t = 20_000)]
+    pub rate: u64,
+    /// End by itself after this long [default: at Ctrl-C]
+    #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Directory of log, archive and credentials
+    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// UDP address of the QUIC door [default: a free port]
+    #[arg(long, env = "QUIVER_QUIC", default_value = "127.0.0.1:0")]
+    pub quic: SocketAddr,
+    /// TCP address of the HTTP door [default: a free port]
+    #[arg(long, env = "QUIVER_HTTP", default_value = "127.0.0.1:0")]
+    pub http: SocketAddr,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Directory of log, archive and credentials
+    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// UDP address of the QUIC door
+    #[arg(long, env = "QUIVER_QUIC", default_value = "127.0.0.1:4433")]
+    pub quic: SocketAddr,
+    /// TCP address of the HTTP door
+    #[arg(long, env = "QUIVER_HTTP", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+    /// Name under which the HTTP door may be asked, beside localhost; may be repeated
+    #[arg(long, env = "QUIVER_HTTP_HOST", value_delimiter = ',')]
+    pub http_host: Vec<String>,
+    /// Certificates of the CA that issues senders' certificates (PEM) [default: a development CA in the data directory]
+    #[arg(long, env = "QUIVER_CA", requires_all = ["cert", "key"])]
+    pub ca: Option<PathBuf>,
+    /// The server's certificate chain (PEM)
+    #[arg(long, env = "QUIVER_CERT", requires_all = ["ca", "key"])]
+    pub cert: Option<PathBuf>,
+    /// The server's private key (PEM)
+    #[arg(long, env = "QUIVER_KEY", requires_all = ["ca", "cert"])]
+    pub key: Option<PathBuf>,
+    /// Let devices identify themselves by bearer token too
+    #[arg(long, env = "QUIVER_TOKENS")]
+    pub tokens: bool,
+    /// Enroll unknown identities that have a certificate of the CA (loopback only)
+    #[arg(long, env = "QUIVER_ENROLL_UNKNOWN")]
+    pub enroll_unknown: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// Which engine or data directory a verb is about.
+#[derive(Args, Debug, Clone)]
+pub struct TargetArgs {
+    /// HTTP address of a running engine
+    #[arg(long, env = "QUIVER_SERVER")]
+    pub server: Option<SocketAddr>,
+    /// Data directory, of a running engine on this machine or an idle one
+    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+/// `sql`.
+#[derive(Args, Debug)]
+pub struct SqlArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Form of the result: table, csv, json, jsonl, arrow or parquet
+    #[arg(long, env = "QUIVER_FORMAT", default_value = "table")]
+    pub format: String,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// The query
+    pub query: String,
+}
+
+/// `audit`.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Show the result as JSON
+    #[arg(long, env = "QUIVER_JSON")]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `archive`.
+#[derive(Args, Debug)]
+pub struct ArchiveArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ArchiveAction,
+}
+
+/// Actions of `archive`.
+#[derive(Subcommand, Debug)]
+pub enum ArchiveAction {
+    /// List the files that the tables list
+    Files(ArchiveTarget),
+    /// Check every file: present, readable, as its table says
+    Check(ArchiveTarget),
+    /// Merge small files of a day into large ones
+    Compact(ArchiveTarget),
+}
+
+/// Which part of which archive.
+#[derive(Args, Debug)]
+pub struct ArchiveTarget {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Show the result as JSON
+    #[arg(long, env = "QUIVER_JSON")]
+    pub json: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// The stream [default: all]
+    pub stream: Option<String>,
+}
+
+/// `pki`.
+#[derive(Args, Debug)]
+pub struct PkiArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: PkiAction,
+}
+
+/// Actions of `pki`.
+#[derive(Subcommand, Debug)]
+pub enum PkiAction {
+    /// Make the development CA, if there is none, and show where it is
+    Init {
+        /// Data directory that has the CA
+        #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+    /// Issue a certificate and its key: cert.pem, key.pem and ca.pem in a new directory
+    Issue {
+        /// device, gateway, operator or server
+        kind: String,
+        /// Id of the device, gateway or operator; for a server its names, separated by commas
+        id: String,
+        /// Directory to make [default: KIND-ID]
+        #[arg(long, env = "QUIVER_OUT")]
+        out: Option<PathBuf>,
+        /// How long it is valid
+        #[arg(long, env = "QUIVER_VALID_FOR", default_value = "365d", value_parser = parse_duration)]
+        valid_for: Duration,
+        /// When it begins to be valid, RFC 3339 [default: now]
+        #[arg(long, env = "QUIVER_NOT_BEFORE")]
+        not_before: Option<String>,
+        /// Use Ed25519 instead of ECDSA P-256
+        #[arg(long, env = "QUIVER_ED25519")]
+        ed25519: bool,
+        /// Data directory that has the CA
+        #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+    /// Show what a certificate says
+    Show {
+        /// PEM file
+        file: PathBuf,
+    },
+}
+
+/// `devices`.
+#[derive(Args, Debug)]
+pub struct DevicesArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: DevicesAction,
+}
+
+/// Actions of `devices`.
+#[derive(Subcommand, Debug)]
+pub enum DevicesAction {
+    /// List every identity
+    List {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Show the result as JSON
+        #[arg(long, env = "QUIVER_JSON")]
+        json: bool,
+    },
+    /// Show one identity
+    Show {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// device, gateway or operator
+        #[arg(long, env = "QUIVER_KIND", default_value = "device")]
+        kind: String,
+        /// Its id
+        id: String,
+    },
+    /// Let an identity connect, or change what is said of it
+    Enroll {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// device, gateway or operator
+        #[arg(long, env = "QUIVER_KIND", default_value = "device")]
+        kind: String,
+        /// SHA-256 of the one certificate it may use [default: any of the CA]
+        #[arg(long, env = "QUIVER_FINGERPRINT")]
+        fingerprint: Option<String>,
+        /// Gateway that may speak for it; may be repeated
+        #[arg(long, env = "QUIVER_GATEWAY", value_delimiter = ',')]
+        gateway: Vec<String>,
+        /// key=value; may be repeated
+        #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = ',')]
+        attribute: Vec<String>,
+        /// Make a bearer token for it, and show it this once
+        #[arg(long, env = "QUIVER_TOKEN")]
+        token: bool,
+        /// Its id
+        id: String,
+    },
+    /// Close its connections, and let it connect no more
+    Revoke {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// device, gateway or operator
+        #[arg(long, env = "QUIVER_KIND", default_value = "device")]
+        kind: String,
+        /// Its id
+        id: String,
+    },
+}

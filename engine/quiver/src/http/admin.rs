@@ -1,0 +1,259 @@
+//! Administration: status, audit, devices, archive.
+
+use actix_web::{HttpResponse, http::StatusCode, web};
+use quiver_model::{DeviceId, SenderId, SenderKind, StreamName};
+use quiver_runtime::registry::{EntryState, RegistryChange, RegistryEntry};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{HttpState, sql::problem};
+
+/// What `demo` and people look at.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Identified connections.
+    pub connections: i64,
+    /// Rows accepted since the start.
+    pub rows: u64,
+    /// Points accepted since the start.
+    pub points: u64,
+    /// Server-side acknowledgement latency, median, in microseconds.
+    pub ack_p50_us: u64,
+    /// 99th percentile, in microseconds.
+    pub ack_p99_us: u64,
+    /// Rows in memory, not archived.
+    pub hot_rows: u64,
+    /// Archived files.
+    pub archived_files: u64,
+    /// Archived rows.
+    pub archived_rows: u64,
+    /// Bytes of archived files.
+    pub archived_bytes: u64,
+    /// Last committed position.
+    pub committed: u64,
+    /// When the engine started, RFC 3339.
+    pub started: String,
+    /// Version of the program.
+    pub version: String,
+}
+
+impl Status {
+    /// The status of an engine now.
+    pub fn of(engine: &quiver_runtime::Engine, started: &str) -> Self {
+        let metrics = engine.metrics();
+        let ack = metrics.ack_latency.histogram();
+        let mut status = Self {
+            connections: metrics.connections.get(),
+            rows: metrics.rows.get(),
+            points: metrics.points.get(),
+            ack_p50_us: ack.value_at_quantile(0.5),
+            ack_p99_us: ack.value_at_quantile(0.99),
+            committed: engine.progress().committed().get(),
+            started: started.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Self::default()
+        };
+        for table in engine.tables().all() {
+            status.hot_rows += table.stats().rows;
+            let archived = table.state().archived().clone();
+            status.archived_files += archived.files.len() as u64;
+            status.archived_rows += archived.rows();
+            status.archived_bytes += archived.bytes();
+        }
+        status
+    }
+}
+
+/// `GET /api/v1/status`.
+pub async fn status(state: web::Data<HttpState>) -> HttpResponse {
+    HttpResponse::Ok().json(Status::of(&state.engine, &state.started.to_string()))
+}
+
+/// `GET /api/v1/audit`: ledgers and queries as of the same position.
+pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
+    let failed = |text: String| problem(StatusCode::INTERNAL_SERVER_ERROR, &text);
+    let (position, ledgers) = match state.engine.ledgers_at_barrier().await {
+        Ok(found) => found,
+        Err(error) => return failed(error.to_string()),
+    };
+    let queries = match state.sources.query_engine(state.limits.clone(), Some(position)) {
+        Ok(queries) => queries,
+        Err(error) => return failed(error.to_string()),
+    };
+    let streams: Vec<String> =
+        state.engine.tables().all().iter().map(|table| table.name().to_string()).collect();
+    let task = state.query_runtime.spawn(async move {
+        crate::audit::audit(position.get(), &ledgers, &streams, &queries).await
+    });
+    match task.await {
+        Ok(Ok(mut audit)) => {
+            audit.damaged = state.engine.report().damaged.iter().map(ToString::to_string).collect();
+            audit.duplicate_batches = state.engine.metrics().duplicate_batches.get();
+            HttpResponse::Ok().json(audit)
+        }
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+/// `GET /api/v1/devices`.
+pub async fn devices(state: web::Data<HttpState>) -> HttpResponse {
+    HttpResponse::Ok().json(state.engine.control().registry.all())
+}
+
+/// Body of `POST /api/v1/devices`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// The id.
+    pub id: String,
+    /// `device`, `gateway` or `operator`.
+    #[serde(default = "device_kind")]
+    pub kind: String,
+    /// SHA-256 of the one certificate it may use.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
+    /// SHA-256 of its bearer token.
+    #[serde(default)]
+    pub token_sha256: Option<String>,
+    /// Gateways that may speak for it.
+    #[serde(default)]
+    pub gateways: BTreeSet<String>,
+    /// What people say of it.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+fn device_kind() -> String {
+    SenderKind::Device.as_str().to_owned()
+}
+
+fn sender(kind: &str, id: &str) -> Result<SenderId, String> {
+    DeviceId::new(id).map_err(|error| error.to_string())?;
+    SenderId::from_urn(&format!("urn:quiver:{kind}:{id}"))
+        .ok_or_else(|| format!("kind {kind:?} is not one of device, gateway, operator"))
+}
+
+/// `POST /api/v1/devices`.
+pub async fn enroll(state: web::Data<HttpState>, request: web::Json<EnrollRequest>) -> HttpResponse {
+    let request = request.into_inner();
+    let sender = match sender(&request.kind, &request.id) {
+        Ok(sender) => sender,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
+    };
+    let known = state.engine.control().registry.get(&sender);
+    let mut entry = RegistryEntry::new(&sender, state.engine.now());
+    if let Some(known) = known {
+        entry.enrolled_us = known.enrolled_us;
+    }
+    entry.state = EntryState::Active;
+    entry.fingerprint = request.fingerprint.map(|fingerprint| fingerprint.to_ascii_lowercase().replace(':', ""));
+    entry.token_sha256 = request.token_sha256;
+    entry.gateways = request.gateways;
+    entry.attributes = request.attributes;
+    change(&state, RegistryChange::Put { entry }).await
+}
+
+/// Body of `POST /api/v1/devices/revoke`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The id.
+    pub id: String,
+    /// `device`, `gateway` or `operator`.
+    #[serde(default = "device_kind")]
+    pub kind: String,
+}
+
+/// `POST /api/v1/devices/revoke`.
+pub async fn revoke(state: web::Data<HttpState>, request: web::Json<RevokeRequest>) -> HttpResponse {
+    let request = request.into_inner();
+    match sender(&request.kind, &request.id) {
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+        Ok(sender) if state.engine.control().registry.get(&sender).is_none() => {
+            problem(StatusCode::NOT_FOUND, &format!("{sender} is not enrolled"))
+        }
+        Ok(_) => change(&state, RegistryChange::Revoke { id: request.id, kind: request.kind }).await,
+    }
+}
+
+async fn change(state: &HttpState, change: RegistryChange) -> HttpResponse {
+    match state.engine.change_registry(change).await {
+        Ok(()) => HttpResponse::Ok().json(serde_json::json!({ "done": true })),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+/// Which stream; all if none is named.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct StreamChoice {
+    /// Its name.
+    #[serde(default)]
+    pub stream: Option<String>,
+}
+
+fn chosen(state: &HttpState, choice: &StreamChoice) -> Result<Vec<StreamName>, HttpResponse> {
+    let archived: Vec<StreamName> = state
+        .engine
+        .tables()
+        .all()
+        .iter()
+        .filter(|table| table.state().archived().version >= 0)
+        .map(|table| table.name().clone())
+        .collect();
+    match &choice.stream {
+        None => Ok(archived),
+        Some(name) => match archived.into_iter().find(|stream| stream.as_str() == name) {
+            Some(stream) => Ok(vec![stream]),
+            None => Err(problem(StatusCode::NOT_FOUND, &format!("stream {name:?} has nothing archived"))),
+        },
+    }
+}
+
+/// `GET /api/v1/archive/files`.
+pub async fn archive_files(state: web::Data<HttpState>, choice: web::Query<StreamChoice>) -> HttpResponse {
+    match chosen(&state, &choice) {
+        Err(problem) => problem,
+        Ok(streams) => {
+            let tables = state.engine.tables();
+            let snapshots = streams
+                .iter()
+                .filter_map(|stream| tables.table(stream))
+                .map(|table| table.state().archived().clone());
+            HttpResponse::Ok().json(crate::verbs::archive::file_rows(snapshots))
+        }
+    }
+}
+
+/// `POST /api/v1/archive/check`.
+pub async fn archive_check(state: web::Data<HttpState>, choice: web::Json<StreamChoice>) -> HttpResponse {
+    match chosen(&state, &choice) {
+        Err(problem) => problem,
+        Ok(streams) => {
+            let archive = state.archive.clone();
+            let task =
+                state.query_runtime.spawn(async move { crate::verbs::archive::check(&archive, &streams).await });
+            match task.await {
+                Ok(checked) => HttpResponse::Ok().json(checked),
+                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            }
+        }
+    }
+}
+
+/// `POST /api/v1/archive/compact`.
+pub async fn archive_compact(state: web::Data<HttpState>, choice: web::Json<StreamChoice>) -> HttpResponse {
+    match chosen(&state, &choice) {
+        Err(problem) => problem,
+        Ok(streams) => {
+            let (archive, engine) = (state.archive.clone(), state.engine.clone());
+            let task = state.query_runtime.spawn(async move {
+                crate::verbs::archive::compact(&archive, engine.tables(), &streams).await
+            });
+            match task.await {
+                Ok(compacted) => HttpResponse::Ok().json(compacted),
+                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Who may ask, and how.
+
+use actix_web::{
+    Error, HttpResponse,
+    body::{EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{Method, header},
+    middleware::Next,
+    web::Data,
+};
+
+use super::HttpState;
+
+type Answer<B> = Result<ServiceResponse<EitherBody<B>>, Error>;
+
+fn refuse<B>(request: ServiceRequest, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
+    request.into_response(response).map_into_right_body()
+}
+
+fn problem(text: &str) -> serde_json::Value {
+    serde_json::json!({ "error": text })
+}
+
+fn host_name(host: &str) -> &str {
+    if let Some(end) = host.strip_prefix('[').and_then(|rest| rest.find(']')) {
+        return &host[1..=end];
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Lets only requests pass that were made to a loopback name or a configured one.
+pub async fn known_host<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Answer<B> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let name = host_name(host).to_owned();
+    let known = request
+        .app_data::<Data<HttpState>>()
+        .is_some_and(|state| state.hosts.iter().any(|host| host.eq_ignore_ascii_case(&name)));
+    if is_loopback(&name) || known {
+        return next.call(request).await.map(ServiceResponse::map_into_left_body);
+    }
+    let text = format!("host {name:?} is not known to this server; start it with --http-host {name}");
+    Ok(refuse(request, HttpResponse::MisdirectedRequest().json(problem(&text))))
+}
+
+/// Lets only requests pass that have the token, and, if they have a body, say that it is JSON.
+pub async fn token_and_json<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Answer<B> {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let allowed = match (given, request.app_data::<Data<HttpState>>()) {
+        (Some(given), Some(state)) => same(given.trim(), &state.token),
+        _ => false,
+    };
+    if !allowed {
+        let text = "send the token: Authorization: Bearer <content of http-token in the data directory>";
+        return Ok(refuse(request, HttpResponse::Unauthorized().json(problem(text))));
+    }
+    let is_json = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        });
+    if request.method() != Method::GET && !is_json {
+        let text = "send a JSON body, with Content-Type: application/json";
+        return Ok(refuse(request, HttpResponse::UnsupportedMediaType().json(problem(text))));
+    }
+    next.call(request).await.map(ServiceResponse::map_into_left_body)
+}
+
+/// Compares in a time that does not depend on where the two differ.
+fn same(given: &str, expected: &str) -> bool {
+    given.len() == expected.len()
+        && given.bytes().zip(expected.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_known_by_their_name_without_the_port() {
+        assert!(is_loopback(host_name("localhost:8080")));
+        assert!(is_loopback(host_name("127.0.0.1")));
+        assert!(is_loopback(host_name("[::1]:8080")));
+        assert!(!is_loopback(host_name("evil.example:8080")));
+        assert!(!is_loopback(host_name("")));
+    }
+
+    #[test]
+    fn tokens_are_the_same_only_if_they_are() {
+        assert!(same("abc", "abc"));
+        assert!(!same("abd", "abc") && !same("ab", "abc") && !same("", "abc"));
+    }
+}

@@ -1,0 +1,47 @@
+//! The program: command line, wiring, and the order in which things stop. The only crate that
+//! knows all the others.
+//!
+//! ```text
+//! verbs/   one file per verb of the command line
+//! node     an engine with its archive, queries and doors: what `serve` and `demo` run
+//! idle     a data directory that no engine is running on: what `sql --data-dir` reads
+//! http/    the HTTP door: liveness, metrics, SQL, administration, and who may use it
+//! remote   the command line's side of that door
+//! ```
+
+mod access;
+mod audit;
+mod cli;
+mod exit;
+mod http;
+mod idle;
+mod logging;
+mod node;
+mod numbers;
+mod remote;
+mod settings;
+mod sources;
+mod verbs;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    let command = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; printing can only fail on a closed terminal.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { std::process::ExitCode::SUCCESS };
+        }
+    };
+    match verbs::run(command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("quiver: {failure}");
+            failure.code().into()
+        }
+    }
+}

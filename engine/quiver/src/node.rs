@@ -1,0 +1,279 @@
+//! An engine with its archive, its queries and its doors, and the order in which they stop.
+//!
+//! ```text
+//! start: threads ─▶ recover ─▶ registry ─▶ QUIC door ─▶ HTTP door ─▶ server.json
+//! stop:  HTTP door ─▶ connections ─▶ flush everything ─▶ checkpoint ─▶ log ─▶ threads
+//! ```
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use quinn::Endpoint;
+use quiver_archive::DeltaArchive;
+use quiver_hot::Archive;
+use quiver_log::OsVfs;
+use quiver_model::{Clock, Entropy, OsEntropy, SystemClock};
+use quiver_pki::{ClientAuthentication, Credential, ServerTls};
+use quiver_query::QueryEngine;
+use quiver_runtime::{
+    Engine, Environment, FatalError, ThreadSpawner, ingest,
+    registry::{RegistryChange, RegistryEntry},
+};
+
+use crate::{
+    access::{self, ServerAddresses},
+    exit::{CONFIG, Failure, IO, UNAVAILABLE},
+    http::{HttpDoor, HttpState},
+    settings::{Doors, EngineArgs},
+    sources::{Sources, open_archive},
+};
+
+/// A running node.
+pub struct Node {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The archive.
+    pub archive: Arc<DeltaArchive>,
+    /// Where it listens.
+    pub addresses: ServerAddresses,
+    data_dir: PathBuf,
+    doors: Doors,
+    clock: Arc<dyn Clock>,
+    endpoint: Endpoint,
+    http: HttpDoor,
+    spawner: Arc<ThreadSpawner>,
+    runtimes: Runtimes,
+}
+
+/// Runtimes beside the actix system. Dropped last, without waiting for strays.
+struct Runtimes {
+    io: Option<tokio::runtime::Runtime>,
+    background: Option<tokio::runtime::Runtime>,
+    query: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Runtimes {
+    fn drop(&mut self) {
+        for runtime in [self.io.take(), self.background.take(), self.query.take()].into_iter().flatten() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(Failure::with(IO))
+}
+
+impl Node {
+    /// Starts an engine on a data directory. Call it on a thread that runs an actix system.
+    pub async fn start(data_dir: &Path, args: &EngineArgs, doors: Doors) -> Result<Self, Failure> {
+        check_doors(&doors)?;
+        let options = args.options(data_dir, doors.enroll_unknown);
+        let io = runtime("quiver-quic", usize::from(options.shard_count))?;
+        let background = runtime("quiver-flush", 2)?;
+        let query_runtime =
+            quiver_query::query_runtime(usize::from(options.shard_count)).map_err(Failure::with(IO))?;
+        let spawner = Arc::new(ThreadSpawner::new(
+            options.shard_count,
+            io.handle().clone(),
+            background.handle().clone(),
+        ));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (environment, archive) = environment(data_dir, clock.clone());
+        let engine = Engine::start(options.clone(), environment, spawner.clone()).await.map_err(start_failure)?;
+        report(&engine);
+        let engine = Arc::new(engine);
+        let archive =
+            archive.get().cloned().ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
+
+        let endpoint = open_quic(data_dir, &doors, &clock, &io)?;
+        if doors.certificates.is_none() {
+            enroll_local_operator(&engine).await?;
+            access::operator_credential(data_dir)?;
+        }
+        let quic = endpoint.local_addr().map_err(Failure::with(IO))?;
+        let sources = Sources {
+            tables: engine.tables().clone(),
+            last_values: engine.last_values().clone(),
+            progress: engine.progress().clone(),
+            archive: archive.clone(),
+        };
+        let limits = args.query_limits(data_dir);
+        let queries: QueryEngine = sources.query_engine(limits.clone(), None)?;
+        let state = HttpState {
+            engine: engine.clone(),
+            archive: archive.clone(),
+            sources,
+            limits,
+            queries,
+            query_runtime: query_runtime.handle().clone(),
+            token: access::http_token(data_dir)?,
+            hosts: doors.http_hosts.clone(),
+            started: clock.wall(),
+        };
+        let http = HttpDoor::open(doors.http, state)?;
+        let addresses = ServerAddresses { quic, http: http.address(), pid: std::process::id() };
+        engine.serve(endpoint.clone(), doors.tokens);
+        addresses.save(data_dir)?;
+        Ok(Self {
+            engine,
+            archive,
+            addresses,
+            data_dir: data_dir.to_owned(),
+            doors,
+            clock,
+            endpoint,
+            http,
+            spawner,
+            runtimes: Runtimes {
+                io: Some(io),
+                background: Some(background),
+                query: Some(query_runtime),
+            },
+        })
+    }
+
+    /// Loads the certificates anew; what cannot be loaded leaves the old ones in force.
+    pub fn reload_certificates(&self) -> Result<(), Failure> {
+        self.endpoint.set_server_config(Some(quic_config(&self.data_dir, &self.doors, &self.clock)?));
+        Ok(())
+    }
+
+    /// Waits until the log has failed for good.
+    pub async fn failed(&self) -> FatalError {
+        self.engine.failed().await
+    }
+
+    /// Stops everything in order; everything accepted is durable and archived afterwards.
+    pub async fn stop(self) -> Result<(), Failure> {
+        let Self { engine, archive, endpoint, http, spawner, runtimes, .. } = self;
+        http.close().await;
+        drop(archive);
+        let engine = Arc::try_unwrap(engine)
+            .map_err(|_| Failure::new(IO, "the engine is still in use; what was accepted is in the log"))?;
+        let result = engine.stop(Some(endpoint)).await.map_err(|error| Failure::new(IO, error.to_string()));
+        drop(runtimes);
+        if let Ok(spawner) = Arc::try_unwrap(spawner) {
+            spawner.join();
+        }
+        result
+    }
+}
+
+/// Where the archive is put once it is made.
+type ArchiveSlot = Arc<OnceLock<Arc<DeltaArchive>>>;
+
+/// The real disk, clock and archive of a data directory.
+pub fn environment(data_dir: &Path, clock: Arc<dyn Clock>) -> (Environment, ArchiveSlot) {
+    let slot: ArchiveSlot = Arc::default();
+    let made = slot.clone();
+    let dir = data_dir.to_owned();
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let (archive_clock, archive_entropy) = (clock.clone(), entropy.clone());
+    let environment = Environment {
+        vfs: Arc::new(OsVfs),
+        clock,
+        entropy,
+        archive: Box::new(move |log| -> Result<Arc<dyn Archive>, std::io::Error> {
+            let archive = Arc::new(open_archive(&dir, log, archive_clock, archive_entropy)?);
+            // Set once: the factory is called once.
+            let _ = made.set(archive.clone());
+            Ok(archive)
+        }),
+    };
+    (environment, slot)
+}
+
+/// A start that failed, with the exit code that says why.
+pub fn start_failure(error: quiver_runtime::StartError) -> Failure {
+    use quiver_runtime::StartError as E;
+    let code = match &error {
+        E::Lock(quiver_log::LockError::Held { .. }) => UNAVAILABLE,
+        _ => IO,
+    };
+    Failure::with(code)(error)
+}
+
+fn report(engine: &Engine) {
+    let report = engine.report();
+    if report.records > 0 || report.cut_bytes > 0 {
+        tracing::info!(
+            records = report.records,
+            rows = report.rows,
+            cut_bytes = report.cut_bytes,
+            "recovered from the log"
+        );
+    }
+    for range in &report.damaged {
+        tracing::error!(%range, "damaged");
+    }
+    for table in &report.damaged_tables {
+        tracing::error!(table, "damaged; the other streams are not affected");
+    }
+}
+
+fn check_doors(doors: &Doors) -> Result<(), Failure> {
+    if !doors.quic.ip().is_loopback() && doors.certificates.is_none() {
+        return Err(Failure::new(
+            CONFIG,
+            format!(
+                "--quic {} is not a loopback address, and a development CA is for loopback only: give --ca, --cert and --key",
+                doors.quic
+            ),
+        ));
+    }
+    if !doors.http.ip().is_loopback() && doors.http_hosts.is_empty() {
+        return Err(Failure::new(
+            CONFIG,
+            format!(
+                "--http {} is not a loopback address: name the hosts it may be asked as with --http-host NAME, and put TLS in front of it",
+                doors.http
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn quic_config(data_dir: &Path, doors: &Doors, clock: &Arc<dyn Clock>) -> Result<quinn::ServerConfig, Failure> {
+    let credential = match &doors.certificates {
+        Some((ca, cert, key)) => Credential::load_files(ca, cert, key).map_err(Failure::with(CONFIG))?,
+        None => access::server_credential(data_dir)?,
+    };
+    let mut tls = ServerTls::new(credential);
+    if doors.tokens {
+        tls.client_authentication = ClientAuthentication::CertificateOrToken;
+    }
+    let tls = quiver_pki::rustls_server_config(tls, clock.clone()).map_err(Failure::with(CONFIG))?;
+    ingest::server_config(Arc::new(tls)).map_err(Failure::with(CONFIG))
+}
+
+fn open_quic(
+    data_dir: &Path,
+    doors: &Doors,
+    clock: &Arc<dyn Clock>,
+    io: &tokio::runtime::Runtime,
+) -> Result<Endpoint, Failure> {
+    let config = quic_config(data_dir, doors, clock)?;
+    let failed = |error: std::io::Error| {
+        Failure::new(UNAVAILABLE, format!("cannot listen on --quic {} (UDP): {error}", doors.quic))
+    };
+    let socket = std::net::UdpSocket::bind(doors.quic).map_err(failed)?;
+    let _io = io.enter();
+    Endpoint::new(ingest::endpoint_config(), Some(config), socket, Arc::new(quinn::TokioRuntime)).map_err(failed)
+}
+
+async fn enroll_local_operator(engine: &Engine) -> Result<(), Failure> {
+    let operator = access::local_operator()?;
+    if engine.control().registry.get(&operator).is_some() {
+        return Ok(());
+    }
+    let entry = RegistryEntry::new(&operator, engine.now());
+    engine.change_registry(RegistryChange::Put { entry }).await.map_err(Failure::with(IO))
+}

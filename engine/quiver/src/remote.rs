@@ -1,0 +1,106 @@
+//! The command line's side of the HTTP door.
+
+use std::{net::SocketAddr, path::Path};
+
+use crate::{
+    access::{self, ServerAddresses},
+    exit::{DATA, Failure, UNAVAILABLE},
+};
+
+/// An engine that answers over HTTP.
+pub struct Remote {
+    base: String,
+    token: String,
+    agent: ureq::Agent,
+}
+
+impl Remote {
+    /// The engine at an address; the token is that of `data_dir`, or of `QUIVER_HTTP_TOKEN`.
+    pub fn new(address: SocketAddr, data_dir: Option<&Path>) -> Result<Self, Failure> {
+        let token = match std::env::var("QUIVER_HTTP_TOKEN") {
+            Ok(token) => token,
+            Err(_) => {
+                let data_dir = data_dir.unwrap_or(Path::new("quiver-data"));
+                let path = data_dir.join("http-token");
+                std::fs::read_to_string(&path).map_err(|error| {
+                    Failure::new(
+                        UNAVAILABLE,
+                        format!(
+                            "no token for {address}: {} cannot be read ({error}); name the server's --data-dir, or set QUIVER_HTTP_TOKEN",
+                            path.display()
+                        ),
+                    )
+                })?
+            }
+        };
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        Ok(Self { base: format!("http://{address}"), token: token.trim().to_owned(), agent })
+    }
+
+    /// The engine that runs on a data directory, if one does.
+    pub fn running_on(data_dir: &Path) -> Option<Self> {
+        let addresses = ServerAddresses::load(data_dir)?;
+        if !Path::new(&format!("/proc/{}", addresses.pid)).exists() {
+            return None;
+        }
+        let token = access::http_token(data_dir).ok()?;
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let remote = Self { base: format!("http://{}", addresses.http), token, agent };
+        remote.get("/api/v1/status").ok().map(|_| remote)
+    }
+
+    fn failed(&self, error: &ureq::Error) -> Failure {
+        Failure::new(UNAVAILABLE, format!("{} does not answer: {error}", self.base))
+    }
+
+    fn checked(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<ureq::Body, Failure> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response.into_body());
+        }
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        let message = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|body| body["error"].as_str().map(str::to_owned))
+            .unwrap_or_else(|| format!("{} answers {status}", self.base));
+        let code = if status.is_server_error() || status.as_u16() == 401 { UNAVAILABLE } else { DATA };
+        Err(Failure::new(code, message))
+    }
+
+    /// GET, as JSON text.
+    pub fn get(&self, path: &str) -> Result<String, Failure> {
+        let response = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .call()
+            .map_err(|error| self.failed(&error))?;
+        self.checked(response)?.read_to_string().map_err(|error| self.failed(&error))
+    }
+
+    /// POST of JSON; the body of the answer.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> Result<ureq::Body, Failure> {
+        let response = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .header("Content-Type", "application/json")
+            .send(body.to_string())
+            .map_err(|error| self.failed(&error))?;
+        self.checked(response)
+    }
+
+    /// POST of JSON; the answer as JSON text.
+    pub fn post_text(&self, path: &str, body: &serde_json::Value) -> Result<String, Failure> {
+        self.post(path, body)?.read_to_string().map_err(|error| self.failed(&error))
+    }
+
+    /// A query; writes the result to `sink` as it comes.
+    pub fn sql(&self, sql: &str, format: &str, sink: &mut dyn std::io::Write) -> Result<(), Failure> {
+        let body = serde_json::json!({ "sql": sql, "format": format });
+        let mut reader = self.post("/api/v1/sql", &body)?.into_reader();
+        std::io::copy(&mut reader, sink)
+            .map(drop)
+            .map_err(|error| Failure::new(UNAVAILABLE, format!("the result broke off: {error}")))
+    }
+}

@@ -1,0 +1,85 @@
+//! What `serve` and `demo` can be told about the engine.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use quiver_runtime::EngineOptions;
+
+use crate::numbers::{parse_bytes, parse_duration};
+
+/// Engine settings, shared by the verbs that run one.
+#[derive(Args, Clone, Debug)]
+pub struct EngineArgs {
+    /// Memory for queues and memtables of rows that senders send
+    #[arg(long, env = "QUIVER_MEMORY", default_value = "512MiB", value_parser = parse_bytes)]
+    pub memory: u64,
+    /// Flush a stream when its rows in memory take this much
+    #[arg(long, env = "QUIVER_FLUSH_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
+    pub flush_bytes: u64,
+    /// Flush a stream when its oldest row in memory is this old
+    #[arg(long, env = "QUIVER_FLUSH_AGE", default_value = "10m", value_parser = parse_duration)]
+    pub flush_age: Duration,
+    /// Time between checkpoints
+    #[arg(long, env = "QUIVER_CHECKPOINT_INTERVAL", default_value = "60s", value_parser = parse_duration)]
+    pub checkpoint_interval: Duration,
+    /// Refuse ingest while less than this is free on the disk
+    #[arg(long, env = "QUIVER_DISK_RESERVE", default_value = "512MiB", value_parser = parse_bytes)]
+    pub disk_reserve: u64,
+    /// Shards, each a thread [default: the number of cores]
+    #[arg(long, env = "QUIVER_SHARDS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: Option<u16>,
+    /// Most rows a second of one sender; 0 for no limit
+    #[arg(long, env = "QUIVER_RATE_LIMIT", default_value_t = 0)]
+    pub rate_limit: u64,
+    /// Memory that a query may use
+    #[arg(long, env = "QUIVER_QUERY_MEMORY", default_value = "256MiB", value_parser = parse_bytes)]
+    pub query_memory: u64,
+    /// Time that a query may take
+    #[arg(long, env = "QUIVER_QUERY_TIMEOUT", default_value = "5m", value_parser = parse_duration)]
+    pub query_timeout: Duration,
+}
+
+/// Where an engine listens, and by what it is known.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    /// QUIC.
+    pub quic: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Names under which HTTP may be asked, beside loopback's.
+    pub http_hosts: Vec<String>,
+    /// CA, certificate and key in PEM, instead of the development CA's.
+    pub certificates: Option<(PathBuf, PathBuf, PathBuf)>,
+    /// Whether bearer tokens may stand in for certificates.
+    pub tokens: bool,
+    /// Whether unknown identities with a certificate of the CA are enrolled.
+    pub enroll_unknown: bool,
+}
+
+impl EngineArgs {
+    /// The runtime's options.
+    pub fn options(&self, data_dir: &std::path::Path, enroll_unknown: bool) -> EngineOptions {
+        let mut options = EngineOptions::new(data_dir);
+        options.memory_bytes = usize::try_from(self.memory).unwrap_or(usize::MAX);
+        options.flush_bytes = usize::try_from(self.flush_bytes).unwrap_or(usize::MAX);
+        options.flush_age = self.flush_age;
+        options.checkpoint_interval = self.checkpoint_interval;
+        options.disk_reserve_bytes = self.disk_reserve;
+        options.rows_per_second_max = self.rate_limit;
+        options.enroll_unknown = enroll_unknown;
+        if let Some(shards) = self.shards {
+            options.shard_count = shards;
+        }
+        options
+    }
+
+    /// Limits of queries.
+    pub fn query_limits(&self, data_dir: &std::path::Path) -> quiver_query::QueryLimits {
+        quiver_query::QueryLimits {
+            memory_bytes: usize::try_from(self.query_memory).unwrap_or(usize::MAX),
+            timeout: self.query_timeout,
+            spill_directory: Some(data_dir.join("spill")),
+            ..quiver_query::QueryLimits::default()
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `quiver audit`.
+
+use quiver_query::query_runtime;
+
+use super::{on_system, print_table, remote};
+use crate::{
+    audit::{Audit, audit},
+    cli::AuditArgs,
+    exit::{DATA, Failure, IO},
+    idle::Idle,
+};
+
+/// Audits, and fails if anything is unaccounted for.
+pub fn run(args: &AuditArgs) -> Result<(), Failure> {
+    let audit = match remote(&args.target)? {
+        Some(remote) => {
+            serde_json::from_str(&remote.get("/api/v1/audit")?).map_err(Failure::with(DATA))?
+        }
+        None => on_system(idle_audit(args))?,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&audit).map_err(Failure::with(IO))?);
+    } else {
+        show(&audit);
+    }
+    if audit.holds() {
+        return Ok(());
+    }
+    Err(Failure::new(DATA, "the audit does not hold: see the lines marked with ✗ and the damaged parts"))
+}
+
+async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
+    let idle = Idle::open(&args.target.data_dir, &args.engine).await?;
+    let limits = args.engine.query_limits(&args.target.data_dir);
+    let queries = idle.sources().query_engine(limits, None)?;
+    let ledgers = idle.recovered.ledgers();
+    let streams: Vec<String> =
+        idle.recovered.tables().all().iter().map(|table| table.name().to_string()).collect();
+    let position = idle.recovered.progress().committed().get();
+    let runtime = query_runtime(2).map_err(Failure::with(IO))?;
+    let task = runtime.spawn(async move { audit(position, &ledgers, &streams, &queries).await });
+    let mut audit = task.await.map_err(Failure::with(IO))?.map_err(Failure::with(DATA))?;
+    runtime.shutdown_background();
+    audit.damaged = idle.recovered.report.damaged.iter().map(ToString::to_string).collect();
+    Ok(audit)
+}
+
+fn show(audit: &Audit) {
+    let mut rows = vec![
+        ["", "identity", "received", "stored", "found", "rejected", "quarantined", "in rejects"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for line in &audit.lines {
+        let mark = if line.holds() { "✓" } else { "✗" };
+        let mut row = vec![mark.to_owned(), line.sender.clone()];
+        row.extend(
+            [line.received, line.stored, line.found, line.rejected, line.quarantined, line.rejects_found]
+                .map(|number| number.to_string()),
+        );
+        rows.push(row);
+    }
+    print_table(&rows);
+    for damaged in &audit.damaged {
+        println!("✗ {damaged}");
+    }
+    let received: u64 = audit.lines.iter().map(|line| line.received).sum();
+    let verdict = if audit.holds() { "everything is accounted for" } else { "NOT everything is accounted for" };
+    println!(
+        "{} rows of {} identities up to position {}: {verdict}",
+        crate::numbers::grouped(received),
+        audit.lines.len(),
+        audit.position
+    );
+}

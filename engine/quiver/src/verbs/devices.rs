@@ -1,0 +1,93 @@
+//! `quiver devices`.
+
+use std::collections::BTreeMap;
+
+use quiver_runtime::registry::{EntryState, RegistryEntry};
+use sha2::{Digest, Sha256};
+
+use super::{print_table, running};
+use crate::{
+    access::random_token,
+    cli::{DevicesAction, TargetArgs},
+    exit::{DATA, Failure, UNAVAILABLE, USAGE},
+};
+
+/// Does what is asked.
+pub fn run(action: DevicesAction) -> Result<(), Failure> {
+    match action {
+        DevicesAction::List { target, json } => {
+            let entries = entries(&target)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&entries).map_err(Failure::with(DATA))?);
+            } else {
+                list(&entries);
+            }
+            Ok(())
+        }
+        DevicesAction::Show { target, kind, id } => {
+            let found = entries(&target)?.into_iter().find(|entry| entry.kind == kind && entry.id == id);
+            let entry =
+                found.ok_or_else(|| Failure::new(DATA, format!("{kind}:{id} is not enrolled")))?;
+            println!("{}", serde_json::to_string_pretty(&entry).map_err(Failure::with(DATA))?);
+            Ok(())
+        }
+        DevicesAction::Enroll { target, kind, fingerprint, gateway, attribute, token, id } => {
+            let attributes = parse_attributes(&attribute)?;
+            let token = token.then(random_token);
+            let token_sha256: Option<String> = token
+                .as_ref()
+                .map(|token| Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect());
+            let body = serde_json::json!({
+                "id": id, "kind": kind, "fingerprint": fingerprint, "token_sha256": token_sha256,
+                "gateways": gateway, "attributes": attributes,
+            });
+            running(&target)?.post_text("/api/v1/devices", &body)?;
+            println!("{kind}:{id} is enrolled");
+            if let Some(token) = token {
+                println!("token {token}");
+            }
+            Ok(())
+        }
+        DevicesAction::Revoke { target, kind, id } => {
+            let body = serde_json::json!({ "id": id, "kind": kind });
+            running(&target)?.post_text("/api/v1/devices/revoke", &body)?;
+            println!("{kind}:{id} is revoked");
+            Ok(())
+        }
+    }
+}
+
+fn entries(target: &TargetArgs) -> Result<Vec<RegistryEntry>, Failure> {
+    let text = running(target)?.get("/api/v1/devices")?;
+    serde_json::from_str(&text).map_err(Failure::with(UNAVAILABLE))
+}
+
+fn parse_attributes(attributes: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    attributes
+        .iter()
+        .map(|attribute| match attribute.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(Failure::new(USAGE, format!("--attribute {attribute:?} is not key=value"))),
+        })
+        .collect()
+}
+
+fn list(entries: &[RegistryEntry]) {
+    let mut rows = vec![["kind", "id", "state", "enrolled", "attributes"].map(str::to_owned).to_vec()];
+    for entry in entries {
+        let state = match entry.state {
+            EntryState::Active => "active",
+            EntryState::Revoked => "revoked",
+        };
+        let attributes: Vec<String> =
+            entry.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        rows.push(vec![
+            entry.kind.clone(),
+            entry.id.clone(),
+            state.to_owned(),
+            quiver_model::Timestamp(entry.enrolled_us).to_string(),
+            attributes.join(" "),
+        ]);
+    }
+    print_table(&rows);
+}

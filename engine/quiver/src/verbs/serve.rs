@@ -1,0 +1,92 @@
+//! `quiver serve`.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::ServeArgs,
+    exit::{CONFIG, Failure, IO},
+    node::Node,
+    settings::Doors,
+};
+
+/// Runs the engine until it is told to stop, or its log fails.
+pub async fn run(args: ServeArgs) -> Result<(), Failure> {
+    if args.enroll_unknown && !args.quic.ip().is_loopback() {
+        return Err(Failure::new(
+            CONFIG,
+            "--enroll-unknown is for loopback only: enroll devices with quiver devices enroll",
+        ));
+    }
+    let certificates = match (args.ca, args.cert, args.key) {
+        (Some(ca), Some(cert), Some(key)) => Some((ca, cert, key)),
+        _ => None,
+    };
+    let doors = Doors {
+        quic: args.quic,
+        http: args.http,
+        http_hosts: args.http_host,
+        certificates,
+        tokens: args.tokens,
+        enroll_unknown: args.enroll_unknown,
+    };
+    let mut signals = Signals::new()?;
+    let node = Node::start(&args.data_dir, &args.engine, doors).await?;
+    println!("quic  {}", node.addresses.quic);
+    println!("http  http://{}", node.addresses.http);
+    println!("data  {}", args.data_dir.display());
+    let fatal = loop {
+        tokio::select! {
+            what = signals.next() => match what {
+                Told::Stop => break None,
+                Told::Reload => match node.reload_certificates() {
+                    Ok(()) => tracing::info!("certificates reloaded"),
+                    Err(error) => tracing::error!(%error, "certificates not reloaded; the old ones stay in force"),
+                },
+            },
+            fatal = node.failed() => break Some(fatal),
+        }
+    };
+    if let Some(fatal) = fatal {
+        // Nothing is acknowledged any more; recovery finds out what survived.
+        tracing::error!(%fatal, "stopping");
+        return Err(Failure::new(IO, fatal.to_string()));
+    }
+    eprintln!("stopping: draining, flushing, taking a checkpoint");
+    node.stop().await
+}
+
+/// What a signal asks for.
+pub enum Told {
+    /// SIGTERM or Ctrl-C.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// The signals that are listened to.
+pub struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Listens from now on.
+    pub fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::with(IO));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next.
+    pub async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+}

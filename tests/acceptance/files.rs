@@ -1,0 +1,173 @@
+//! Real files over QUIC: row for row what was sent, what SQL returns, and what readers that know
+//! nothing of Quiver find in the archive.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use crate::{
+    python,
+    server::{Server, quiver, quiver_ok},
+};
+
+fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+}
+
+const FILES: [&str; 3] =
+    ["nab/rogue_agent_key_hold.csv", "nab/exchange-2_cpc_results.csv", "smap/A-6.csv"];
+
+/// (microseconds, value) of each row of a CSV of two columns, read without any of our code's help.
+fn rows_of(name: &str) -> Vec<(i64, f64)> {
+    let text = std::fs::read_to_string(data(name)).unwrap();
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let (time, value) = line.split_once(',').unwrap();
+            (micros(time), value.parse().unwrap())
+        })
+        .collect()
+}
+
+/// `YYYY-MM-DD HH:MM:SS` as microseconds since 1970, UTC (days by the civil calendar's formula).
+fn micros(text: &str) -> i64 {
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().unwrap();
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted - era * 400;
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    ((days * 24 + number(11..13)) * 60 + number(14..16)) * 60_000_000 + number(17..19) * 1_000_000
+}
+
+fn parse(lines: &[String]) -> Vec<(i64, f64)> {
+    lines
+        .iter()
+        .map(|line| {
+            let (time, value) = line.split_once(',').unwrap();
+            (time.parse().unwrap(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+fn send(server: &Server, file: &str, device: &str) -> String {
+    let path = data(file);
+    quiver_ok(&[
+        "send",
+        "--server",
+        &server.quic().to_string(),
+        "--data-dir",
+        server.data(),
+        "--stream",
+        "measured",
+        "--device",
+        device,
+        path.to_str().unwrap(),
+    ])
+}
+
+fn stored(server: &Server, device: &str) -> Vec<(i64, f64)> {
+    let sql = format!(
+        "SELECT CAST(arrow_cast(ts, 'Timestamp(Microsecond, None)') AS BIGINT), value FROM measured WHERE device = '{device}' ORDER BY position"
+    );
+    parse(&server.sql(&sql))
+}
+
+#[test]
+fn what_was_sent_is_what_sql_and_every_reader_return() {
+    let mut server = Server::start(&["--enroll-unknown", "--flush-age", "1s"]);
+    let mut sent = BTreeMap::new();
+    for (index, file) in FILES.into_iter().enumerate() {
+        let device = format!("sensor_{index}");
+        send(&server, file, &device);
+        assert_eq!(stored(&server, &device), rows_of(file), "{file}, hot");
+        sent.insert(device, rows_of(file));
+    }
+
+    // The same file for another device is other data; twice for one device is once.
+    send(&server, FILES[0], "another");
+    send(&server, FILES[0], "sensor_0");
+    sent.insert("another".to_owned(), rows_of(FILES[0]));
+    for (device, rows) in &sent {
+        assert_eq!(&stored(&server, device), rows, "{device}, after sending again");
+    }
+    server.audit();
+
+    // Stopped: everything is in the archive, and the idle directory answers the same.
+    server.stop();
+    for (device, rows) in &sent {
+        assert_eq!(&stored(&server, device), rows, "{device}, idle");
+    }
+    server.audit();
+    quiver_ok(&["archive", "check", "--data-dir", server.data()]);
+
+    let Some(python) = python::interpreter("files::what_was_sent_is_what_sql_and_every_reader_return")
+    else {
+        return;
+    };
+    let table = format!("{}/archive/measured", server.data());
+    for reader in ["deltalake", "duckdb", "polars", "pyarrow"] {
+        let text = python::run(&python, "read_archive.py", &[reader, &table, "device", "ts", "value"]);
+        let mut found: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
+        for line in text.lines() {
+            let (device, rest) = line.split_once(',').unwrap();
+            found.entry(device.to_owned()).or_default().extend(parse(&[rest.to_owned()]));
+        }
+        assert!(found == sent, "{reader} reads other rows than were sent");
+    }
+
+    // Compaction changes files, not rows.
+    quiver_ok(&["archive", "compact", "--data-dir", server.data()]);
+    for (device, rows) in &sent {
+        assert_eq!(&stored(&server, device), rows, "{device}, compacted");
+    }
+    let text = python::run(&python, "read_archive.py", &["duckdb", &table, "ts"]);
+    assert_eq!(text.lines().count(), sent.values().map(Vec::len).sum::<usize>());
+}
+
+#[test]
+fn an_interrupted_send_goes_on_where_it_was() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long.csv");
+    let mut text = String::from("ts,value\n");
+    for row in 0..120_000 {
+        text.push_str(&format!("{},{}\n", 1_700_000_000_000_i64 + row, row % 977));
+    }
+    std::fs::write(&path, text).unwrap();
+    let quic = server.quic().to_string();
+    let args = [
+        "send", "--server", &quic, "--data-dir", server.data(), "--stream", "long", "--device", "d",
+        path.to_str().unwrap(),
+    ];
+    let mut child = std::process::Command::new(crate::server::binary()).args(args).spawn().unwrap();
+    // Somewhere in the middle, wherever that is on this machine today.
+    for _ in 0..2_000 {
+        let rows = server.sql("SELECT table_name FROM information_schema.tables WHERE table_name = 'long'");
+        if !rows.is_empty() && server.number("SELECT count(*) FROM long") > 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    quiver_ok(&args);
+    assert_eq!(server.number("SELECT count(*) FROM long"), 120_000);
+    assert_eq!(server.number("SELECT count(DISTINCT ts) FROM long"), 120_000);
+    server.audit();
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_the_line() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.csv");
+    std::fs::write(&path, "ts,value\n2026-01-01T00:00:00Z,1\nyesterday,2\n").unwrap();
+    let output = quiver(&[
+        "send", "--server", &server.quic().to_string(), "--data-dir", server.data(), "--stream", "bad",
+        "--device", "d", path.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(65));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("bad.csv") && message.contains('3') && message.contains("yesterday"), "{message}");
+}

@@ -1,0 +1,57 @@
+//! Many devices at once.
+
+use std::sync::Arc;
+
+use crate::{
+    device::{self, numbered},
+    server::Server,
+};
+
+const DEVICES: i64 = 200;
+
+#[test]
+fn two_hundred_devices_connect_send_and_disconnect() {
+    let server = Arc::new(Server::start(&["--enroll-unknown"]));
+    let runtime = device::runtime();
+    // Issued one by one: each is a run of the binary.
+    let credentials: Vec<_> = {
+        let ca = quiver_pki::DevelopmentCa::load(&server.path("pki/ca")).unwrap();
+        (0..DEVICES)
+            .map(|index| {
+                let id = quiver_model::DeviceId::new(&format!("unit_{index}")).unwrap();
+                let validity = quiver_pki::Validity::starting_now(
+                    &quiver_model::SystemClock::new(),
+                    std::time::Duration::from_secs(3_600),
+                );
+                let request = quiver_pki::Request::client(quiver_model::SenderId::device(id), validity);
+                let directory = server.path(&format!("unit_{index}"));
+                ca.issue(&request, &quiver_model::OsEntropy).unwrap().save(&directory).unwrap();
+                directory
+            })
+            .collect()
+    };
+    let tasks: Vec<_> = credentials
+        .into_iter()
+        .enumerate()
+        .map(|(index, credential)| {
+            let options = device::options(&server, &credential);
+            runtime.spawn(async move {
+                let client = quiver_client::Client::connect(options).await.unwrap();
+                let from = index as i64 * 100;
+                let stream = client.stream("units").unwrap();
+                for part in 0..4 {
+                    stream.send(&numbered(from + part * 25, from + part * 25 + 25)).await.unwrap();
+                }
+                client.flush().await.unwrap();
+                client.close().await;
+            })
+        })
+        .collect();
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    assert_eq!(server.number("SELECT count(DISTINCT device) FROM units"), DEVICES as u64);
+    assert_eq!(server.number("SELECT count(DISTINCT n) FROM units"), 100 * DEVICES as u64);
+    assert_eq!(server.number("SELECT count(*) FROM last_cache('units')"), DEVICES as u64);
+    server.audit();
+}

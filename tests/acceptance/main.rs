@@ -1,0 +1,24 @@
+//! The built binary, as a user has it: real files over real QUIC, real SQL, real Delta readers,
+//! `kill -9` on the real process.
+//!
+//! The binary is `QUIVER_TEST_BINARY`, or the one that lies beside this test. Peers in Python are
+//! run with `QUIVER_TEST_PYTHON`; a test whose peer is missing says so, and fails if
+//! `QUIVER_TEST_REQUIRE_PEERS` is set.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "these are tests, on the real clock"
+)]
+
+mod backpressure;
+mod command_line;
+mod device;
+mod files;
+mod fleet;
+mod http;
+mod kill;
+mod protocol;
+mod python;
+mod server;

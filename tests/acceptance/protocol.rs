@@ -1,0 +1,4 @@
+//! The Python client, written from `docs/protocol.md` alone, against the engine.
+
+use crate::{python, server::Server};
+
