@@ -42,6 +42,14 @@ pub struct DeltaArchive {
     pub(crate) entropy: Arc<dyn Entropy>,
     app_id: String,
     tables: Mutex<HashMap<StreamName, Slot>>,
+    /// Held by the one compaction or vacuum at a time: it bounds their memory, and keeps a vacuum
+    /// from files that a compaction has written and not yet committed.
+    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    /// Held by the one Delta checkpoint that is being written.
+    checkpointing: Arc<tokio::sync::Mutex<()>>,
+    /// Checkpoints that are being written or wait for their turn: at most one for every hundred
+    /// commits.
+    checkpoints: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
 /// What an archive is made of.
@@ -68,6 +76,9 @@ impl DeltaArchive {
             entropy,
             app_id: format!("quiver/{log_id}"),
             tables: Mutex::default(),
+            maintenance: tokio::sync::Mutex::default(),
+            checkpointing: Arc::default(),
+            checkpoints: Mutex::default(),
         }
     }
 
@@ -162,14 +173,42 @@ impl DeltaArchive {
             return;
         }
         let (store, stream) = (Arc::clone(&self.store), stream.clone());
+        let checkpointing = Arc::clone(&self.checkpointing);
         let write = async move {
+            let _one_at_a_time = checkpointing.lock().await;
             if let Err(error) = checkpoint(store, stream.clone(), version).await {
                 tracing::warn!(%stream, version, %error, "no Delta checkpoint; opening the table takes longer");
             }
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(write);
+            let mut checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            checkpoints.retain(|written| !written.is_finished());
+            checkpoints.push(runtime.spawn(write));
         }
+    }
+
+    /// Waits for the Delta checkpoints that are being written beside what goes on.
+    pub async fn settle(&self) {
+        let checkpoints =
+            std::mem::take(&mut *self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner));
+        for written in checkpoints {
+            if let Err(error) = written.await {
+                tracing::warn!(%error, "no Delta checkpoint; opening the table takes longer");
+            }
+        }
+    }
+
+    /// A random UUID (version 4).
+    fn new_table_id(&self) -> String {
+        let (high, low) = (self.entropy.next_u64(), self.entropy.next_u64());
+        format!(
+            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0x0fff,
+            0x8000 | ((low >> 48) & 0x3fff),
+            low & 0xffff_ffff_ffff
+        )
     }
 
     async fn try_flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
@@ -210,8 +249,7 @@ impl DeltaArchive {
             let metadata = match &table.metadata {
                 None => {
                     commit.protocol();
-                    let id = format!("{:016x}{:016x}", self.entropy.next_u64(), self.entropy.next_u64());
-                    Some(new_metadata(&id, &fields, now))
+                    Some(new_metadata(&self.new_table_id(), &fields, now))
                 }
                 Some(metadata) if is_grown => Some(grown_metadata(metadata, &fields)),
                 Some(_) => None,
@@ -223,6 +261,7 @@ impl DeltaArchive {
             for encoded in &added {
                 commit.add(encoded, now, true);
             }
+            table.expect(version, &added);
             match write_commit(&*self.store, &stream, version, commit).await {
                 Committed::Yes => {
                     let next = ArchiveSnapshot {
@@ -240,7 +279,6 @@ impl DeltaArchive {
                     return Ok(snapshot);
                 }
                 Committed::Unknown(error) => {
-                    table.is_uncertain = true;
                     return Err(FlushError::Unknown { stream: stream.clone(), barrier, source: error.into() });
                 }
                 Committed::Taken => {

@@ -1,15 +1,26 @@
 //! Whether a table's files are what its log says. Problems are data: one bad file does not hide
 //! the others.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use arrow_array::{cast::AsArray, types::Int64Type};
+use arrow_array::{RecordBatch, cast::AsArray, types::Int64Type};
 use futures::TryStreamExt;
 use object_store::path::Path;
+use parquet::file::statistics::Statistics;
 use quiver_hot::ArchiveFile;
-use quiver_model::StreamName;
+use quiver_model::{Position, StreamName, TS, Timestamp};
 
-use crate::{ArchiveError, DeltaArchive, read::{FileError, location, read_positions}};
+use crate::{
+    ArchiveError, DeltaArchive,
+    read::{FileError, Footer, location, read_positions},
+};
+
+/// Words of the bits of a window of positions: 8 MiB.
+const WINDOW_WORDS: usize = 1 << 20;
+/// Positions that are looked at together.
+const WINDOW_POSITIONS: u64 = 64 * WINDOW_WORDS as u64;
+/// After so many problems duplicates are no longer listed.
+const PROBLEMS_MAX: usize = 1_000;
 
 /// What a check found.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +62,11 @@ pub enum Problem {
         /// As the file says.
         found: u64,
     },
+    /// A file has event times beyond those it is listed with, or of another day.
+    Times {
+        /// The file.
+        path: String,
+    },
     /// A position is in more than one row.
     Duplicate {
         /// The position.
@@ -68,6 +84,9 @@ impl fmt::Display for Problem {
             Self::Differs { path, what, expected, found } => {
                 write!(f, "file {path} has {found} {what}, the table says {expected}")
             }
+            Self::Times { path } => {
+                write!(f, "file {path} has event times beyond those the table lists it with")
+            }
             Self::Duplicate { position, path } => {
                 write!(f, "position {position} in file {path} is in another row too")
             }
@@ -84,9 +103,9 @@ impl DeltaArchive {
     pub async fn check(&self, stream: &StreamName) -> Result<CheckReport, ArchiveError> {
         let snapshot = self.snapshot(stream).await?;
         let mut report = CheckReport { files: snapshot.files.len(), ..CheckReport::default() };
-        let mut positions: Vec<(i64, u32)> = Vec::new();
-        for (index, file) in snapshot.files.iter().enumerate() {
-            match read_positions(&*self.store, &location(stream, &file.path)).await {
+        let mut readable = Vec::new();
+        for file in snapshot.files.iter() {
+            match self.positions(stream, file).await {
                 Err(FileError::Store(object_store::Error::NotFound { .. })) => {
                     report.problems.push(Problem::Missing { path: file.path.clone() });
                 }
@@ -94,32 +113,56 @@ impl DeltaArchive {
                     .problems
                     .push(Problem::Unreadable { path: file.path.clone(), reason: error.to_string() }),
                 Ok((footer, batches)) => {
-                    let before = positions.len();
-                    for batch in &batches {
-                        let Some(column) = batch.columns().first() else { continue };
-                        if let Some(column) = column.as_primitive_opt::<Int64Type>() {
-                            positions.extend(column.values().iter().map(|position| (*position, index as u32)));
-                        }
-                    }
-                    let of_file = &positions[before..];
-                    let footer_rows = u64::try_from(footer.metadata.file_metadata().num_rows()).unwrap_or(0);
-                    report.rows += footer_rows;
-                    compare(file, footer.bytes, footer_rows, of_file, &mut report.problems);
+                    report.rows += compare(file, &footer, &batches, &mut report.problems);
+                    readable.push(file);
                 }
             }
         }
-        positions.sort_unstable();
-        for pair in positions.windows(2) {
-            if let [(left, _), (right, file)] = pair
-                && left == right
-            {
-                let path = snapshot.files.get(*file as usize).map(|file| file.path.clone());
-                let position = u64::try_from(*right).unwrap_or(0);
-                report.problems.push(Problem::Duplicate { position, path: path.unwrap_or_default() });
-            }
-        }
+        self.find_duplicates(stream, &readable, &mut report.problems).await;
         report.orphans = self.orphans(stream).await?;
         Ok(report)
+    }
+
+    async fn positions(
+        &self,
+        stream: &StreamName,
+        file: &ArchiveFile,
+    ) -> Result<(Footer, Vec<RecordBatch>), FileError> {
+        read_positions(&*self.store, &location(stream, &file.path)).await
+    }
+
+    /// Looks for positions in more than one row, a window of positions at a time: memory is
+    /// bounded whatever the size of the table.
+    async fn find_duplicates(
+        &self,
+        stream: &StreamName,
+        files: &[&Arc<ArchiveFile>],
+        problems: &mut Vec<Problem>,
+    ) {
+        let window = |position: Position| position.get() / WINDOW_POSITIONS;
+        // From gap to gap: positions may be sparse, windows without a file are not looked at.
+        let mut next = files.iter().map(|file| window(file.min_position)).min();
+        while let Some(number) = next {
+            let overlaps = |file: &&Arc<ArchiveFile>| {
+                (window(file.min_position)..=window(file.max_position)).contains(&number)
+            };
+            let start = number * WINDOW_POSITIONS;
+            let mut seen = vec![0_u64; WINDOW_WORDS];
+            for file in files.iter().copied().filter(overlaps) {
+                let Ok((_, batches)) = self.positions(stream, file).await else { continue };
+                for position in batches.iter().flat_map(position_values) {
+                    let offset = usize::try_from(position.wrapping_sub(start)).unwrap_or(usize::MAX);
+                    let Some(word) = seen.get_mut(offset / 64) else { continue };
+                    let bit = 1 << (offset % 64);
+                    if *word & bit != 0 && problems.len() < PROBLEMS_MAX {
+                        problems.push(Problem::Duplicate { position, path: file.path.clone() });
+                    }
+                    *word |= bit;
+                }
+            }
+            let later = files.iter().filter(|file| window(file.max_position) > number);
+            next = later.map(|file| window(file.min_position).max(number + 1)).min();
+        }
     }
 
     /// Parquet files of the table's directory that neither the version in force nor a tombstone
@@ -162,16 +205,47 @@ impl DeltaArchive {
     }
 }
 
-fn compare(file: &ArchiveFile, bytes: u64, rows: u64, positions: &[(i64, u32)], problems: &mut Vec<Problem>) {
+fn position_values(batch: &RecordBatch) -> impl Iterator<Item = u64> + '_ {
+    let column = batch.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let values = column.into_iter().flat_map(|column| column.values().iter());
+    values.map(|position| u64::try_from(*position).unwrap_or(0))
+}
+
+/// Compares a file with how it is listed; returns its rows.
+fn compare(file: &ArchiveFile, footer: &Footer, batches: &[RecordBatch], problems: &mut Vec<Problem>) -> u64 {
+    let (mut count, mut least, mut greatest) = (0, u64::MAX, 0);
+    for position in batches.iter().flat_map(position_values) {
+        (count, least, greatest) = (count + 1, least.min(position), greatest.max(position));
+    }
+    let rows = u64::try_from(footer.metadata.file_metadata().num_rows()).unwrap_or(0);
     let mut differs = |what: &'static str, expected: u64, found: u64| {
         if expected != found {
             problems.push(Problem::Differs { path: file.path.clone(), what, expected, found });
         }
     };
-    differs("bytes", file.bytes, bytes);
+    differs("bytes", file.bytes, footer.bytes);
     differs("rows", file.rows, rows);
-    differs("positions", rows, positions.len() as u64);
-    let unsigned = |position: Option<&(i64, u32)>| position.map_or(0, |(at, _)| u64::try_from(*at).unwrap_or(0));
-    differs("as its least position", file.min_position.get(), unsigned(positions.iter().min()));
-    differs("as its greatest position", file.max_position.get(), unsigned(positions.iter().max()));
+    differs("positions", rows, count);
+    differs("as its least position", file.min_position.get(), least);
+    differs("as its greatest position", file.max_position.get(), greatest);
+    if let Some((min, max)) = footer_bounds(footer, TS) {
+        let listed = file.min_ts.as_micros()..=file.max_ts.as_micros();
+        let has_day = |ts: i64| Timestamp(ts).day() == file.day;
+        if !(listed.contains(&min) && listed.contains(&max) && has_day(min) && has_day(max)) {
+            problems.push(Problem::Times { path: file.path.clone() });
+        }
+    }
+    rows
+}
+
+/// Least and greatest value of a 64-bit column over all row groups, as the footer says.
+fn footer_bounds(footer: &Footer, column: &str) -> Option<(i64, i64)> {
+    let mut bounds: Option<(i64, i64)> = None;
+    for group in footer.metadata.row_groups() {
+        let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column)?;
+        let Some(Statistics::Int64(statistics)) = chunk.statistics() else { return None };
+        let (min, max) = (*statistics.min_opt()?, *statistics.max_opt()?);
+        bounds = Some(bounds.map_or((min, max), |(low, high)| (low.min(min), high.max(max))));
+    }
+    bounds
 }

@@ -71,7 +71,7 @@ fn bins(files: &[Arc<ArchiveFile>], options: &CompactOptions) -> Vec<Vec<Arc<Arc
 }
 
 impl DeltaArchive {
-    /// Merges small files, with one commit. Flushes of the stream wait meanwhile.
+    /// Merges small files, with one commit. Flushes of the stream wait only for the commit.
     ///
     /// # Errors
     /// If the table or a file cannot be read, or nothing can be written; then nothing changed, or
@@ -81,10 +81,8 @@ impl DeltaArchive {
         stream: &StreamName,
         options: &CompactOptions,
     ) -> Result<CompactReport, ArchiveError> {
-        let slot = self.slot(stream);
-        let mut slot = slot.lock().await;
-        let table = self.existing(stream, &mut slot).await?;
-        let present = Arc::clone(&table.snapshot);
+        let _one_at_a_time = self.maintenance.lock().await;
+        let present = self.snapshot(stream).await?;
         let bins = bins(&present.files, options);
         if bins.is_empty() {
             return Ok(CompactReport { removed: 0, added: 0, snapshot: present });
@@ -112,6 +110,18 @@ impl DeltaArchive {
             removed.extend(bin);
             added.extend(files);
         }
+        let slot = self.slot(stream);
+        let mut slot = slot.lock().await;
+        let table = self.existing(stream, &mut slot).await?;
+        // Flushes have committed meanwhile; only another writer can have removed a file.
+        let present = Arc::clone(&table.snapshot);
+        let is_live = |file: &Arc<ArchiveFile>| present.files.iter().any(|live| live.path == file.path);
+        if !removed.iter().all(is_live) {
+            return Err(ArchiveError::Write {
+                stream: stream.clone(),
+                problem: "another writer removed files that were to be merged; try again".to_owned(),
+            });
+        }
         let now = self.clock.wall();
         let version = present.version + 1;
         let mut commit = Commit::default();
@@ -122,17 +132,16 @@ impl DeltaArchive {
         for encoded in &added {
             commit.add(encoded, now, false);
         }
+        table.expect(version, &added);
         match write_commit(&*self.store, stream, version, commit).await {
             Committed::Yes => {}
             Committed::Taken => {
-                table.is_uncertain = true;
                 return Err(ArchiveError::Write {
                     stream: stream.clone(),
                     problem: "another writer committed meanwhile; try again".to_owned(),
                 });
             }
             Committed::Unknown(error) => {
-                table.is_uncertain = true;
                 return Err(ArchiveError::Write { stream: stream.clone(), problem: error.to_string() });
             }
         }

@@ -7,7 +7,7 @@
 //! stage beside the target ─▶ fsync file ─▶ link (create) or rename (overwrite) ─▶ fsync directory
 //! ```
 //!
-//! A directory that is new gets its name made durable in its parent first. Staged files that a
+//! Listings are in order, as Delta expects. A directory that is new gets its name made durable in its parent first. Staged files that a
 //! crash left behind are named `…#<digits>`, which listings leave out;
 //! [`DurableStore::remove_staged`] deletes them.
 
@@ -27,7 +27,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{StreamExt, TryFutureExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
@@ -245,7 +245,13 @@ impl ObjectStore for DurableStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.shared.reads.list(prefix)
+        // Delta takes listings for ordered, as those of object stores are; a directory's is not.
+        let listed = self.shared.reads.list(prefix);
+        let ordered = listed.try_collect::<Vec<ObjectMeta>>().map_ok(|mut objects| {
+            objects.sort_by(|left, right| left.location.cmp(&right.location));
+            futures::stream::iter(objects.into_iter().map(Ok))
+        });
+        ordered.try_flatten_stream().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -50,7 +50,7 @@ fn gather_column(column: usize, batches: &[&RecordBatch], runs: &[Run], rows: us
         let data: Vec<ArrayData> = batches.iter().map(|batch| batch.column(column).to_data()).collect();
         let mut copy = MutableArrayData::new(data.iter().collect(), false, rows);
         for run in runs {
-            copy.extend(run.batch, run.start, run.end);
+            copy.try_extend(run.batch, run.start, run.end)?;
         }
         return Ok(make_array(copy.freeze()));
     }

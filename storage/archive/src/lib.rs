@@ -1,8 +1,3 @@
-// INTEGRATOR'S NOTE (23:33, delete it): lib, archive, table, error, check, compact, vacuum were written by the integrator because
-// they were missing at 23:28 and the binary needed them. The binary uses exactly this API: DeltaArchive::local(dir, log_id, clock,
-// entropy), location() -> (store, Path), check, compact(&CompactOptions), vacuum, CheckReport{files,rows,problems,orphans}. Go on FROM THESE
-// FILES (mend what is worse than what you had in mind), then write archive_tests.rs, sort_tests.rs, durable_store_tests.rs, incl. flatness to
-// 200 versions and the Python readers, and commit. New deadline 00:05.
 //! The permanent archive: one Delta table per stream, of Parquet files that any Delta reader opens
 //! with Quiver switched off.
 //!

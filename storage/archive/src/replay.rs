@@ -119,13 +119,12 @@ async fn read(table: &DeltaTable, stream: StreamName, app_id: &str) -> Result<Re
 
     let mut files = Vec::new();
     for view in state.log_data().iter() {
-        let add = view.add_action();
         let path = view.path().into_owned();
-        let bytes = u64::try_from(add.size).unwrap_or(0);
-        let day = add.partition_values.get(QUIVER_DAY).and_then(Option::as_deref).and_then(parse_day);
+        let partitions = view.partition_values_map();
+        let bytes = u64::try_from(view.size()).unwrap_or(0);
+        let day = partitions.get(QUIVER_DAY).and_then(Option::as_deref).and_then(parse_day);
         let day = day.ok_or_else(|| ReplayError::Foreign(format!("its file {path} has no day")))?;
-        let statistics = view.stats().or(add.stats);
-        files.push(Arc::new(describe(path, bytes, day, statistics.as_deref())));
+        files.push(Arc::new(describe(path, bytes, day, view.stats().as_deref())));
     }
     files.sort_by(|left, right| (left.day, left.min_position, &left.path).cmp(&(right.day, right.min_position, &right.path)));
 

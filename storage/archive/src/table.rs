@@ -36,8 +36,12 @@ pub(crate) struct Table {
     pub(crate) removed: HashMap<String, Timestamp>,
     /// Versions that somebody may still read.
     leases: Vec<Weak<ArchiveSnapshot>>,
-    /// Whether a commit may have happened that is not in `snapshot`.
+    /// Whether a commit may have happened that is not in `snapshot`. True while one is under way,
+    /// in case its future is dropped.
     pub(crate) is_uncertain: bool,
+    /// Commits that may still arrive, by the version they are to be, with the files they list.
+    /// Kept until another commit has taken the version.
+    undecided: Vec<(i64, Vec<String>)>,
 }
 
 impl Table {
@@ -49,6 +53,7 @@ impl Table {
             removed: HashMap::new(),
             leases: Vec::new(),
             is_uncertain: false,
+            undecided: Vec::new(),
         }
     }
 
@@ -61,14 +66,35 @@ impl Table {
             metadata: Some(replayed.metadata),
             removed: replayed.removed,
             is_uncertain: false,
+            undecided: Vec::new(),
         }
     }
 
     /// Takes over what was found when the log was read again.
     pub(crate) fn refresh(&mut self, replayed: Replayed) {
         let leases = std::mem::take(&mut self.leases);
+        let undecided = std::mem::take(&mut self.undecided);
         *self = Self::replayed(replayed);
         self.leases.extend(leases);
+        self.undecided = undecided;
+        self.forget_decided();
+    }
+
+    /// To be called before a commit is tried as `version`: until it is known to be in force, the
+    /// table must be read again, and its files must stay.
+    pub(crate) fn expect(&mut self, version: i64, added: &[EncodedFile]) {
+        self.is_uncertain = true;
+        self.undecided.push((version, added.iter().map(|encoded| encoded.file.path.clone()).collect()));
+    }
+
+    /// Whether a commit that may still arrive lists this file.
+    pub(crate) fn is_undecided(&self, path: &str) -> bool {
+        self.undecided.iter().any(|(_, files)| files.iter().any(|file| file == path))
+    }
+
+    fn forget_decided(&mut self) {
+        let version = self.snapshot.version;
+        self.undecided.retain(|(expected, _)| *expected > version);
     }
 
     /// Makes `next` the version in force.
@@ -77,6 +103,8 @@ impl Table {
         let next = Arc::new(next);
         self.leases.push(Arc::downgrade(&next));
         self.snapshot = Arc::clone(&next);
+        self.is_uncertain = false;
+        self.forget_decided();
         next
     }
 

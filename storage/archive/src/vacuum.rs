@@ -15,7 +15,7 @@ use crate::{ArchiveError, DeltaArchive, read::location};
 pub struct VacuumReport {
     /// Parquet files that were deleted.
     pub deleted: usize,
-    /// Files that are old enough and still read by somebody.
+    /// Files that are old enough, and still read by somebody or of a commit that may yet arrive.
     pub leased: usize,
     /// Files that were never published, left by a crash in the middle of a write.
     pub staged: u64,
@@ -29,6 +29,7 @@ impl DeltaArchive {
     /// # Errors
     /// If the table cannot be read, or a file cannot be deleted.
     pub async fn vacuum(&self, stream: &StreamName, grace: Duration) -> Result<VacuumReport, ArchiveError> {
+        let _one_at_a_time = self.maintenance.lock().await;
         let slot = self.slot(stream);
         let mut slot = slot.lock().await;
         let table = self.existing(stream, &mut slot).await?;
@@ -41,7 +42,7 @@ impl DeltaArchive {
             if live.contains(path.as_str()) || now.since(since) <= grace {
                 continue;
             }
-            if table.is_leased(&path) {
+            if table.is_leased(&path) || table.is_undecided(&path) {
                 report.leased += 1;
                 continue;
             }
