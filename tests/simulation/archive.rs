@@ -13,11 +13,21 @@ use quiver_hot::{
 
 use crate::{life::Life, seeded::Random};
 
-/// At which side of a commit the engine dies.
+/// What becomes of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
-    BeforeCommit,
-    AfterCommit,
+pub enum Fate {
+    /// It fails, and nothing is committed.
+    Fails,
+    /// It is committed, and reports that it does not know.
+    CommitsAndFails,
+    /// It never returns, and nothing is committed.
+    Hangs,
+    /// It is committed, and never returns.
+    CommitsAndHangs,
+    /// The engine dies before the commit.
+    Dies,
+    /// The engine dies when the commit is made, before it knows.
+    CommitsAndDies,
 }
 
 /// One incarnation's view of the archive.
@@ -26,7 +36,7 @@ pub struct SimArchive {
     archive: MemoryArchive,
     life: Arc<Life>,
     random: Mutex<Random>,
-    deaths: Arc<Mutex<VecDeque<Death>>>,
+    fates: Arc<Mutex<VecDeque<Fate>>>,
 }
 
 impl SimArchive {
@@ -35,13 +45,13 @@ impl SimArchive {
             archive,
             life,
             random: Mutex::new(Random::new(seed)),
-            deaths: Arc::default(),
+            fates: Arc::default(),
         }
     }
 
-    /// Where deaths are planned: the next flush that has none takes it.
-    pub fn deaths(&self) -> Arc<Mutex<VecDeque<Death>>> {
-        self.deaths.clone()
+    /// What becomes of the next flushes; all after them succeed.
+    pub fn fates(&self) -> Arc<Mutex<VecDeque<Fate>>> {
+        self.fates.clone()
     }
 
     async fn pause(&self) {
@@ -58,17 +68,39 @@ impl Archive for SimArchive {
 
     async fn flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
         self.pause().await;
-        let death = self.deaths.lock().unwrap().pop_front();
-        if death == Some(Death::BeforeCommit) {
-            self.life.end();
+        let fate = self.fates.lock().unwrap().pop_front();
+        let (stream, barrier) = (input.stream.clone(), input.barrier);
+        let source = "simulated failure".into();
+        match fate {
+            Some(Fate::Fails) => {
+                return Err(FlushError::NotCommitted {
+                    stream,
+                    barrier,
+                    source,
+                });
+            }
+            Some(Fate::Hangs) => return pending().await,
+            Some(Fate::Dies) => self.life.end(),
+            _ => {}
         }
         if self.life.is_over() {
             return pending().await;
         }
         let result = self.archive.flush(input).await;
-        if death == Some(Death::AfterCommit) {
-            self.life.end();
-            return pending().await;
+        match fate {
+            Some(Fate::CommitsAndFails) => {
+                return Err(FlushError::Unknown {
+                    stream,
+                    barrier,
+                    source,
+                });
+            }
+            Some(Fate::CommitsAndHangs) => return pending().await,
+            Some(Fate::CommitsAndDies) => {
+                self.life.end();
+                return pending().await;
+            }
+            _ => {}
         }
         self.pause().await;
         result

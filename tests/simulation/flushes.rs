@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use quiver_hot::{Fault, Share};
+use quiver_hot::Share;
 use quiver_runtime::EngineOptions;
 
 use crate::{
+    archive::Fate,
     contents::read,
     machine::{Kill, options},
     model::{Contents, Kind},
@@ -83,8 +84,8 @@ fn a_shard_at_its_memory_cap_reaches_a_barrier_and_nothing_is_lost() {
             }
         });
         // While memory is used up the archive fails, then does not know, then works.
-        for fault in [Fault::Fail, Fault::Fail, Fault::CommitThenFail] {
-            stage.machine.archive.inject(fault);
+        for fate in [Fate::Fails, Fate::Fails, Fate::CommitsAndFails] {
+            stage.machine.running().decide_flush(fate);
         }
         for _ in 0..40 {
             for device in &mut stage.devices {

@@ -17,10 +17,11 @@ use quiver_runtime::{BoxFuture, Engine, EngineOptions, Environment, Spawner, Sta
 use tokio::task::AbortHandle;
 
 use crate::{
-    archive::{Death, SimArchive},
+    archive::{Fate, SimArchive},
     fabric::{Fabric, endpoint_config},
     life::Life,
     seeded::{Random, SeededEntropy, SimClock, derive},
+    slow::Slow,
     watch::say,
 };
 
@@ -34,9 +35,9 @@ pub fn server_address() -> SocketAddr {
 }
 
 /// Everything of the engine that runs by itself, on this thread, and can be made to stop.
-#[derive(Default)]
 struct SimSpawner {
     tasks: Mutex<Vec<AbortHandle>>,
+    seed: u64,
 }
 
 impl SimSpawner {
@@ -59,7 +60,8 @@ impl Spawner for SimSpawner {
     }
 
     fn spawn_commit(&self, commit: quiver_runtime::commit::CommitLoop) -> std::io::Result<()> {
-        self.keep(&actix_rt::spawn(commit.run()));
+        let slow = Slow::new(commit.run(), Random::new(self.seed));
+        self.keep(&actix_rt::spawn(slow));
         Ok(())
     }
 
@@ -87,13 +89,13 @@ pub struct Running {
     pub life: Arc<Life>,
     endpoint: Endpoint,
     spawner: Arc<SimSpawner>,
-    deaths: Arc<Mutex<VecDeque<Death>>>,
+    fates: Arc<Mutex<VecDeque<Fate>>>,
 }
 
 impl Running {
-    /// Plans a death at the next flush.
-    pub fn die_at_flush(&self, death: Death) {
-        self.deaths.lock().unwrap().push_back(death);
+    /// Decides what becomes of the next flush that nothing was decided for.
+    pub fn decide_flush(&self, fate: Fate) {
+        self.fates.lock().unwrap().push_back(fate);
     }
 }
 
@@ -126,7 +128,7 @@ pub fn options() -> EngineOptions {
         enroll_unknown: true,
         log: LogOptions {
             segment_bytes: 128 << 10,
-            group_bytes_max: 4 << 20,
+            group_bytes_max: 64 << 10,
             retention_bytes: 0,
             ..LogOptions::default()
         },
@@ -181,17 +183,17 @@ impl Machine {
         &self.running().engine
     }
 
-    fn environment(&self, life: &Arc<Life>) -> (Environment, Arc<Mutex<VecDeque<Death>>>) {
+    fn environment(&self, life: &Arc<Life>) -> (Environment, Arc<Mutex<VecDeque<Fate>>>) {
         let seed = derive(self.incarnation, 20);
         let archive = SimArchive::new(self.archive.clone(), life.clone(), seed);
-        let deaths = archive.deaths();
+        let fates = archive.fates();
         let environment = Environment {
             vfs: Arc::new(self.disk.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             archive: Box::new(move |_| Ok(Arc::new(archive))),
         };
-        (environment, deaths)
+        (environment, fates)
     }
 
     /// Starts the engine, and opens its door if `serve`. If the power fails meanwhile, the
@@ -218,8 +220,11 @@ impl Machine {
         assert!(self.running.is_none(), "one engine at a time");
         self.incarnation += 1;
         let life = Arc::new(Life::new(Some(self.disk.clone())));
-        let (environment, deaths) = self.environment(&life);
-        let spawner = Arc::new(SimSpawner::default());
+        let (environment, fates) = self.environment(&life);
+        let spawner = Arc::new(SimSpawner {
+            tasks: Mutex::default(),
+            seed: self.random.draw(),
+        });
         let started = Engine::start(self.options.clone(), environment, spawner.clone()).await;
         if self.disk.is_off() || started.is_err() {
             spawner.abort_all();
@@ -249,7 +254,7 @@ impl Machine {
             life,
             endpoint,
             spawner,
-            deaths,
+            fates,
         });
         Ok(())
     }

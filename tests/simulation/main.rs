@@ -26,6 +26,7 @@ mod raw_client;
 mod scenario;
 mod seeded;
 mod simulate;
+mod slow;
 mod stage;
 mod watch;
 

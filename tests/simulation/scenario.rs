@@ -2,13 +2,12 @@
 
 use std::{cell::Cell, collections::BTreeSet, rc::Rc, time::Duration};
 
-use quiver_hot::Fault;
 use quiver_log::sim::{FaultKind, SimOp};
 use quiver_model::SenderId;
 use quiver_runtime::registry::{RegistryChange, RegistryEntry};
 
 use crate::{
-    archive::Death,
+    archive::Fate,
     audit,
     contents::{read, read_now},
     device::{Device, World, address_of, sender_of},
@@ -177,6 +176,10 @@ impl Chaos {
         say(&format!("flushed: {flushed:?}"));
     }
 
+    fn one_of<T>(&mut self, one: T, other: T) -> T {
+        if self.random.chance(500) { one } else { other }
+    }
+
     /// One thing that happens.
     async fn event(&mut self) {
         let pause = self.random.millis(200, 4_000);
@@ -194,29 +197,21 @@ impl Chaos {
                 self.machine.running().life.end_after_packets(packets);
             }
             7 | 8 => {
-                let death = match self.random.chance(500) {
-                    true => Death::BeforeCommit,
-                    false => Death::AfterCommit,
-                };
-                self.machine.running().die_at_flush(death);
+                let fate = self.one_of(Fate::Dies, Fate::CommitsAndDies);
+                self.machine.running().decide_flush(fate);
                 self.flush().await;
             }
             9 => {
                 for _ in 0..self.random.between(1, 3) {
-                    let fault = match self.random.chance(500) {
-                        true => Fault::Fail,
-                        false => Fault::CommitThenFail,
-                    };
-                    self.machine.archive.inject(fault);
+                    let fate = self.one_of(Fate::Fails, Fate::CommitsAndFails);
+                    self.machine.running().decide_flush(fate);
                 }
                 self.flush().await;
             }
             10 => {
-                let fault = match self.random.chance(500) {
-                    true => Fault::Hang,
-                    false => Fault::CommitThenHang,
-                };
-                self.machine.archive.inject(fault);
+                // A flush that hangs holds up all the others, until memory is used up.
+                let fate = self.one_of(Fate::Hangs, Fate::CommitsAndHangs);
+                self.machine.running().decide_flush(fate);
                 self.flush().await;
                 self.kill_and_start(Kill::Process).await;
             }
