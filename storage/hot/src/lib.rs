@@ -43,3 +43,6 @@ pub use table::{
     TableState, TableStats,
 };
 pub use tables::Tables;
+
+#[cfg(test)]
+mod test_rows;
