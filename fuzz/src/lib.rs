@@ -11,7 +11,9 @@
 mod control_frame;
 mod corpus;
 mod ipc_frame;
+mod log_replay;
 
 pub use control_frame::control_frame;
 pub use corpus::{changed, inputs};
 pub use ipc_frame::ipc_frame;
+pub use log_replay::log_replay;

@@ -57,10 +57,10 @@ pub struct SendArgs {
     #[arg(long, env = "QUIVER_DROP", value_delimiter = ',')]
     drop: Vec<String>,
     /// Column that has the event time [default: found by its name and content]
-    #[arg(long, env = "QUIVER_TIME_COLUMN")]
+    #[arg(long = "timestamp", env = "QUIVER_TIMESTAMP", value_name = "COLUMN")]
     time_column: Option<String>,
     /// auto, rfc3339, s, ms, us, ns, or a pattern such as "%d.%m.%Y %H:%M"
-    #[arg(long, env = "QUIVER_TIME_FORMAT", default_value = "auto")]
+    #[arg(long = "timestamp-format", env = "QUIVER_TIMESTAMP_FORMAT", value_name = "FORMAT", default_value = "auto")]
     time_format: TimeFormat,
     /// Time zone of times that name none [default: UTC]
     #[arg(long, env = "QUIVER_TIMEZONE")]

@@ -1,4 +1,4 @@
-//! The protocol's targets on stable Rust: over the committed corpus and seeded changes of it. A
+//! Every target on stable Rust: over the committed corpus and seeded changes of it. A
 //! failure names file and seed; put the input into the corpus once it is mended.
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,7 @@
     reason = "helpers of tests fail tests"
 )]
 
-use quiver_fuzz::{changed, control_frame, inputs, ipc_frame};
+use quiver_fuzz::{changed, control_frame, inputs, ipc_frame, log_replay};
 
 /// Runs `target` over its corpus and `count` changed inputs.
 fn run(name: &str, target: fn(&[u8]), count: u64) {
@@ -33,4 +33,9 @@ fn ipc_frame_holds_over_its_corpus_and_changes_of_it() {
 #[test]
 fn control_frame_holds_over_its_corpus_and_changes_of_it() {
     run("control_frame", control_frame, 4000);
+}
+
+#[test]
+fn log_replay_holds_over_its_corpus_and_changes_of_it() {
+    run("log_replay", log_replay, 4000);
 }
