@@ -16,7 +16,8 @@ use arrow_array::{
 use quiver_archive::{CompactOptions, DeltaArchive};
 use quiver_hot::{Archive, FlushInput};
 use quiver_model::{
-    FieldName, FieldType, OsEntropy, Position, SchemaId, StreamField, StreamName, StreamSchema, SystemClock,
+    FieldName, FieldType, OsEntropy, Position, SchemaId, StreamField, StreamName, StreamSchema,
+    SystemClock,
 };
 
 const ROWS_PER_FLUSH: i64 = 1_000;
@@ -26,17 +27,32 @@ const STEP_US: i64 = 80_000_017;
 fn schema(fields: &[(&str, FieldType)]) -> Result<Arc<StreamSchema>, Box<dyn Error>> {
     let fields = fields
         .iter()
-        .map(|(name, field_type)| Ok(StreamField { name: FieldName::new(name)?, field_type: *field_type }))
+        .map(|(name, field_type)| {
+            Ok(StreamField {
+                name: FieldName::new(name)?,
+                field_type: *field_type,
+            })
+        })
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-    Ok(Arc::new(StreamSchema::new(StreamName::new("readings")?, SchemaId(1), fields)?))
+    Ok(Arc::new(StreamSchema::new(
+        StreamName::new("readings")?,
+        SchemaId(1),
+        fields,
+    )?))
 }
 
 fn batch(schema: &StreamSchema, first: i64) -> Result<RecordBatch, Box<dyn Error>> {
     let positions = first..first + ROWS_PER_FLUSH;
-    let ts = positions.clone().map(|position| START_US + position * STEP_US);
+    let ts = positions
+        .clone()
+        .map(|position| START_US + position * STEP_US);
     let ts = TimestampMicrosecondArray::from_iter_values(ts).with_timezone("UTC");
-    let devices: Vec<String> = positions.clone().map(|position| format!("truck_{}", position % 7)).collect();
-    let device: DictionaryArray<Int32Type> = devices.iter().map(|device| Some(device.as_str())).collect();
+    let devices: Vec<String> = positions
+        .clone()
+        .map(|position| format!("truck_{}", position % 7))
+        .collect();
+    let device: DictionaryArray<Int32Type> =
+        devices.iter().map(|device| Some(device.as_str())).collect();
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(ts.clone()),
         Arc::new(device),
@@ -46,15 +62,28 @@ fn batch(schema: &StreamSchema, first: i64) -> Result<RecordBatch, Box<dyn Error
     for field in schema.fields() {
         let present = |position: &i64| position % 11 != 0;
         columns.push(match field.field_type {
-            FieldType::Float64 => {
-                Arc::new(positions.clone().map(|at| present(&at).then_some(at as f64 / 4.0)).collect::<Float64Array>())
-            }
-            FieldType::Int64 => Arc::new(positions.clone().map(|at| present(&at).then_some(-at)).collect::<Int64Array>()),
-            FieldType::Bool => {
-                Arc::new(positions.clone().map(|at| present(&at).then_some(at % 2 == 0)).collect::<BooleanArray>())
-            }
+            FieldType::Float64 => Arc::new(
+                positions
+                    .clone()
+                    .map(|at| present(&at).then_some(at as f64 / 4.0))
+                    .collect::<Float64Array>(),
+            ),
+            FieldType::Int64 => Arc::new(
+                positions
+                    .clone()
+                    .map(|at| present(&at).then_some(-at))
+                    .collect::<Int64Array>(),
+            ),
+            FieldType::Bool => Arc::new(
+                positions
+                    .clone()
+                    .map(|at| present(&at).then_some(at % 2 == 0))
+                    .collect::<BooleanArray>(),
+            ),
             FieldType::Utf8 => {
-                let text = positions.clone().map(|at| present(&at).then(|| format!("note ü {at}")));
+                let text = positions
+                    .clone()
+                    .map(|at| present(&at).then(|| format!("note ü {at}")));
                 Arc::new(text.collect::<StringArray>())
             }
         });
@@ -64,22 +93,46 @@ fn batch(schema: &StreamSchema, first: i64) -> Result<RecordBatch, Box<dyn Error
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args().nth(1).ok_or("name the directory to write to")?;
-    let archive =
-        DeltaArchive::local(Path::new(&directory), "example", Arc::new(SystemClock::new()), Arc::new(OsEntropy))?;
-    let narrow = [("speed", FieldType::Float64), ("gear", FieldType::Int64), ("moving", FieldType::Bool)];
+    let directory = std::env::args()
+        .nth(1)
+        .ok_or("name the directory to write to")?;
+    let archive = DeltaArchive::local(
+        Path::new(&directory),
+        "example",
+        Arc::new(SystemClock::new()),
+        Arc::new(OsEntropy),
+    )?;
+    let narrow = [
+        ("speed", FieldType::Float64),
+        ("gear", FieldType::Int64),
+        ("moving", FieldType::Bool),
+    ];
     let wide = [narrow.as_slice(), &[("note", FieldType::Utf8)]].concat();
     for (flush, fields) in [narrow.as_slice(), &narrow, &wide].into_iter().enumerate() {
         let schema = schema(fields)?;
         let first = i64::try_from(flush)? * ROWS_PER_FLUSH + 1;
         let barrier = Position(u64::try_from(first + ROWS_PER_FLUSH - 1)?);
         let batches = vec![batch(&schema, first)?];
-        archive.flush(FlushInput { stream: schema.stream().clone(), schema, barrier, batches }).await?;
+        archive
+            .flush(FlushInput {
+                stream: schema.stream().clone(),
+                schema,
+                barrier,
+                batches,
+            })
+            .await?;
         if flush == 1 {
-            archive.compact(&StreamName::new("readings")?, &CompactOptions::default()).await?;
+            archive
+                .compact(&StreamName::new("readings")?, &CompactOptions::default())
+                .await?;
         }
     }
     let snapshot = archive.snapshot(&StreamName::new("readings")?).await?;
-    println!("version {}, {} files, {} rows", snapshot.version, snapshot.files.len(), snapshot.rows());
+    println!(
+        "version {}, {} files, {} rows",
+        snapshot.version,
+        snapshot.files.len(),
+        snapshot.rows()
+    );
     Ok(())
 }

@@ -10,7 +10,8 @@ use std::{
 use async_trait::async_trait;
 use object_store::{ObjectStore, path::Path};
 use quiver_hot::{
-    Archive, ArchiveSnapshot, DamagedTable, FlushError, FlushInput, OpenError, OpenedArchive, conform,
+    Archive, ArchiveSnapshot, DamagedTable, FlushError, FlushInput, OpenError, OpenedArchive,
+    conform,
 };
 use quiver_model::{Clock, Entropy, StreamName};
 
@@ -68,7 +69,12 @@ pub struct DeltaArchiveParts {
 impl DeltaArchive {
     /// An archive in any object store.
     pub fn new(parts: DeltaArchiveParts) -> Self {
-        let DeltaArchiveParts { store, log_id, clock, entropy } = parts;
+        let DeltaArchiveParts {
+            store,
+            log_id,
+            clock,
+            entropy,
+        } = parts;
         Self {
             store,
             durable: None,
@@ -94,8 +100,16 @@ impl DeltaArchive {
     ) -> io::Result<Self> {
         let durable = DurableStore::open(directory)?;
         let store: Arc<dyn ObjectStore> = Arc::new(durable.clone());
-        let parts = DeltaArchiveParts { store, log_id: log_id.to_owned(), clock, entropy };
-        Ok(Self { durable: Some(durable), ..Self::new(parts) })
+        let parts = DeltaArchiveParts {
+            store,
+            log_id: log_id.to_owned(),
+            clock,
+            entropy,
+        };
+        Ok(Self {
+            durable: Some(durable),
+            ..Self::new(parts)
+        })
     }
 
     /// Where the tables are, for readers: the store, and the path under which each stream's table
@@ -150,9 +164,14 @@ impl DeltaArchive {
         stream: &StreamName,
         slot: &'a mut Option<Table>,
     ) -> Result<&'a mut Table, ArchiveError> {
-        let table = self.load(stream, slot).await.map_err(|error| ArchiveError::replay(stream, &error))?;
+        let table = self
+            .load(stream, slot)
+            .await
+            .map_err(|error| ArchiveError::replay(stream, &error))?;
         if table.snapshot.version < 0 {
-            return Err(ArchiveError::Absent { stream: stream.clone() });
+            return Err(ArchiveError::Absent {
+                stream: stream.clone(),
+            });
         }
         Ok(table)
     }
@@ -161,10 +180,15 @@ impl DeltaArchive {
     ///
     /// # Errors
     /// If the stream has no table, or its log cannot be read.
-    pub async fn snapshot(&self, stream: &StreamName) -> Result<Arc<ArchiveSnapshot>, ArchiveError> {
+    pub async fn snapshot(
+        &self,
+        stream: &StreamName,
+    ) -> Result<Arc<ArchiveSnapshot>, ArchiveError> {
         let slot = self.slot(stream);
         let mut slot = slot.lock().await;
-        Ok(Arc::clone(&self.existing(stream, &mut slot).await?.snapshot))
+        Ok(Arc::clone(
+            &self.existing(stream, &mut slot).await?.snapshot,
+        ))
     }
 
     /// Has a Delta checkpoint written beside what goes on, when it is time for one.
@@ -181,7 +205,10 @@ impl DeltaArchive {
             }
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let mut checkpoints = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut checkpoints = self
+                .checkpoints
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             checkpoints.retain(|written| !written.is_finished());
             checkpoints.push(runtime.spawn(write));
         }
@@ -189,8 +216,12 @@ impl DeltaArchive {
 
     /// Waits for the Delta checkpoints that are being written beside what goes on.
     pub async fn settle(&self) {
-        let checkpoints =
-            std::mem::take(&mut *self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner));
+        let checkpoints = std::mem::take(
+            &mut *self
+                .checkpoints
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         for written in checkpoints {
             if let Err(error) = written.await {
                 tracing::warn!(%error, "no Delta checkpoint; opening the table takes longer");
@@ -212,15 +243,33 @@ impl DeltaArchive {
     }
 
     async fn try_flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
-        let FlushInput { stream, schema, barrier, batches } = input;
-        let invalid =
-            |problem: String| FlushError::Invalid { stream: stream.clone(), barrier, problem };
+        let FlushInput {
+            stream,
+            schema,
+            barrier,
+            batches,
+        } = input;
+        let invalid = |problem: String| FlushError::Invalid {
+            stream: stream.clone(),
+            barrier,
+            problem,
+        };
         let slot = self.slot(&stream);
         let mut slot = slot.lock().await;
-        let table = self.load(&stream, &mut slot).await.map_err(|error| match error {
-            ReplayError::Foreign(problem) => FlushError::Damaged { stream: stream.clone(), problem },
-            error => FlushError::NotCommitted { stream: stream.clone(), barrier, source: error.into() },
-        })?;
+        let table = self
+            .load(&stream, &mut slot)
+            .await
+            .map_err(|error| match error {
+                ReplayError::Foreign(problem) => FlushError::Damaged {
+                    stream: stream.clone(),
+                    problem,
+                },
+                error => FlushError::NotCommitted {
+                    stream: stream.clone(),
+                    barrier,
+                    source: error.into(),
+                },
+            })?;
         if table.snapshot.flushed >= barrier {
             // An earlier attempt was committed after all.
             return Ok(Arc::clone(&table.snapshot));
@@ -238,7 +287,11 @@ impl DeltaArchive {
         let added = write_files(&*self.store, &*self.entropy, &stream, layout, batches).await;
         let added = added.map_err(|error| match error {
             WriteError::Encode(error) => invalid(error.to_string()),
-            error => FlushError::NotCommitted { stream: stream.clone(), barrier, source: error.into() },
+            error => FlushError::NotCommitted {
+                stream: stream.clone(),
+                barrier,
+                source: error.into(),
+            },
         })?;
 
         for _ in 0..COMMIT_ATTEMPTS {
@@ -279,15 +332,22 @@ impl DeltaArchive {
                     return Ok(snapshot);
                 }
                 Committed::Unknown(error) => {
-                    return Err(FlushError::Unknown { stream: stream.clone(), barrier, source: error.into() });
-                }
-                Committed::Taken => {
-                    // An earlier attempt of ours, or another writer's (a tool that compacts).
-                    let replayed = self.replay(&stream).await.map_err(|error| FlushError::NotCommitted {
+                    return Err(FlushError::Unknown {
                         stream: stream.clone(),
                         barrier,
                         source: error.into(),
-                    })?;
+                    });
+                }
+                Committed::Taken => {
+                    // An earlier attempt of ours, or another writer's (a tool that compacts).
+                    let replayed =
+                        self.replay(&stream)
+                            .await
+                            .map_err(|error| FlushError::NotCommitted {
+                                stream: stream.clone(),
+                                barrier,
+                                source: error.into(),
+                            })?;
                     table.refresh(replayed);
                     if table.snapshot.flushed >= barrier {
                         return Ok(Arc::clone(&table.snapshot));
@@ -306,7 +366,10 @@ impl DeltaArchive {
 fn is_not_found(error: &object_store::Error) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = source {
-        if cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound) {
+        if cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
+        {
             return true;
         }
         source = cause.source();
@@ -317,14 +380,21 @@ fn is_not_found(error: &object_store::Error) -> bool {
 #[async_trait]
 impl Archive for DeltaArchive {
     async fn open(&self) -> Result<OpenedArchive, OpenError> {
-        let listed = self.store.list_with_delimiter(None).await.map_err(|source| OpenError::List {
-            root: self.store.to_string(),
-            source: source.into(),
-        })?;
+        let listed = self
+            .store
+            .list_with_delimiter(None)
+            .await
+            .map_err(|source| OpenError::List {
+                root: self.store.to_string(),
+                source: source.into(),
+            })?;
         let mut opened = OpenedArchive::default();
         for prefix in listed.common_prefixes {
             let name = prefix.filename().unwrap_or_default().to_owned();
-            let damaged = |problem: String| DamagedTable { name: name.clone(), problem };
+            let damaged = |problem: String| DamagedTable {
+                name: name.clone(),
+                problem,
+            };
             let stream = match StreamName::new(&name) {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -335,7 +405,9 @@ impl Archive for DeltaArchive {
             let slot = self.slot(&stream);
             let mut slot = slot.lock().await;
             match self.load(&stream, &mut slot).await {
-                Ok(table) if table.snapshot.version >= 0 => opened.tables.push(Arc::clone(&table.snapshot)),
+                Ok(table) if table.snapshot.version >= 0 => {
+                    opened.tables.push(Arc::clone(&table.snapshot))
+                }
                 // Files of a first flush that was never committed.
                 Ok(_) => {}
                 Err(error) => opened.damaged.push(damaged(error.to_string())),

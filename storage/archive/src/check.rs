@@ -81,14 +81,28 @@ impl fmt::Display for Problem {
         match self {
             Self::Missing { path } => write!(f, "file {path} is missing; restore it from a backup"),
             Self::Unreadable { path, reason } => write!(f, "file {path} cannot be read: {reason}"),
-            Self::Differs { path, what, expected, found } => {
-                write!(f, "file {path} has {found} {what}, the table says {expected}")
+            Self::Differs {
+                path,
+                what,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "file {path} has {found} {what}, the table says {expected}"
+                )
             }
             Self::Times { path } => {
-                write!(f, "file {path} has event times beyond those the table lists it with")
+                write!(
+                    f,
+                    "file {path} has event times beyond those the table lists it with"
+                )
             }
             Self::Duplicate { position, path } => {
-                write!(f, "position {position} in file {path} is in another row too")
+                write!(
+                    f,
+                    "position {position} in file {path} is in another row too"
+                )
             }
         }
     }
@@ -102,23 +116,30 @@ impl DeltaArchive {
     /// report.
     pub async fn check(&self, stream: &StreamName) -> Result<CheckReport, ArchiveError> {
         let snapshot = self.snapshot(stream).await?;
-        let mut report = CheckReport { files: snapshot.files.len(), ..CheckReport::default() };
+        let mut report = CheckReport {
+            files: snapshot.files.len(),
+            ..CheckReport::default()
+        };
         let mut readable = Vec::new();
         for file in snapshot.files.iter() {
             match self.positions(stream, file).await {
                 Err(FileError::Store(object_store::Error::NotFound { .. })) => {
-                    report.problems.push(Problem::Missing { path: file.path.clone() });
+                    report.problems.push(Problem::Missing {
+                        path: file.path.clone(),
+                    });
                 }
-                Err(error) => report
-                    .problems
-                    .push(Problem::Unreadable { path: file.path.clone(), reason: error.to_string() }),
+                Err(error) => report.problems.push(Problem::Unreadable {
+                    path: file.path.clone(),
+                    reason: error.to_string(),
+                }),
                 Ok((footer, batches)) => {
                     report.rows += compare(file, &footer, &batches, &mut report.problems);
                     readable.push(file);
                 }
             }
         }
-        self.find_duplicates(stream, &readable, &mut report.problems).await;
+        self.find_duplicates(stream, &readable, &mut report.problems)
+            .await;
         report.orphans = self.orphans(stream).await?;
         Ok(report)
     }
@@ -149,19 +170,31 @@ impl DeltaArchive {
             let start = number * WINDOW_POSITIONS;
             let mut seen = vec![0_u64; WINDOW_WORDS];
             for file in files.iter().copied().filter(overlaps) {
-                let Ok((_, batches)) = self.positions(stream, file).await else { continue };
+                let Ok((_, batches)) = self.positions(stream, file).await else {
+                    continue;
+                };
                 for position in batches.iter().flat_map(position_values) {
-                    let offset = usize::try_from(position.wrapping_sub(start)).unwrap_or(usize::MAX);
-                    let Some(word) = seen.get_mut(offset / 64) else { continue };
+                    let offset =
+                        usize::try_from(position.wrapping_sub(start)).unwrap_or(usize::MAX);
+                    let Some(word) = seen.get_mut(offset / 64) else {
+                        continue;
+                    };
                     let bit = 1 << (offset % 64);
                     if *word & bit != 0 && problems.len() < PROBLEMS_MAX {
-                        problems.push(Problem::Duplicate { position, path: file.path.clone() });
+                        problems.push(Problem::Duplicate {
+                            position,
+                            path: file.path.clone(),
+                        });
                     }
                     *word |= bit;
                 }
             }
-            let later = files.iter().filter(|file| window(file.max_position) > number);
-            next = later.map(|file| window(file.min_position).max(number + 1)).min();
+            let later = files
+                .iter()
+                .filter(|file| window(file.max_position) > number);
+            next = later
+                .map(|file| window(file.min_position).max(number + 1))
+                .min();
         }
     }
 
@@ -179,7 +212,11 @@ impl DeltaArchive {
             .chain(table.removed.keys().map(String::as_str))
             .collect();
         let all = self.parquet_files(stream).await?;
-        Ok(all.into_iter().map(|(path, _)| path).filter(|path| !known.contains(path.as_str())).collect())
+        Ok(all
+            .into_iter()
+            .map(|(path, _)| path)
+            .filter(|path| !known.contains(path.as_str()))
+            .collect())
     }
 
     /// Parquet files of the table's directory, relative to it, and when they were written.
@@ -188,16 +225,27 @@ impl DeltaArchive {
         stream: &StreamName,
     ) -> Result<Vec<(String, quiver_model::Timestamp)>, ArchiveError> {
         let prefix = Path::from_iter([stream.as_str()]);
-        let entries: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(|error| {
-            ArchiveError::Damaged { stream: stream.clone(), problem: error.to_string() }
-        })?;
+        let entries: Vec<_> =
+            self.store
+                .list(Some(&prefix))
+                .try_collect()
+                .await
+                .map_err(|error| ArchiveError::Damaged {
+                    stream: stream.clone(),
+                    problem: error.to_string(),
+                })?;
         Ok(entries
             .into_iter()
             .filter_map(|entry| {
-                let relative: Vec<String> =
-                    entry.location.prefix_match(&prefix)?.map(|part| part.as_ref().to_owned()).collect();
+                let relative: Vec<String> = entry
+                    .location
+                    .prefix_match(&prefix)?
+                    .map(|part| part.as_ref().to_owned())
+                    .collect();
                 let is_data = relative.first().is_some_and(|first| first != "_delta_log")
-                    && relative.last().is_some_and(|last| last.ends_with(".parquet"));
+                    && relative
+                        .last()
+                        .is_some_and(|last| last.ends_with(".parquet"));
                 let written = quiver_model::Timestamp(entry.last_modified.timestamp_micros());
                 is_data.then(|| (relative.join("/"), written))
             })
@@ -206,13 +254,21 @@ impl DeltaArchive {
 }
 
 fn position_values(batch: &RecordBatch) -> impl Iterator<Item = u64> + '_ {
-    let column = batch.columns().first().and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let column = batch
+        .columns()
+        .first()
+        .and_then(|column| column.as_primitive_opt::<Int64Type>());
     let values = column.into_iter().flat_map(|column| column.values().iter());
     values.map(|position| u64::try_from(*position).unwrap_or(0))
 }
 
 /// Compares a file with how it is listed; returns its rows.
-fn compare(file: &ArchiveFile, footer: &Footer, batches: &[RecordBatch], problems: &mut Vec<Problem>) -> u64 {
+fn compare(
+    file: &ArchiveFile,
+    footer: &Footer,
+    batches: &[RecordBatch],
+    problems: &mut Vec<Problem>,
+) -> u64 {
     let (mut count, mut least, mut greatest) = (0, u64::MAX, 0);
     for position in batches.iter().flat_map(position_values) {
         (count, least, greatest) = (count + 1, least.min(position), greatest.max(position));
@@ -220,19 +276,30 @@ fn compare(file: &ArchiveFile, footer: &Footer, batches: &[RecordBatch], problem
     let rows = u64::try_from(footer.metadata.file_metadata().num_rows()).unwrap_or(0);
     let mut differs = |what: &'static str, expected: u64, found: u64| {
         if expected != found {
-            problems.push(Problem::Differs { path: file.path.clone(), what, expected, found });
+            problems.push(Problem::Differs {
+                path: file.path.clone(),
+                what,
+                expected,
+                found,
+            });
         }
     };
     differs("bytes", file.bytes, footer.bytes);
     differs("rows", file.rows, rows);
     differs("positions", rows, count);
     differs("as its least position", file.min_position.get(), least);
-    differs("as its greatest position", file.max_position.get(), greatest);
+    differs(
+        "as its greatest position",
+        file.max_position.get(),
+        greatest,
+    );
     if let Some((min, max)) = footer_bounds(footer, TS) {
         let listed = file.min_ts.as_micros()..=file.max_ts.as_micros();
         let has_day = |ts: i64| Timestamp(ts).day() == file.day;
         if !(listed.contains(&min) && listed.contains(&max) && has_day(min) && has_day(max)) {
-            problems.push(Problem::Times { path: file.path.clone() });
+            problems.push(Problem::Times {
+                path: file.path.clone(),
+            });
         }
     }
     rows
@@ -242,8 +309,13 @@ fn compare(file: &ArchiveFile, footer: &Footer, batches: &[RecordBatch], problem
 fn footer_bounds(footer: &Footer, column: &str) -> Option<(i64, i64)> {
     let mut bounds: Option<(i64, i64)> = None;
     for group in footer.metadata.row_groups() {
-        let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column)?;
-        let Some(Statistics::Int64(statistics)) = chunk.statistics() else { return None };
+        let chunk = group
+            .columns()
+            .iter()
+            .find(|chunk| chunk.column_path().string() == column)?;
+        let Some(Statistics::Int64(statistics)) = chunk.statistics() else {
+            return None;
+        };
         let (min, max) = (*statistics.min_opt()?, *statistics.max_opt()?);
         bounds = Some(bounds.map_or((min, max), |(low, high)| (low.min(min), high.max(max))));
     }

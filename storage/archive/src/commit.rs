@@ -28,7 +28,8 @@ impl Commit {
 
     /// The lowest protocol there is: every reader of Delta reads it.
     pub(crate) fn protocol(&mut self) {
-        self.actions.push(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
+        self.actions
+            .push(json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}));
     }
 
     pub(crate) fn metadata(&mut self, metadata: &Value) {

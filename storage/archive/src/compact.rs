@@ -27,7 +27,11 @@ pub struct CompactOptions {
 
 impl Default for CompactOptions {
     fn default() -> Self {
-        Self { target_bytes: 64 << 20, target_rows: 2_000_000, files_min: 2 }
+        Self {
+            target_bytes: 64 << 20,
+            target_rows: 2_000_000,
+            files_min: 2,
+        }
     }
 }
 
@@ -85,26 +89,47 @@ impl DeltaArchive {
         let present = self.snapshot(stream).await?;
         let bins = bins(&present.files, options);
         if bins.is_empty() {
-            return Ok(CompactReport { removed: 0, added: 0, snapshot: present });
+            return Ok(CompactReport {
+                removed: 0,
+                added: 0,
+                snapshot: present,
+            });
         }
-        let layout = stored_schema(stream, &present.fields)
-            .map_err(|problem| ArchiveError::Damaged { stream: stream.clone(), problem })?;
+        let layout =
+            stored_schema(stream, &present.fields).map_err(|problem| ArchiveError::Damaged {
+                stream: stream.clone(),
+                problem,
+            })?;
         let (mut removed, mut added) = (Vec::new(), Vec::new());
         for bin in bins {
             let mut batches = Vec::new();
             for file in &bin {
-                let read = read_file(&*self.store, &location(stream, &file.path), Arc::clone(&layout)).await;
-                batches.extend(read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?);
+                let read = read_file(
+                    &*self.store,
+                    &location(stream, &file.path),
+                    Arc::clone(&layout),
+                )
+                .await;
+                batches
+                    .extend(read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?);
             }
-            let files = write_files(&*self.store, &*self.entropy, stream, Arc::clone(&layout), batches)
-                .await
-                .map_err(|error| ArchiveError::write(stream, &error))?;
+            let files = write_files(
+                &*self.store,
+                &*self.entropy,
+                stream,
+                Arc::clone(&layout),
+                batches,
+            )
+            .await
+            .map_err(|error| ArchiveError::write(stream, &error))?;
             let rows_before: u64 = bin.iter().map(|file| file.rows).sum();
             let rows_after: u64 = files.iter().map(|encoded| encoded.file.rows).sum();
             if rows_before != rows_after {
                 return Err(ArchiveError::Damaged {
                     stream: stream.clone(),
-                    problem: format!("files to be merged have {rows_after} rows, the table says {rows_before}"),
+                    problem: format!(
+                        "files to be merged have {rows_after} rows, the table says {rows_before}"
+                    ),
                 });
             }
             removed.extend(bin);
@@ -115,11 +140,13 @@ impl DeltaArchive {
         let table = self.existing(stream, &mut slot).await?;
         // Flushes have committed meanwhile; only another writer can have removed a file.
         let present = Arc::clone(&table.snapshot);
-        let is_live = |file: &Arc<ArchiveFile>| present.files.iter().any(|live| live.path == file.path);
+        let is_live =
+            |file: &Arc<ArchiveFile>| present.files.iter().any(|live| live.path == file.path);
         if !removed.iter().all(is_live) {
             return Err(ArchiveError::Write {
                 stream: stream.clone(),
-                problem: "another writer removed files that were to be merged; try again".to_owned(),
+                problem: "another writer removed files that were to be merged; try again"
+                    .to_owned(),
             });
         }
         let now = self.clock.wall();
@@ -142,7 +169,10 @@ impl DeltaArchive {
                 });
             }
             Committed::Unknown(error) => {
-                return Err(ArchiveError::Write { stream: stream.clone(), problem: error.to_string() });
+                return Err(ArchiveError::Write {
+                    stream: stream.clone(),
+                    problem: error.to_string(),
+                });
             }
         }
         let next = ArchiveSnapshot {
@@ -155,6 +185,10 @@ impl DeltaArchive {
         }
         let snapshot = table.advance(next);
         self.checkpoint_if_due(stream, version);
-        Ok(CompactReport { removed: removed.len(), added: added.len(), snapshot })
+        Ok(CompactReport {
+            removed: removed.len(),
+            added: added.len(),
+            snapshot,
+        })
     }
 }

@@ -75,8 +75,15 @@ impl DurableStore {
         let root = fs::canonicalize(root)?;
         let reads = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
         let durable_directories = Mutex::new(HashSet::from([root.clone()]));
-        let shared = Shared { root, reads, durable_directories, staged: AtomicU64::new(0) };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            root,
+            reads,
+            durable_directories,
+            staged: AtomicU64::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Makes an existing object and its name durable, as if it had been written by this store.
@@ -94,7 +101,12 @@ impl DurableStore {
 
     /// Deletes staged files under `prefix` that were last written more than `grace` before `now`.
     /// Returns how many.
-    pub(crate) async fn remove_staged(&self, prefix: &Path, now: SystemTime, grace: Duration) -> Result<u64> {
+    pub(crate) async fn remove_staged(
+        &self,
+        prefix: &Path,
+        now: SystemTime,
+        grace: Duration,
+    ) -> Result<u64> {
         let path = self.shared.root.join(prefix.as_ref());
         let removed = blocking(move || {
             let mut removed = 0;
@@ -111,7 +123,9 @@ impl DurableStore {
                     if metadata.is_dir() {
                         directories.push(entry.path());
                     } else if is_staged(&entry.file_name().to_string_lossy())
-                        && now.duration_since(metadata.modified()?).is_ok_and(|age| age > grace)
+                        && now
+                            .duration_since(metadata.modified()?)
+                            .is_ok_and(|age| age > grace)
                     {
                         fs::remove_file(entry.path())?;
                         removed += 1;
@@ -123,14 +137,27 @@ impl DurableStore {
         removed.await.map_err(generic)?.map_err(generic)
     }
 
-    async fn write(&self, location: &Path, payload: PutPayload, create_only: bool) -> Result<PutResult> {
+    async fn write(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        create_only: bool,
+    ) -> Result<PutResult> {
         let shared = Arc::clone(&self.shared);
         let target = self.shared.reads.path_to_filesystem(location)?;
-        let written = blocking(move || shared.write(&target, &payload, create_only)).await.map_err(generic)?;
+        let written = blocking(move || shared.write(&target, &payload, create_only))
+            .await
+            .map_err(generic)?;
         match written {
-            Ok(()) => Ok(PutResult { e_tag: None, version: None }),
+            Ok(()) => Ok(PutResult {
+                e_tag: None,
+                version: None,
+            }),
             Err(error) if create_only && error.kind() == ErrorKind::AlreadyExists => {
-                Err(object_store::Error::AlreadyExists { path: location.to_string(), source: error.into() })
+                Err(object_store::Error::AlreadyExists {
+                    path: location.to_string(),
+                    source: error.into(),
+                })
             }
             Err(error) => Err(generic(error)),
         }
@@ -145,7 +172,11 @@ impl Shared {
         let published = (|| {
             payload.iter().try_for_each(|part| file.write_all(part))?;
             file.sync_all()?;
-            if create_only { fs::hard_link(&staged, target) } else { fs::rename(&staged, target) }
+            if create_only {
+                fs::hard_link(&staged, target)
+            } else {
+                fs::rename(&staged, target)
+            }
         })();
         if create_only || published.is_err() {
             // A leftover costs space only, and vacuum finds it.
@@ -160,7 +191,11 @@ impl Shared {
             let mut name = target.as_os_str().to_owned();
             name.push(format!("#{}", self.staged.fetch_add(1, Ordering::Relaxed)));
             let staged = PathBuf::from(name);
-            match OpenOptions::new().write(true).create_new(true).open(&staged) {
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&staged)
+            {
                 Ok(file) => return Ok((file, staged)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -170,10 +205,16 @@ impl Shared {
 
     /// Creates `directory` and makes its name, and those of its parents up to the root, durable.
     fn ensure_directory(&self, directory: &FsPath) -> io::Result<()> {
-        let mut durable = self.durable_directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut durable = self
+            .durable_directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut pending = Vec::new();
         let mut ancestor = directory;
-        while !durable.contains(ancestor) && ancestor.starts_with(&self.root) && ancestor != self.root {
+        while !durable.contains(ancestor)
+            && ancestor.starts_with(&self.root)
+            && ancestor != self.root
+        {
             pending.push(ancestor);
             ancestor = ancestor.parent().unwrap_or(&self.root);
         }
@@ -194,7 +235,11 @@ fn create_directory(directory: &FsPath) -> io::Result<()> {
 }
 
 fn sync_directory(directory: &FsPath) -> io::Result<()> {
-    let directory = if directory.as_os_str().is_empty() { FsPath::new(".") } else { directory };
+    let directory = if directory.as_os_str().is_empty() {
+        FsPath::new(".")
+    } else {
+        directory
+    };
     File::open(directory)?.sync_all()
 }
 
@@ -205,7 +250,10 @@ fn is_staged(file_name: &str) -> bool {
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {
-    object_store::Error::Generic { store: STORE, source: Box::new(source) }
+    object_store::Error::Generic {
+        store: STORE,
+        source: Box::new(source),
+    }
 }
 
 impl fmt::Display for DurableStore {
@@ -216,7 +264,12 @@ impl fmt::Display for DurableStore {
 
 #[async_trait]
 impl ObjectStore for DurableStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         match opts.mode {
             PutMode::Create => self.write(location, payload, true).await,
             PutMode::Overwrite => self.write(location, payload, false).await,
@@ -227,8 +280,16 @@ impl ObjectStore for DurableStore {
         }
     }
 
-    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        let upload = Upload { store: self.clone(), location: location.clone(), parts: Vec::new() };
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        _: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let upload = Upload {
+            store: self.clone(),
+            location: location.clone(),
+            parts: Vec::new(),
+        };
         Ok(Box::new(upload))
     }
 
@@ -240,17 +301,22 @@ impl ObjectStore for DurableStore {
         self.shared.reads.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         self.shared.reads.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         // Delta takes listings for ordered, as those of object stores are; a directory's is not.
         let listed = self.shared.reads.list(prefix);
-        let ordered = listed.try_collect::<Vec<ObjectMeta>>().map_ok(|mut objects| {
-            objects.sort_by(|left, right| left.location.cmp(&right.location));
-            futures::stream::iter(objects.into_iter().map(Ok))
-        });
+        let ordered = listed
+            .try_collect::<Vec<ObjectMeta>>()
+            .map_ok(|mut objects| {
+                objects.sort_by(|left, right| left.location.cmp(&right.location));
+                futures::stream::iter(objects.into_iter().map(Ok))
+            });
         ordered.try_flatten_stream().boxed()
     }
 
@@ -261,7 +327,8 @@ impl ObjectStore for DurableStore {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let to_path = self.shared.reads.path_to_filesystem(to)?;
         let shared = Arc::clone(&self.shared);
-        let parent = blocking(move || shared.ensure_directory(to_path.parent().unwrap_or(&shared.root)));
+        let parent =
+            blocking(move || shared.ensure_directory(to_path.parent().unwrap_or(&shared.root)));
         parent.await.map_err(generic)?.map_err(generic)?;
         self.shared.reads.copy_opts(from, to, options).await?;
         self.sync(to).await

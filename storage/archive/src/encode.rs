@@ -23,7 +23,11 @@ use quiver_hot::ArchiveFile;
 use quiver_model::{ARRIVAL, DEVICE, POSITION, Position, TS, Timestamp};
 use serde_json::{Map, Value, json};
 
-use crate::{gather::gather, sort::{Fixed, RowRef}, time_text::rfc3339};
+use crate::{
+    gather::gather,
+    sort::{Fixed, RowRef},
+    time_text::rfc3339,
+};
 
 /// Rows of a row group: small enough that one device's rows of a day are a few of them.
 const ROW_GROUP_ROWS: usize = 131_072;
@@ -61,11 +65,15 @@ pub(crate) fn encode(
     path: String,
 ) -> Result<EncodedFile, EncodeError> {
     let devices = count_devices(batches, rows);
-    let options =
-        ArrowWriterOptions::new().with_properties(properties(schema, devices)?).with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties(schema, devices)?)
+        .with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(schema), options)?;
-    let mut columns: Vec<ColumnStatistics> =
-        schema.fields().iter().map(|field| ColumnStatistics::new(field.name())).collect();
+    let mut columns: Vec<ColumnStatistics> = schema
+        .fields()
+        .iter()
+        .map(|field| ColumnStatistics::new(field.name()))
+        .collect();
     let (mut first_device, mut last_device) = (None, None);
     for rows in rows.chunks(GATHER_ROWS) {
         let batch = gather(schema, batches, rows)?;
@@ -80,8 +88,14 @@ pub(crate) fn encode(
     writer.finish()?;
     let content = Bytes::from(std::mem::take(writer.inner_mut()));
 
-    let (Some(min_device), Some(max_device)) = (first_device, last_device) else { return Err(EncodeError::Layout) };
-    let bounds = |name: &str| match columns.iter().find(|column| column.name == name).map(|column| &column.range) {
+    let (Some(min_device), Some(max_device)) = (first_device, last_device) else {
+        return Err(EncodeError::Layout);
+    };
+    let bounds = |name: &str| match columns
+        .iter()
+        .find(|column| column.name == name)
+        .map(|column| &column.range)
+    {
         Some(Range::Int64(min, max) | Range::Time(min, max)) => Ok((*min, *max)),
         _ => Err(EncodeError::Layout),
     };
@@ -101,12 +115,20 @@ pub(crate) fn encode(
         min_device,
         max_device,
     };
-    Ok(EncodedFile { content, file, statistics })
+    Ok(EncodedFile {
+        content,
+        file,
+        statistics,
+    })
 }
 
 fn properties(schema: &SchemaRef, devices: u64) -> Result<WriterProperties, ParquetError> {
     let device = ColumnPath::from(DEVICE);
-    let sorted = [1, 0, 3].map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: false });
+    let sorted = [1, 0, 3].map(|column_idx| SortingColumn {
+        column_idx,
+        descending: false,
+        nulls_first: false,
+    });
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("quiver ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -121,9 +143,14 @@ fn properties(schema: &SchemaRef, devices: u64) -> Result<WriterProperties, Parq
             .set_column_dictionary_enabled(ColumnPath::from(name), false)
             .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
     }
-    for field in schema.fields().iter().filter(|field| field.data_type() == &DataType::Float64) {
+    for field in schema
+        .fields()
+        .iter()
+        .filter(|field| field.data_type() == &DataType::Float64)
+    {
         // Measured: plain with ZSTD is smaller than a dictionary for sensor values.
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
     }
     Ok(properties.build())
 }
@@ -134,7 +161,9 @@ fn count_devices(batches: &[RecordBatch], rows: &[RowRef]) -> u64 {
     let mut last: Option<(u32, i32, &str)> = None;
     let mut devices = 0;
     for at in rows {
-        let Some(fixed) = &fixed[at.batch as usize] else { continue };
+        let Some(fixed) = &fixed[at.batch as usize] else {
+            continue;
+        };
         let key = fixed.keys[at.row as usize];
         if last.is_some_and(|(batch, last_key, _)| (batch, last_key) == (at.batch, key)) {
             continue;
@@ -166,7 +195,11 @@ struct ColumnStatistics {
 
 impl ColumnStatistics {
     fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), nulls: 0, range: Range::None }
+        Self {
+            name: name.to_owned(),
+            nulls: 0,
+            range: Range::None,
+        }
     }
 
     fn add(&mut self, column: &ArrayRef) {
@@ -174,25 +207,36 @@ impl ColumnStatistics {
         let range = std::mem::replace(&mut self.range, Range::None);
         self.range = match column.data_type() {
             DataType::Int64 => match (range, integer_bounds(column.as_primitive::<Int64Type>())) {
-                (Range::Int64(min, max), Some((low, high))) => Range::Int64(min.min(low), max.max(high)),
+                (Range::Int64(min, max), Some((low, high))) => {
+                    Range::Int64(min.min(low), max.max(high))
+                }
                 (_, Some((low, high))) => Range::Int64(low, high),
                 (range, None) => range,
             },
             DataType::Timestamp(_, _) => {
-                match (range, integer_bounds(column.as_primitive::<TimestampMicrosecondType>())) {
-                    (Range::Time(min, max), Some((low, high))) => Range::Time(min.min(low), max.max(high)),
+                match (
+                    range,
+                    integer_bounds(column.as_primitive::<TimestampMicrosecondType>()),
+                ) {
+                    (Range::Time(min, max), Some((low, high))) => {
+                        Range::Time(min.min(low), max.max(high))
+                    }
                     (_, Some((low, high))) => Range::Time(low, high),
                     (range, None) => range,
                 }
             }
-            DataType::Float64 => column.as_primitive::<Float64Type>().iter().flatten().fold(range, |range, value| {
-                match range {
-                    Range::Unbounded => Range::Unbounded,
-                    _ if !value.is_finite() => Range::Unbounded,
-                    Range::Float64(min, max) => Range::Float64(min.min(value), max.max(value)),
-                    _ => Range::Float64(value, value),
-                }
-            }),
+            DataType::Float64 => {
+                column
+                    .as_primitive::<Float64Type>()
+                    .iter()
+                    .flatten()
+                    .fold(range, |range, value| match range {
+                        Range::Unbounded => Range::Unbounded,
+                        _ if !value.is_finite() => Range::Unbounded,
+                        Range::Float64(min, max) => Range::Float64(min.min(value), max.max(value)),
+                        _ => Range::Float64(value, value),
+                    })
+            }
             _ => range,
         };
     }
@@ -203,7 +247,9 @@ where
     T: arrow_array::types::ArrowPrimitiveType<Native = i64>,
 {
     let widen = |bounds: Option<(i64, i64)>, value: i64| {
-        Some(bounds.map_or((value, value), |(min, max)| (min.min(value), max.max(value))))
+        Some(bounds.map_or((value, value), |(min, max)| {
+            (min.min(value), max.max(value))
+        }))
     };
     if array.null_count() == 0 {
         array.values().iter().copied().fold(None, widen)
@@ -212,13 +258,21 @@ where
     }
 }
 
-fn statistics_json(rows: usize, columns: &[ColumnStatistics], min_device: &str, max_device: &str) -> String {
+fn statistics_json(
+    rows: usize,
+    columns: &[ColumnStatistics],
+    min_device: &str,
+    max_device: &str,
+) -> String {
     let (mut min_values, mut max_values, mut null_counts) = (Map::new(), Map::new(), Map::new());
     for column in columns.iter().take(STATISTICS_COLUMNS) {
         null_counts.insert(column.name.clone(), json!(column.nulls));
         let (min, max): (Value, Value) = match &column.range {
             Range::Int64(min, max) => (json!(min), json!(max)),
-            Range::Time(min, max) => (json!(rfc3339(Timestamp(*min))), json!(rfc3339(Timestamp(*max)))),
+            Range::Time(min, max) => (
+                json!(rfc3339(Timestamp(*min))),
+                json!(rfc3339(Timestamp(*max))),
+            ),
             Range::Float64(min, max) => (json!(min), json!(max)),
             _ if column.name == DEVICE => (json!(min_device), json!(max_device)),
             Range::None | Range::Unbounded => continue,

@@ -44,17 +44,29 @@ pub enum ArchiveError {
 impl ArchiveError {
     pub(crate) fn replay(stream: &StreamName, error: &ReplayError) -> Self {
         match error {
-            ReplayError::Absent => Self::Absent { stream: stream.clone() },
-            error => Self::Damaged { stream: stream.clone(), problem: error.to_string() },
+            ReplayError::Absent => Self::Absent {
+                stream: stream.clone(),
+            },
+            error => Self::Damaged {
+                stream: stream.clone(),
+                problem: error.to_string(),
+            },
         }
     }
 
     pub(crate) fn write(stream: &StreamName, error: &WriteError) -> Self {
-        Self::Write { stream: stream.clone(), problem: error.to_string() }
+        Self::Write {
+            stream: stream.clone(),
+            problem: error.to_string(),
+        }
     }
 
     pub(crate) fn file(stream: &StreamName, path: &str, error: &FileError) -> Self {
-        Self::File { stream: stream.clone(), path: path.to_owned(), problem: error.to_string() }
+        Self::File {
+            stream: stream.clone(),
+            path: path.to_owned(),
+            problem: error.to_string(),
+        }
     }
 }
 

@@ -41,7 +41,10 @@ pub(crate) fn location(stream: &StreamName, path: &str) -> Path {
 }
 
 /// The stored layout of a table with these fields.
-pub(crate) fn stored_schema(stream: &StreamName, fields: &[quiver_model::StreamField]) -> Result<SchemaRef, String> {
+pub(crate) fn stored_schema(
+    stream: &StreamName,
+    fields: &[quiver_model::StreamField],
+) -> Result<SchemaRef, String> {
     StreamSchema::new(stream.clone(), SchemaId(0), fields.to_vec())
         .map(|schema| Arc::clone(schema.stored()))
         .map_err(|error| error.to_string())
@@ -58,7 +61,10 @@ pub(crate) async fn read_file(
 }
 
 fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileError> {
-    let plain = ArrowReaderMetadata::load(&content, ArrowReaderOptions::new().with_skip_arrow_metadata(true))?;
+    let plain = ArrowReaderMetadata::load(
+        &content,
+        ArrowReaderOptions::new().with_skip_arrow_metadata(true),
+    )?;
     let fields: Vec<Arc<Field>> = plain
         .schema()
         .fields()
@@ -71,10 +77,12 @@ fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileEr
             _ => Arc::clone(field),
         })
         .collect();
-    let options =
-        ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_schema(Arc::new(Schema::new(fields)));
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new_with_options(content, options)?.with_batch_size(BATCH_ROWS).build()?;
+    let options = ArrowReaderOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_schema(Arc::new(Schema::new(fields)));
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(content, options)?
+        .with_batch_size(BATCH_ROWS)
+        .build()?;
     reader.map(|batch| Ok(arrange(&batch?, schema)?)).collect()
 }
 
@@ -87,8 +95,16 @@ fn arrange(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arrow
             None => Ok(new_null_array(field.data_type(), rows)),
         }
     };
-    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+    let columns = schema
+        .fields()
+        .iter()
+        .map(column)
+        .collect::<Result<_, _>>()?;
+    RecordBatch::try_new_with_options(
+        Arc::clone(schema),
+        columns,
+        &RecordBatchOptions::new().with_row_count(Some(rows)),
+    )
 }
 
 /// What a file's footer says.
@@ -109,7 +125,10 @@ pub(crate) async fn read_positions(
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(content, options)?;
         let metadata = Arc::clone(builder.metadata());
         let mask = ProjectionMask::columns(builder.parquet_schema(), [POSITION]);
-        let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+        let reader = builder
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .build()?;
         let batches = reader.collect::<Result<Vec<_>, _>>()?;
         Ok((Footer { bytes, metadata }, batches))
     })

@@ -3,15 +3,21 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use deltalake_core::{DeltaTable, DeltaTableBuilder, DeltaTableError, checkpoints::create_checkpoint};
+use deltalake_core::{
+    DeltaTable, DeltaTableBuilder, DeltaTableError, checkpoints::create_checkpoint,
+};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, path::Path};
 use quiver_hot::{ArchiveFile, ArchiveSnapshot};
-use quiver_model::{POSITION, Position, QUIVER_DAY, StreamName, TS, DEVICE, Timestamp};
+use quiver_model::{DEVICE, POSITION, Position, QUIVER_DAY, StreamName, TS, Timestamp};
 use serde_json::Value;
 use url::Url;
 
-use crate::{blocking::on_own_runtime, schema::fields_of, time_text::{parse_day, parse_time}};
+use crate::{
+    blocking::on_own_runtime,
+    schema::fields_of,
+    time_text::{parse_day, parse_time},
+};
 
 /// Microseconds in a day.
 const DAY_US: i64 = 86_400_000_000;
@@ -44,7 +50,8 @@ pub(crate) enum ReplayError {
 
 /// The address Delta knows a table of `stream` by; only its path matters.
 fn address(stream: &StreamName) -> Result<Url, ReplayError> {
-    Url::parse(&format!("memory:///{stream}/")).map_err(|error| ReplayError::Unreadable(error.to_string()))
+    Url::parse(&format!("memory:///{stream}/"))
+        .map_err(|error| ReplayError::Unreadable(error.to_string()))
 }
 
 fn unreadable(error: DeltaTableError) -> ReplayError {
@@ -67,7 +74,10 @@ pub(crate) async fn replay(
     let mut entries = store.list(Some(&log));
     let is_entry = |name: &str| name.ends_with(".json") || name.ends_with(".parquet");
     loop {
-        let entry = entries.try_next().await.map_err(|error| ReplayError::Unreadable(error.to_string()))?;
+        let entry = entries
+            .try_next()
+            .await
+            .map_err(|error| ReplayError::Unreadable(error.to_string()))?;
         match entry {
             Some(entry) if entry.location.filename().is_some_and(is_entry) => break,
             Some(_) => {}
@@ -78,30 +88,57 @@ pub(crate) async fn replay(
         let table = load(store, &stream).await?;
         read(&table, stream, &app_id).await
     });
-    replayed.await.map_err(|lost| ReplayError::Unreadable(lost.to_string()))?
+    replayed
+        .await
+        .map_err(|lost| ReplayError::Unreadable(lost.to_string()))?
 }
 
 /// Writes a Delta checkpoint of `version`.
-pub(crate) async fn checkpoint(store: Arc<dyn ObjectStore>, stream: StreamName, version: i64) -> Result<(), ReplayError> {
+pub(crate) async fn checkpoint(
+    store: Arc<dyn ObjectStore>,
+    stream: StreamName,
+    version: i64,
+) -> Result<(), ReplayError> {
     let written = on_own_runtime(move || async move {
         let builder = DeltaTableBuilder::from_url(address(&stream)?).map_err(unreadable)?;
         let version = u64::try_from(version).unwrap_or(0);
-        let table = builder.with_storage_backend(store, address(&stream)?).with_version(version).load().await;
-        create_checkpoint(&table.map_err(unreadable)?, None).await.map_err(unreadable)
+        let table = builder
+            .with_storage_backend(store, address(&stream)?)
+            .with_version(version)
+            .load()
+            .await;
+        create_checkpoint(&table.map_err(unreadable)?, None)
+            .await
+            .map_err(unreadable)
     });
-    written.await.map_err(|lost| ReplayError::Unreadable(lost.to_string()))?
+    written
+        .await
+        .map_err(|lost| ReplayError::Unreadable(lost.to_string()))?
 }
 
 async fn load(store: Arc<dyn ObjectStore>, stream: &StreamName) -> Result<DeltaTable, ReplayError> {
     let builder = DeltaTableBuilder::from_url(address(stream)?).map_err(unreadable)?;
-    builder.with_storage_backend(store, address(stream)?).load().await.map_err(unreadable)
+    builder
+        .with_storage_backend(store, address(stream)?)
+        .load()
+        .await
+        .map_err(unreadable)
 }
 
-async fn read(table: &DeltaTable, stream: StreamName, app_id: &str) -> Result<Replayed, ReplayError> {
+async fn read(
+    table: &DeltaTable,
+    stream: StreamName,
+    app_id: &str,
+) -> Result<Replayed, ReplayError> {
     let state = table.snapshot().map_err(unreadable)?;
-    let json = |value: serde_json::Result<Value>| value.map_err(|error| ReplayError::Unreadable(error.to_string()));
+    let json = |value: serde_json::Result<Value>| {
+        value.map_err(|error| ReplayError::Unreadable(error.to_string()))
+    };
     let protocol = json(serde_json::to_value(state.protocol()))?;
-    let (reader, writer) = (protocol["minReaderVersion"].as_i64(), protocol["minWriterVersion"].as_i64());
+    let (reader, writer) = (
+        protocol["minReaderVersion"].as_i64(),
+        protocol["minWriterVersion"].as_i64(),
+    );
     if reader > Some(1) || writer > Some(2) {
         return Err(ReplayError::Foreign(format!(
             "its Delta protocol was raised to reader {}, writer {}; Quiver writes 1 and 2",
@@ -111,54 +148,93 @@ async fn read(table: &DeltaTable, stream: StreamName, app_id: &str) -> Result<Re
     }
     let metadata = json(serde_json::to_value(state.metadata()))?;
     if metadata["partitionColumns"] != serde_json::json!([QUIVER_DAY]) {
-        return Err(ReplayError::Foreign(format!("it is not partitioned by {QUIVER_DAY}")));
+        return Err(ReplayError::Foreign(format!(
+            "it is not partitioned by {QUIVER_DAY}"
+        )));
     }
-    let fields = fields_of(metadata["schemaString"].as_str().unwrap_or_default()).map_err(ReplayError::Foreign)?;
+    let fields = fields_of(metadata["schemaString"].as_str().unwrap_or_default())
+        .map_err(ReplayError::Foreign)?;
     let log_store = table.log_store();
-    let flushed = state.transaction_version(log_store.as_ref(), app_id).await.map_err(unreadable)?;
+    let flushed = state
+        .transaction_version(log_store.as_ref(), app_id)
+        .await
+        .map_err(unreadable)?;
 
     let mut files = Vec::new();
     for view in state.log_data().iter() {
         let path = view.path().into_owned();
         let partitions = view.partition_values_map();
         let bytes = u64::try_from(view.size()).unwrap_or(0);
-        let day = partitions.get(QUIVER_DAY).and_then(Option::as_deref).and_then(parse_day);
+        let day = partitions
+            .get(QUIVER_DAY)
+            .and_then(Option::as_deref)
+            .and_then(parse_day);
         let day = day.ok_or_else(|| ReplayError::Foreign(format!("its file {path} has no day")))?;
-        files.push(Arc::new(describe(path, bytes, day, view.stats().as_deref())));
+        files.push(Arc::new(describe(
+            path,
+            bytes,
+            day,
+            view.stats().as_deref(),
+        )));
     }
-    files.sort_by(|left, right| (left.day, left.min_position, &left.path).cmp(&(right.day, right.min_position, &right.path)));
+    files.sort_by(|left, right| {
+        (left.day, left.min_position, &left.path).cmp(&(right.day, right.min_position, &right.path))
+    });
 
     let mut removed = HashMap::new();
     let mut tombstones = state.all_tombstones(log_store.as_ref());
     while let Some(tombstone) = tombstones.try_next().await.map_err(unreadable)? {
         let millis = tombstone.deletion_timestamp().unwrap_or(0);
-        removed.insert(tombstone.path().into_owned(), Timestamp(millis.saturating_mul(1_000)));
+        removed.insert(
+            tombstone.path().into_owned(),
+            Timestamp(millis.saturating_mul(1_000)),
+        );
     }
 
     let snapshot = ArchiveSnapshot {
         stream,
         version: i64::try_from(state.version()).unwrap_or(i64::MAX),
-        flushed: Position(flushed.and_then(|version| u64::try_from(version).ok()).unwrap_or(0)),
+        flushed: Position(
+            flushed
+                .and_then(|version| u64::try_from(version).ok())
+                .unwrap_or(0),
+        ),
         fields: fields.into(),
         files: files.into(),
     };
-    Ok(Replayed { snapshot, metadata, removed })
+    Ok(Replayed {
+        snapshot,
+        metadata,
+        removed,
+    })
 }
 
 /// A file as its `add` action says. What the statistics lack is bounded by what is certain.
 fn describe(path: String, bytes: u64, day: i32, statistics: Option<&str>) -> ArchiveFile {
-    let statistics: Value = statistics.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null);
+    let statistics: Value = statistics
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Value::Null);
     let bound = |side: &str, column: &str| statistics[side][column].clone();
     let time = |side: &str| bound(side, TS).as_str().and_then(parse_time);
     let day_start = i64::from(day) * DAY_US;
-    let cut = |time: Timestamp| if time.0 % 1_000 == 0 { Timestamp(time.0.saturating_add(CUT_US)) } else { time };
+    let cut = |time: Timestamp| {
+        if time.0 % 1_000 == 0 {
+            Timestamp(time.0.saturating_add(CUT_US))
+        } else {
+            time
+        }
+    };
     let text = |value: Value| value.as_str().map(str::to_owned);
     ArchiveFile {
         rows: statistics["numRecords"].as_u64().unwrap_or(0),
         min_ts: time("minValues").unwrap_or(Timestamp(day_start)),
         max_ts: time("maxValues").map_or(Timestamp(day_start + DAY_US - 1), cut),
         min_position: Position(bound("minValues", POSITION).as_u64().unwrap_or(0)),
-        max_position: Position(bound("maxValues", POSITION).as_u64().unwrap_or(u64::MAX >> 1)),
+        max_position: Position(
+            bound("maxValues", POSITION)
+                .as_u64()
+                .unwrap_or(u64::MAX >> 1),
+        ),
         min_device: text(bound("minValues", DEVICE)).unwrap_or_default(),
         max_device: text(bound("maxValues", DEVICE)).unwrap_or_else(|| char::MAX.to_string()),
         path,

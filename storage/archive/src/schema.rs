@@ -4,8 +4,13 @@ use quiver_model::{ARRIVAL, DEVICE, FieldName, FieldType, POSITION, QUIVER_DAY, 
 use serde_json::{Value, json};
 
 /// The columns every table has, with Delta's types.
-const FIXED: [(&str, &str); 5] =
-    [(TS, "timestamp"), (DEVICE, "string"), (ARRIVAL, "timestamp"), (POSITION, "long"), (QUIVER_DAY, "date")];
+const FIXED: [(&str, &str); 5] = [
+    (TS, "timestamp"),
+    (DEVICE, "string"),
+    (ARRIVAL, "timestamp"),
+    (POSITION, "long"),
+    (QUIVER_DAY, "date"),
+];
 
 const fn delta_type(field_type: FieldType) -> &'static str {
     match field_type {
@@ -19,9 +24,14 @@ const fn delta_type(field_type: FieldType) -> &'static str {
 /// Delta's `schemaString` of a table with these fields.
 pub(crate) fn schema_string(fields: &[StreamField]) -> String {
     let column = |name: &str, data_type: &str| json!({"name": name, "type": data_type, "nullable": true, "metadata": {}});
-    let [ts, device, arrival, position, day] = FIXED.map(|(name, data_type)| column(name, data_type));
+    let [ts, device, arrival, position, day] =
+        FIXED.map(|(name, data_type)| column(name, data_type));
     let mut columns = vec![ts, device, arrival, position];
-    columns.extend(fields.iter().map(|field| column(field.name.as_str(), delta_type(field.field_type))));
+    columns.extend(
+        fields
+            .iter()
+            .map(|field| column(field.name.as_str(), delta_type(field.field_type))),
+    );
     columns.push(day);
     json!({"type": "struct", "fields": columns}).to_string()
 }
@@ -31,8 +41,11 @@ pub(crate) fn schema_string(fields: &[StreamField]) -> String {
 /// # Errors
 /// What makes it a table that Quiver did not write.
 pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String> {
-    let schema: Value = serde_json::from_str(schema_string).map_err(|error| format!("its schema is not JSON: {error}"))?;
-    let columns = schema["fields"].as_array().ok_or("its schema has no columns")?;
+    let schema: Value = serde_json::from_str(schema_string)
+        .map_err(|error| format!("its schema is not JSON: {error}"))?;
+    let columns = schema["fields"]
+        .as_array()
+        .ok_or("its schema has no columns")?;
     let mut fields = Vec::new();
     let mut fixed = 0;
     for column in columns {
@@ -40,7 +53,9 @@ pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String>
         let data_type = column["type"].as_str().unwrap_or("nested");
         if let Some((_, expected)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
             if *expected != data_type {
-                return Err(format!("its column {name} has type {data_type} instead of {expected}"));
+                return Err(format!(
+                    "its column {name} has type {data_type} instead of {expected}"
+                ));
             }
             fixed += 1;
             continue;
@@ -50,19 +65,30 @@ pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String>
             "double" => FieldType::Float64,
             "string" => FieldType::Utf8,
             "boolean" => FieldType::Bool,
-            _ => return Err(format!("its column {name} has type {data_type}, which Quiver does not write")),
+            _ => {
+                return Err(format!(
+                    "its column {name} has type {data_type}, which Quiver does not write"
+                ));
+            }
         };
         let name = FieldName::new(name).map_err(|error| error.to_string())?;
         fields.push(StreamField { name, field_type });
     }
-    if fixed == FIXED.len() { Ok(fields) } else { Err("it lacks columns that every stream's table has".to_owned()) }
+    if fixed == FIXED.len() {
+        Ok(fields)
+    } else {
+        Err("it lacks columns that every stream's table has".to_owned())
+    }
 }
 
 /// `known` and the fields of `offered` that it has not; `None` if there are none.
 ///
 /// # Errors
 /// If a field has another type in the table.
-pub(crate) fn grown(known: &[StreamField], offered: &[StreamField]) -> Result<Option<Vec<StreamField>>, String> {
+pub(crate) fn grown(
+    known: &[StreamField],
+    offered: &[StreamField],
+) -> Result<Option<Vec<StreamField>>, String> {
     let mut grown = known.to_vec();
     for field in offered {
         match known.iter().find(|known| known.name == field.name) {
@@ -86,7 +112,10 @@ mod tests {
     use super::*;
 
     fn field(name: &str, field_type: FieldType) -> StreamField {
-        StreamField { name: FieldName::new(name).unwrap(), field_type }
+        StreamField {
+            name: FieldName::new(name).unwrap(),
+            field_type,
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Rows of one device mostly come in time order, so this is a counting sort by device, and a
 //! comparison sort only for devices whose rows are out of order.
 
-use std::{collections::{BTreeMap, HashMap}, ops::Range};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use arrow_array::{
     Array, RecordBatch, StringArray,
@@ -43,15 +46,24 @@ impl<'a> Fixed<'a> {
             return None;
         }
         Some(Self {
-            ts: batch.columns().first()?.as_primitive_opt::<TimestampMicrosecondType>()?.values(),
+            ts: batch
+                .columns()
+                .first()?
+                .as_primitive_opt::<TimestampMicrosecondType>()?
+                .values(),
             keys: device.keys().values(),
             names: device.values().as_string_opt::<i32>()?,
-            position: batch.columns().get(3)?.as_primitive_opt::<Int64Type>()?.values(),
+            position: batch
+                .columns()
+                .get(3)?
+                .as_primitive_opt::<Int64Type>()?
+                .values(),
         })
     }
 
     pub(crate) fn device(&self, row: usize) -> &'a str {
-        self.names.value(usize::try_from(self.keys[row]).unwrap_or(0))
+        self.names
+            .value(usize::try_from(self.keys[row]).unwrap_or(0))
     }
 
     fn order(&self, row: usize) -> (i64, i64) {
@@ -73,11 +85,17 @@ pub(crate) fn sort_by_day(batches: &[RecordBatch]) -> Option<Vec<DayRows>> {
         let day = |at: &RowRef| Timestamp(fixed[at.batch as usize].ts[at.row as usize]).day();
         for of_day in of_device.chunk_by(|left, right| day(left) == day(right)) {
             if let Some(first) = of_day.first() {
-                days.entry(day(first)).or_default().extend_from_slice(of_day);
+                days.entry(day(first))
+                    .or_default()
+                    .extend_from_slice(of_day);
             }
         }
     }
-    Some(days.into_iter().map(|(day, rows)| DayRows { day, rows }).collect())
+    Some(
+        days.into_iter()
+            .map(|(day, rows)| DayRows { day, rows })
+            .collect(),
+    )
 }
 
 /// Rows grouped by device, devices in byte order, and where each device's rows are.
@@ -120,7 +138,10 @@ fn group_by_device(fixed: &[Fixed<'_>]) -> (Vec<RowRef>, Vec<Range<usize>>) {
     for batch in oldest_first {
         for (row, key) in fixed[batch].keys.iter().enumerate() {
             let device = device_of_key[batch][usize::try_from(*key).unwrap_or(0)];
-            rows[next[device]] = RowRef { batch: batch as u32, row: row as u32 };
+            rows[next[device]] = RowRef {
+                batch: batch as u32,
+                row: row as u32,
+            };
             next[device] += 1;
         }
     }

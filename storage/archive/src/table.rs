@@ -84,12 +84,20 @@ impl Table {
     /// table must be read again, and its files must stay.
     pub(crate) fn expect(&mut self, version: i64, added: &[EncodedFile]) {
         self.is_uncertain = true;
-        self.undecided.push((version, added.iter().map(|encoded| encoded.file.path.clone()).collect()));
+        self.undecided.push((
+            version,
+            added
+                .iter()
+                .map(|encoded| encoded.file.path.clone())
+                .collect(),
+        ));
     }
 
     /// Whether a commit that may still arrive lists this file.
     pub(crate) fn is_undecided(&self, path: &str) -> bool {
-        self.undecided.iter().any(|(_, files)| files.iter().any(|file| file == path))
+        self.undecided
+            .iter()
+            .any(|(_, files)| files.iter().any(|file| file == path))
     }
 
     fn forget_decided(&mut self) {
@@ -143,8 +151,15 @@ pub(crate) async fn write_commit(
     }
 }
 
-async fn put_new(store: &dyn ObjectStore, path: &Path, payload: PutPayload) -> object_store::Result<()> {
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+async fn put_new(
+    store: &dyn ObjectStore,
+    path: &Path,
+    payload: PutPayload,
+) -> object_store::Result<()> {
+    let options = PutOptions {
+        mode: PutMode::Create,
+        ..PutOptions::default()
+    };
     store.put_opts(path, payload, options).await.map(drop)
 }
 
@@ -159,7 +174,9 @@ pub(crate) async fn write_files(
     let batches = Arc::new(batches);
     let sorted = {
         let batches = Arc::clone(&batches);
-        blocking(move || sort_by_day(&batches)).await?.ok_or(EncodeError::Layout)?
+        blocking(move || sort_by_day(&batches))
+            .await?
+            .ok_or(EncodeError::Layout)?
     };
     let mut files = Vec::new();
     for day in sorted {
@@ -172,16 +189,25 @@ pub(crate) async fn write_files(
                 entropy.next_u64()
             );
             let target = location(stream, &path);
-            let (schema, batches, rows) = (Arc::clone(&schema), Arc::clone(&batches), Arc::clone(&rows));
+            let (schema, batches, rows) =
+                (Arc::clone(&schema), Arc::clone(&batches), Arc::clone(&rows));
             let day = day.day;
             let encoded = blocking(move || {
                 let end = rows.len().min(start + FILE_ROWS_MAX);
                 encode(&schema, &batches, &rows[start..end], day, path)
             })
             .await??;
-            put_new(store, &target, PutPayload::from_bytes(encoded.content.clone())).await?;
+            put_new(
+                store,
+                &target,
+                PutPayload::from_bytes(encoded.content.clone()),
+            )
+            .await?;
             // The content is stored; what the commit needs is small.
-            files.push(EncodedFile { content: bytes::Bytes::new(), ..encoded });
+            files.push(EncodedFile {
+                content: bytes::Bytes::new(),
+                ..encoded
+            });
         }
     }
     Ok(files)
@@ -204,4 +230,3 @@ pub(crate) fn next_files(
     });
     files.into()
 }
-

@@ -38,9 +38,18 @@ mod tests {
         }
         assert_eq!(day_text(19_753), "2024-01-31");
         for micros in [0, 1, 1_706_659_200_123_456] {
-            assert_eq!(parse_time(&rfc3339(Timestamp(micros))), Some(Timestamp(micros)));
+            assert_eq!(
+                parse_time(&rfc3339(Timestamp(micros))),
+                Some(Timestamp(micros))
+            );
         }
-        assert_eq!(parse_time("2024-01-31T00:00:00.5"), Some(Timestamp(1_706_659_200_500_000)));
-        assert_eq!(parse_time("2024-01-31T01:00:00+01:00"), Some(Timestamp(1_706_659_200_000_000)));
+        assert_eq!(
+            parse_time("2024-01-31T00:00:00.5"),
+            Some(Timestamp(1_706_659_200_500_000))
+        );
+        assert_eq!(
+            parse_time("2024-01-31T01:00:00+01:00"),
+            Some(Timestamp(1_706_659_200_000_000))
+        );
     }
 }

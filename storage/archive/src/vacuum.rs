@@ -28,13 +28,22 @@ impl DeltaArchive {
     ///
     /// # Errors
     /// If the table cannot be read, or a file cannot be deleted.
-    pub async fn vacuum(&self, stream: &StreamName, grace: Duration) -> Result<VacuumReport, ArchiveError> {
+    pub async fn vacuum(
+        &self,
+        stream: &StreamName,
+        grace: Duration,
+    ) -> Result<VacuumReport, ArchiveError> {
         let _one_at_a_time = self.maintenance.lock().await;
         let slot = self.slot(stream);
         let mut slot = slot.lock().await;
         let table = self.existing(stream, &mut slot).await?;
         let now = self.clock.wall();
-        let live: BTreeSet<&str> = table.snapshot.files.iter().map(|file| file.path.as_str()).collect();
+        let live: BTreeSet<&str> = table
+            .snapshot
+            .files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect();
         let mut report = VacuumReport::default();
         let mut deleted = Vec::new();
         for (path, written) in self.parquet_files(stream).await? {
@@ -46,11 +55,14 @@ impl DeltaArchive {
                 report.leased += 1;
                 continue;
             }
-            self.store.delete(&location(stream, &path)).await.map_err(|error| ArchiveError::File {
-                stream: stream.clone(),
-                path: path.clone(),
-                problem: error.to_string(),
-            })?;
+            self.store
+                .delete(&location(stream, &path))
+                .await
+                .map_err(|error| ArchiveError::File {
+                    stream: stream.clone(),
+                    path: path.clone(),
+                    problem: error.to_string(),
+                })?;
             report.deleted += 1;
             deleted.push(path);
         }
@@ -61,9 +73,13 @@ impl DeltaArchive {
             let micros = u64::try_from(now.as_micros()).unwrap_or(0);
             let now = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
             let prefix = Path::from_iter([stream.as_str()]);
-            report.staged = durable.remove_staged(&prefix, now, grace).await.map_err(|error| {
-                ArchiveError::Damaged { stream: stream.clone(), problem: error.to_string() }
-            })?;
+            report.staged = durable
+                .remove_staged(&prefix, now, grace)
+                .await
+                .map_err(|error| ArchiveError::Damaged {
+                    stream: stream.clone(),
+                    problem: error.to_string(),
+                })?;
         }
         Ok(report)
     }

@@ -12,7 +12,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: MemoryLimits = MemoryLimits { device: 100, derived: 50 };
+const LIMITS: MemoryLimits = MemoryLimits {
+    device: 100,
+    derived: 50,
+};
 
 #[derive(Default)]
 struct CountedWakes(AtomicUsize);
@@ -23,7 +26,10 @@ impl Wake for CountedWakes {
     }
 }
 
-fn poll(future: Pin<&mut ReserveFuture>, wakes: &Arc<CountedWakes>) -> Poll<Result<Reservation, TooLarge>> {
+fn poll(
+    future: Pin<&mut ReserveFuture>,
+    wakes: &Arc<CountedWakes>,
+) -> Poll<Result<Reservation, TooLarge>> {
     future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(wakes))))
 }
 
@@ -34,7 +40,10 @@ fn shares_do_not_take_from_each_other() {
     assert!(budget.try_reserve(1, Share::Device).is_none());
     let derived = budget.try_reserve(50, Share::Derived).unwrap();
     drop(devices);
-    assert_eq!((budget.used(Share::Device), budget.used(Share::Derived)), (0, 50));
+    assert_eq!(
+        (budget.used(Share::Device), budget.used(Share::Derived)),
+        (0, 50)
+    );
     drop(derived);
 }
 
@@ -49,21 +58,39 @@ fn a_waiter_is_woken_when_enough_is_free_and_not_before() {
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "50 of 60 are free");
     drop(held.split(10));
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
-    let Poll::Ready(Ok(granted)) = poll(waiting.as_mut(), &wakes) else { panic!("memory was free") };
-    assert_eq!((granted.bytes(), budget.used(Share::Device), budget.waiting(Share::Device)), (60, 100, 0));
+    let Poll::Ready(Ok(granted)) = poll(waiting.as_mut(), &wakes) else {
+        panic!("memory was free")
+    };
+    assert_eq!(
+        (
+            granted.bytes(),
+            budget.used(Share::Device),
+            budget.waiting(Share::Device)
+        ),
+        (60, 100, 0)
+    );
 }
 
 #[test]
 fn a_woken_waiter_that_gives_up_passes_the_wake_on() {
     let budget = MemoryBudget::new(LIMITS);
     let held = budget.try_reserve(100, Share::Device).unwrap();
-    let (first, second) = (Arc::new(CountedWakes::default()), Arc::new(CountedWakes::default()));
+    let (first, second) = (
+        Arc::new(CountedWakes::default()),
+        Arc::new(CountedWakes::default()),
+    );
     let mut quitter = Box::pin(budget.reserve(100, Share::Device));
     let mut patient = Box::pin(budget.reserve(100, Share::Device));
     assert!(poll(quitter.as_mut(), &first).is_pending());
     assert!(poll(patient.as_mut(), &second).is_pending());
     drop(held);
-    assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!(
+        (
+            first.0.load(Ordering::SeqCst),
+            second.0.load(Ordering::SeqCst)
+        ),
+        (1, 0)
+    );
     drop(quitter);
     assert_eq!(second.0.load(Ordering::SeqCst), 1);
     assert!(poll(patient.as_mut(), &second).is_ready());
@@ -74,8 +101,16 @@ fn what_can_never_be_granted_is_an_error_and_not_a_wait() {
     let budget = MemoryBudget::new(LIMITS);
     let wakes = Arc::new(CountedWakes::default());
     let mut waiting = pin!(budget.reserve(101, Share::Device));
-    let Poll::Ready(Err(error)) = poll(waiting.as_mut(), &wakes) else { panic!("it waits for ever") };
-    assert_eq!(error, TooLarge { bytes: 101, capacity: 100 });
+    let Poll::Ready(Err(error)) = poll(waiting.as_mut(), &wakes) else {
+        panic!("it waits for ever")
+    };
+    assert_eq!(
+        error,
+        TooLarge {
+            bytes: 101,
+            capacity: 100
+        }
+    );
 }
 
 #[test]
@@ -93,9 +128,14 @@ fn reservations_of_different_shares_do_not_merge() {
     let mut device = budget.try_reserve(10, Share::Device).unwrap();
     let derived = budget.try_reserve(10, Share::Derived).unwrap();
     let derived = device.merge(derived).unwrap_err();
-    device.merge(budget.try_reserve(5, Share::Device).unwrap()).unwrap();
+    device
+        .merge(budget.try_reserve(5, Share::Device).unwrap())
+        .unwrap();
     device.shrink_to(12);
-    assert_eq!((device.bytes(), budget.used(Share::Device), derived.bytes()), (12, 12, 10));
+    assert_eq!(
+        (device.bytes(), budget.used(Share::Device), derived.bytes()),
+        (12, 12, 10)
+    );
     let mut none = Reservation::none();
     none.merge(device).unwrap();
     drop(none);

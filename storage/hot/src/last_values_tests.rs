@@ -1,6 +1,10 @@
 use std::collections::BTreeMap;
 
-use arrow_array::{Array, StringArray, cast::AsArray, types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType}};
+use arrow_array::{
+    Array, StringArray,
+    cast::AsArray,
+    types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType},
+};
 use proptest::prelude::*;
 use quiver_model::Partition;
 
@@ -12,13 +16,20 @@ type Last = BTreeMap<String, (i64, i64, Option<i64>)>;
 
 fn last(values: &LastValues, schema: &StreamSchema) -> Last {
     let batch = values.snapshot(schema).unwrap();
-    let devices = batch.column(1).as_dictionary::<Int32Type>().downcast_dict::<StringArray>().unwrap();
+    let devices = batch
+        .column(1)
+        .as_dictionary::<Int32Type>()
+        .downcast_dict::<StringArray>()
+        .unwrap();
     let ts = batch.column(0).as_primitive::<TimestampMicrosecondType>();
     let position = batch.column(3).as_primitive::<Int64Type>();
     let speed = batch.column(4).as_primitive::<Float64Type>();
     let rows = devices.into_iter().enumerate().map(|(row, device)| {
         let speed = speed.is_valid(row).then(|| speed.value(row) as i64);
-        (device.unwrap().to_owned(), (ts.value(row), position.value(row), speed))
+        (
+            device.unwrap().to_owned(),
+            (ts.value(row), position.value(row), speed),
+        )
     });
     let found: Last = rows.collect();
     assert_eq!(found.len(), batch.num_rows(), "one row for each device");
@@ -29,39 +40,87 @@ fn last(values: &LastValues, schema: &StreamSchema) -> Last {
 fn last_is_the_greatest_event_time_and_not_the_last_to_come() {
     let values = LastValues::new(1);
     let schema = schema(&["speed"]);
-    values.update(ShardId(0), schema.stream(), &batch(&schema, &[(50, "a", 1), (70, "a", 2), (60, "a", 3)])).unwrap();
-    values.update(ShardId(0), schema.stream(), &batch(&schema, &[(65, "a", 4), (10, "b", 5)])).unwrap();
+    values
+        .update(
+            ShardId(0),
+            schema.stream(),
+            &batch(&schema, &[(50, "a", 1), (70, "a", 2), (60, "a", 3)]),
+        )
+        .unwrap();
+    values
+        .update(
+            ShardId(0),
+            schema.stream(),
+            &batch(&schema, &[(65, "a", 4), (10, "b", 5)]),
+        )
+        .unwrap();
     assert_eq!(
         last(&values, &schema),
-        Last::from([("a".to_owned(), (70, 2, Some(2))), ("b".to_owned(), (10, 5, Some(5)))])
+        Last::from([
+            ("a".to_owned(), (70, 2, Some(2))),
+            ("b".to_owned(), (10, 5, Some(5)))
+        ])
     );
-    values.update(ShardId(0), schema.stream(), &batch(&schema, &[(70, "a", 6)])).unwrap();
-    assert_eq!(last(&values, &schema)["a"], (70, 6, Some(6)), "the greater position of equal times");
+    values
+        .update(
+            ShardId(0),
+            schema.stream(),
+            &batch(&schema, &[(70, "a", 6)]),
+        )
+        .unwrap();
+    assert_eq!(
+        last(&values, &schema)["a"],
+        (70, 6, Some(6)),
+        "the greater position of equal times"
+    );
 }
 
 #[test]
 fn a_row_of_an_older_schema_has_nulls_for_later_fields() {
     let values = LastValues::new(1);
     let (old, new) = (schema(&["speed"]), schema(&["speed", "note"]));
-    values.update(ShardId(0), new.stream(), &batch(&new, &[(1, "a", 1), (1, "b", 2)])).unwrap();
-    values.update(ShardId(0), old.stream(), &batch(&old, &[(2, "a", 3)])).unwrap();
+    values
+        .update(
+            ShardId(0),
+            new.stream(),
+            &batch(&new, &[(1, "a", 1), (1, "b", 2)]),
+        )
+        .unwrap();
+    values
+        .update(ShardId(0), old.stream(), &batch(&old, &[(2, "a", 3)]))
+        .unwrap();
     let snapshot = values.snapshot(&new).unwrap();
     let notes = snapshot.column(5).as_string::<i32>();
     let notes: Vec<_> = notes.iter().flatten().collect();
-    assert_eq!(notes, ["at 2"], "the whole last row counts, not the last value of each field");
+    assert_eq!(
+        notes,
+        ["at 2"],
+        "the whole last row counts, not the last value of each field"
+    );
 }
 
 #[test]
 fn an_export_is_refused_if_any_bit_of_it_changed() {
     let values = LastValues::new(1);
     let schema = schema(&["speed", "note"]);
-    values.update(ShardId(0), schema.stream(), &batch(&schema, &[(1, "a", 1)])).unwrap();
+    values
+        .update(ShardId(0), schema.stream(), &batch(&schema, &[(1, "a", 1)]))
+        .unwrap();
     let bytes = values.export(ShardId(0)).unwrap();
     for index in 0..bytes.len() {
         let mut forged = bytes.clone();
         forged[index] ^= 1 << (index % 8);
-        assert!(matches!(LastValues::new(1).import(&forged), Err(ImportError::Corrupt(_))), "byte {index}");
-        assert!(LastValues::new(1).import(&bytes[..index]).is_err(), "cut at {index}");
+        assert!(
+            matches!(
+                LastValues::new(1).import(&forged),
+                Err(ImportError::Corrupt(_))
+            ),
+            "byte {index}"
+        );
+        assert!(
+            LastValues::new(1).import(&bytes[..index]).is_err(),
+            "cut at {index}"
+        );
     }
     LastValues::new(1).import(&bytes).unwrap();
 }
@@ -70,9 +129,16 @@ fn an_export_is_refused_if_any_bit_of_it_changed() {
 fn a_batch_that_contradicts_earlier_ones_is_refused() {
     let values = LastValues::new(1);
     let (speed, fuel) = (schema(&["speed"]), schema(&["fuel"]));
-    values.update(ShardId(0), speed.stream(), &batch(&speed, &[(1, "a", 1)])).unwrap();
-    let error = values.update(ShardId(0), fuel.stream(), &batch(&fuel, &[(2, "a", 2)])).unwrap_err();
-    assert!(matches!(error, LayoutError::Column { index: 4, .. }), "{error}");
+    values
+        .update(ShardId(0), speed.stream(), &batch(&speed, &[(1, "a", 1)]))
+        .unwrap();
+    let error = values
+        .update(ShardId(0), fuel.stream(), &batch(&fuel, &[(2, "a", 2)]))
+        .unwrap_err();
+    assert!(
+        matches!(error, LayoutError::Column { index: 4, .. }),
+        "{error}"
+    );
     assert_eq!(last(&values, &speed)["a"], (1, 1, Some(1)));
 }
 
