@@ -805,12 +805,13 @@ async fn the_cost_of_a_commit_is_flat_to_two_hundred_versions() {
         // Checkpoints are beside the flushes; the machine they share with this test is not.
         archive_before.settle().await;
     }
-    let median = |costs: &[Duration]| {
+    // The lower quartile: what a commit takes when nothing else on the machine is in its way.
+    let quartile = |costs: &[Duration]| {
         let mut costs = costs.to_vec();
         costs.sort();
-        costs[costs.len() / 2]
+        costs[costs.len() / 4]
     };
-    let (young, old) = (median(&costs[10..30]), median(&costs[180..200]));
+    let (young, old) = (quartile(&costs[10..30]), quartile(&costs[180..200]));
     assert!(
         old <= young * 2,
         "a commit took {young:?} at versions 10 to 30, {old:?} at 180 to 200"
