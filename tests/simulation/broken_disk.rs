@@ -46,6 +46,37 @@ fn a_failed_commit_group_and_its_successors_are_stored_once_after_space_returns_
 }
 
 #[test]
+fn a_group_that_fails_once_takes_those_queued_behind_it_with_it() {
+    simulate(async {
+        let mut options = options();
+        // A group takes a batch or two, so that more groups than one are queued.
+        options.log.group_bytes_max = 8 << 10;
+        let mut stage = Stage::set(14, options, 4).await;
+        for device in &mut stage.devices {
+            device.send("readings", Kind::Good).await;
+        }
+        stage.settle().await;
+        let metrics = stage.machine.engine().metrics().clone();
+        for round in 1..=10 {
+            stage
+                .machine
+                .disk
+                .fail_nth(Some(SimOp::Write), round, FaultKind::NoSpace);
+            for device in &mut stage.devices {
+                for _ in 0..8 {
+                    device.send("readings", Kind::Good).await;
+                }
+            }
+            stage.settle().await;
+        }
+        assert!(metrics.commit_failures.get() >= 5);
+        let all = stage.all();
+        stage.check(&all).await;
+        stage.check_after(Kill::Power, &all).await;
+    });
+}
+
+#[test]
 fn after_a_failed_fsync_nothing_is_acknowledged_and_the_engine_says_so() {
     for how in [Kill::Process, Kill::Power] {
         simulate(async {

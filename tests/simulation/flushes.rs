@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quiver_hot::Share;
+use quiver_model::StreamName;
 use quiver_runtime::EngineOptions;
 
 use crate::{
@@ -106,6 +107,38 @@ fn a_shard_at_its_memory_cap_reaches_a_barrier_and_nothing_is_lost() {
         assert!(most.get() <= capacity, "{} bytes of {capacity}", most.get());
         let all = stage.all();
         stage.check(&all).await;
+        stage.check_after(Kill::Power, &all).await;
+    });
+}
+
+#[test]
+fn refused_rows_are_replayed_when_their_batch_is_archived_and_they_are_not() {
+    simulate(async {
+        let options = EngineOptions {
+            flush_bytes: 8 << 10,
+            flush_age: Duration::from_secs(3_600),
+            checkpoint_interval: Duration::from_secs(3_600),
+            ..options()
+        };
+        let mut stage = Stage::set(13, options, 1).await;
+        for kind in [Kind::SomeRows, Kind::WrongType] {
+            stage.devices[0].send("readings", kind).await;
+        }
+        for _ in 0..20 {
+            stage.devices[0].send("readings", Kind::Good).await;
+        }
+        stage.settle().await;
+        // The stream is flushed by its size; its rejects are too few for that.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let unflushed = |stage: &Stage, name: StreamName| {
+            let table = stage.machine.engine().tables().table(&name).unwrap();
+            table.stats().oldest_position
+        };
+        let readings = unflushed(&stage, StreamName::new("readings").unwrap());
+        let rejects = unflushed(&stage, StreamName::rejects()).unwrap();
+        assert!(readings.is_none_or(|position| position > rejects));
+        stage.machine.engine().checkpoint().await.unwrap();
+        let all = stage.all();
         stage.check_after(Kill::Power, &all).await;
     });
 }

@@ -1,6 +1,10 @@
 //! A client that speaks the protocol by hand, to do what the SDK never does.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime};
 use quiver_model::SenderId;
@@ -24,15 +28,20 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Connects as `sender` from a port that was not used before, and says Hello.
-    pub async fn connect(machine: &Machine, sender: &SenderId, port: u16) -> Self {
+    /// The address of the machine with this number.
+    pub fn address(number: usize) -> IpAddr {
+        address_of(100 + number)
+    }
+
+    /// Connects as `sender` from a machine with a number of its own, and says Hello.
+    pub async fn connect(machine: &Machine, sender: &SenderId, number: usize) -> Self {
         let tls = quiver_pki::ClientTls::new(machine.issue(sender));
         let tls = quiver_pki::rustls_client_config(tls, machine.clock.clone()).unwrap();
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let address = SocketAddr::from((address_of(200), port));
+        let address = SocketAddr::from((Self::address(number), 1));
         let life = Arc::new(Life::new(None));
         let endpoint = Endpoint::new_with_abstract_socket(
-            endpoint_config(derive(200, u64::from(port))),
+            endpoint_config(derive(200, number as u64)),
             None,
             machine.fabric.bind(address, life),
             Arc::new(TokioRuntime),
