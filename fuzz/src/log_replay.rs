@@ -11,6 +11,9 @@ pub fn log_replay(input: &[u8]) {
         let position = committed.position.get();
         assert!(position >= end, "records overlap at position {position}");
         end = committed.end().get();
-        assert!(committed.record.payload.len() <= input.len(), "a payload is longer than the segment");
+        assert!(
+            committed.record.payload.len() <= input.len(),
+            "a payload is longer than the segment"
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! A small memory cap and fast senders: memory stays bounded, nothing is lost.
 
-use std::sync::{Arc, atomic::{AtomicBool, AtomicU64, Ordering}};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use crate::{
     device::{self, numbered},
@@ -26,11 +29,19 @@ fn memory_stays_bounded_and_nothing_is_lost_when_senders_are_faster() {
             }
         });
         runtime.block_on(async {
-            let (first, second) = (device::connect(&server, "a").await, device::connect(&server, "b").await);
+            let (first, second) = (
+                device::connect(&server, "a").await,
+                device::connect(&server, "b").await,
+            );
             for index in 0..BATCHES / 2 {
                 for (client, offset) in [(&first, 0), (&second, BATCHES / 2)] {
                     let from = (offset + index) * ROWS;
-                    client.stream("flood").unwrap().send(&numbered(from, from + ROWS)).await.unwrap();
+                    client
+                        .stream("flood")
+                        .unwrap()
+                        .send(&numbered(from, from + ROWS))
+                        .await
+                        .unwrap();
                 }
             }
             first.flush().await.unwrap();
@@ -41,7 +52,13 @@ fn memory_stays_bounded_and_nothing_is_lost_when_senders_are_faster() {
     // 2 million rows of 52 bytes are 100 MB; the cap is 16 MiB, and decoding, sorting and encoding
     // a flush take a few times that.
     let grown = peak.load(Ordering::Relaxed).saturating_sub(before) >> 20;
-    assert!(grown < 12 * MEMORY_MIB, "resident memory grew by {grown} MiB");
-    assert_eq!(server.number("SELECT count(DISTINCT n) FROM flood"), (BATCHES * ROWS) as u64);
+    assert!(
+        grown < 12 * MEMORY_MIB,
+        "resident memory grew by {grown} MiB"
+    );
+    assert_eq!(
+        server.number("SELECT count(DISTINCT n) FROM flood"),
+        (BATCHES * ROWS) as u64
+    );
     server.audit();
 }

@@ -6,10 +6,33 @@ use crate::server::{Server, quiver, quiver_ok};
 fn demo_ends_by_itself_and_what_it_stored_can_be_proved() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap();
-    let text = quiver_ok(&["demo", "--devices", "5", "--rate", "500", "--duration", "3s", "--data-dir", data]);
-    assert!(text.contains("stored") && text.contains("quiver sql --data-dir"), "{text}");
-    let count = quiver_ok(&["sql", "--data-dir", data, "--format", "csv", "SELECT count(*) FROM readings"]);
-    assert!(count.lines().nth(1).unwrap().parse::<u64>().unwrap() > 100, "{count}");
+    let text = quiver_ok(&[
+        "demo",
+        "--devices",
+        "5",
+        "--rate",
+        "500",
+        "--duration",
+        "3s",
+        "--data-dir",
+        data,
+    ]);
+    assert!(
+        text.contains("stored") && text.contains("quiver sql --data-dir"),
+        "{text}"
+    );
+    let count = quiver_ok(&[
+        "sql",
+        "--data-dir",
+        data,
+        "--format",
+        "csv",
+        "SELECT count(*) FROM readings",
+    ]);
+    assert!(
+        count.lines().nth(1).unwrap().parse::<u64>().unwrap() > 100,
+        "{count}"
+    );
     quiver_ok(&["audit", "--data-dir", data]);
 }
 
@@ -18,19 +41,53 @@ fn exit_codes_say_what_was_wrong() {
     let nowhere = tempfile::tempdir().unwrap();
     let nowhere = nowhere.path().to_str().unwrap();
     assert_eq!(quiver(&["no-such-verb"]).status.code(), Some(64));
-    assert_eq!(quiver(&["sql", "--data-dir", nowhere, "SELECT 1"]).status.code(), Some(69));
-    assert_eq!(quiver(&["serve", "--data-dir", nowhere, "--quic", "0.0.0.0:0"]).status.code(), Some(78));
-    assert_eq!(quiver(&["serve", "--data-dir", nowhere, "--http", "0.0.0.0:0"]).status.code(), Some(78));
+    assert_eq!(
+        quiver(&["sql", "--data-dir", nowhere, "SELECT 1"])
+            .status
+            .code(),
+        Some(69)
+    );
+    assert_eq!(
+        quiver(&["serve", "--data-dir", nowhere, "--quic", "0.0.0.0:0"])
+            .status
+            .code(),
+        Some(78)
+    );
+    assert_eq!(
+        quiver(&["serve", "--data-dir", nowhere, "--http", "0.0.0.0:0"])
+            .status
+            .code(),
+        Some(78)
+    );
     let server = Server::start(&[]);
-    let second = quiver(&["serve", "--data-dir", server.data(), "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-    assert_eq!(second.status.code(), Some(69), "a second engine on one data directory");
+    let second = quiver(&[
+        "serve",
+        "--data-dir",
+        server.data(),
+        "--quic",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(
+        second.status.code(),
+        Some(69),
+        "a second engine on one data directory"
+    );
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use"));
-    assert_eq!(quiver(&["sql", "--data-dir", server.data(), "SELECT * FROM nothing"]).status.code(), Some(65));
+    assert_eq!(
+        quiver(&["sql", "--data-dir", server.data(), "SELECT * FROM nothing"])
+            .status
+            .code(),
+        Some(65)
+    );
 }
 
 #[test]
 fn every_verb_shows_an_example() {
-    for verb in ["demo", "serve", "send", "sql", "audit", "archive", "pki", "devices", "version"] {
+    for verb in [
+        "demo", "serve", "send", "sql", "audit", "archive", "pki", "devices", "version",
+    ] {
         let text = quiver_ok(&[verb, "--help"]);
         assert!(text.contains("Example"), "{verb}");
     }
@@ -41,32 +98,60 @@ fn every_verb_shows_an_example() {
 fn devices_are_enrolled_listed_and_revoked() {
     let server = Server::start(&[]);
     let data = server.data();
-    quiver_ok(&["devices", "enroll", "truck_1", "--data-dir", data, "--attribute", "fleet=north"]);
+    quiver_ok(&[
+        "devices",
+        "enroll",
+        "truck_1",
+        "--data-dir",
+        data,
+        "--attribute",
+        "fleet=north",
+    ]);
     let text = quiver_ok(&["devices", "list", "--data-dir", data]);
-    assert!(text.contains("truck_1") && text.contains("fleet=north"), "{text}");
+    assert!(
+        text.contains("truck_1") && text.contains("fleet=north"),
+        "{text}"
+    );
 
     let credential = server.issue("device", "truck_1", &[]);
     let runtime = crate::device::runtime();
     runtime.block_on(async {
-        let client = quiver_client::Client::connect(crate::device::options(&server, &credential)).await.unwrap();
+        let client = quiver_client::Client::connect(crate::device::options(&server, &credential))
+            .await
+            .unwrap();
         client.connected().await.unwrap();
-        client.stream("seen").unwrap().send(&crate::device::numbered(0, 3)).await.unwrap();
+        client
+            .stream("seen")
+            .unwrap()
+            .send(&crate::device::numbered(0, 3))
+            .await
+            .unwrap();
         client.flush().await.unwrap();
         quiver_ok(&["devices", "revoke", "truck_1", "--data-dir", data]);
         // The live connection is closed, and the next one refused.
         let refused = tokio::time::timeout(std::time::Duration::from_secs(20), async {
-            client.stream("seen").unwrap().send(&crate::device::numbered(3, 6)).await.unwrap();
+            client
+                .stream("seen")
+                .unwrap()
+                .send(&crate::device::numbered(3, 6))
+                .await
+                .unwrap();
             client.flush().await
         })
         .await;
-        assert!(!matches!(refused, Ok(Ok(()))), "a revoked device was served");
+        assert!(
+            !matches!(refused, Ok(Ok(()))),
+            "a revoked device was served"
+        );
     });
     assert!(quiver_ok(&["devices", "show", "truck_1", "--data-dir", data]).contains("revoked"));
     assert_eq!(server.number("SELECT count(*) FROM seen"), 3);
     // Unknown devices are refused unless the server enrolls them by itself.
     let stranger = server.issue("device", "stranger", &[]);
     runtime.block_on(async {
-        let client = quiver_client::Client::connect(crate::device::options(&server, &stranger)).await.unwrap();
+        let client = quiver_client::Client::connect(crate::device::options(&server, &stranger))
+            .await
+            .unwrap();
         assert!(client.connected().await.is_err());
     });
 }

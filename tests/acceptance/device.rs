@@ -12,7 +12,8 @@ use crate::server::Server;
 /// Options for a client with this credential.
 pub fn options(server: &Server, credential: &Path) -> ClientOptions {
     let credential = Credential::load(credential).unwrap();
-    let tls = rustls_client_config(ClientTls::new(credential), Arc::new(SystemClock::new())).unwrap();
+    let tls =
+        rustls_client_config(ClientTls::new(credential), Arc::new(SystemClock::new())).unwrap();
     ClientOptions::new(server.quic(), "localhost", tls)
 }
 
@@ -30,10 +31,19 @@ pub const EPOCH_US: i64 = 1_767_225_600_000_000;
 /// Rows numbered `from..to` in column `n`, a second apart, with a value.
 pub fn numbered(from: i64, to: i64) -> RecordBatch {
     let numbers: Vec<i64> = (from..to).collect();
-    let times = numbers.iter().map(|number| EPOCH_US + number * 1_000_000).collect::<Vec<_>>();
-    let values = numbers.iter().map(|number| *number as f64 / 7.0).collect::<Vec<_>>();
+    let times = numbers
+        .iter()
+        .map(|number| EPOCH_US + number * 1_000_000)
+        .collect::<Vec<_>>();
+    let values = numbers
+        .iter()
+        .map(|number| *number as f64 / 7.0)
+        .collect::<Vec<_>>();
     RecordBatch::try_from_iter([
-        ("ts", Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")) as ArrayRef),
+        (
+            "ts",
+            Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")) as ArrayRef,
+        ),
         ("n", Arc::new(Int64Array::from(numbers))),
         ("value", Arc::new(Float64Array::from(values))),
     ])
@@ -42,5 +52,9 @@ pub fn numbered(from: i64, to: i64) -> RecordBatch {
 
 /// A runtime for clients.
 pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }

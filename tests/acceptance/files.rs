@@ -9,11 +9,16 @@ use crate::{
 };
 
 fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("data")
+        .join(name)
 }
 
-const FILES: [&str; 3] =
-    ["nab/rogue_agent_key_hold.csv", "nab/exchange-2_cpc_results.csv", "smap/A-6.csv"];
+const FILES: [&str; 3] = [
+    "nab/rogue_agent_key_hold.csv",
+    "nab/exchange-2_cpc_results.csv",
+    "smap/A-6.csv",
+];
 
 /// (microseconds, value) of each row of a CSV of two columns, read without any of our code's help.
 fn rows_of(name: &str) -> Vec<(i64, f64)> {
@@ -89,7 +94,11 @@ fn what_was_sent_is_what_sql_and_every_reader_return() {
     send(&server, FILES[0], "sensor_0");
     sent.insert("another".to_owned(), rows_of(FILES[0]));
     for (device, rows) in &sent {
-        assert_eq!(&stored(&server, device), rows, "{device}, after sending again");
+        assert_eq!(
+            &stored(&server, device),
+            rows,
+            "{device}, after sending again"
+        );
     }
     server.audit();
 
@@ -101,17 +110,25 @@ fn what_was_sent_is_what_sql_and_every_reader_return() {
     server.audit();
     quiver_ok(&["archive", "check", "--data-dir", server.data()]);
 
-    let Some(python) = python::interpreter("files::what_was_sent_is_what_sql_and_every_reader_return")
+    let Some(python) =
+        python::interpreter("files::what_was_sent_is_what_sql_and_every_reader_return")
     else {
         return;
     };
     let table = format!("{}/archive/measured", server.data());
     for reader in ["deltalake", "duckdb", "polars", "pyarrow"] {
-        let text = python::run(&python, "read_archive.py", &[reader, &table, "device", "ts", "value"]);
+        let text = python::run(
+            &python,
+            "read_archive.py",
+            &[reader, &table, "device", "ts", "value"],
+        );
         let mut found: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
         for line in text.lines() {
             let (device, rest) = line.split_once(',').unwrap();
-            found.entry(device.to_owned()).or_default().extend(parse(&[rest.to_owned()]));
+            found
+                .entry(device.to_owned())
+                .or_default()
+                .extend(parse(&[rest.to_owned()]));
         }
         assert!(found == sent, "{reader} reads other rows than were sent");
     }
@@ -122,7 +139,10 @@ fn what_was_sent_is_what_sql_and_every_reader_return() {
         assert_eq!(&stored(&server, device), rows, "{device}, compacted");
     }
     let text = python::run(&python, "read_archive.py", &["duckdb", &table, "ts"]);
-    assert_eq!(text.lines().count(), sent.values().map(Vec::len).sum::<usize>());
+    assert_eq!(
+        text.lines().count(),
+        sent.values().map(Vec::len).sum::<usize>()
+    );
 }
 
 #[test]
@@ -137,13 +157,25 @@ fn an_interrupted_send_goes_on_where_it_was() {
     std::fs::write(&path, text).unwrap();
     let quic = server.quic().to_string();
     let args = [
-        "send", "--server", &quic, "--data-dir", server.data(), "--stream", "long", "--device", "d",
+        "send",
+        "--server",
+        &quic,
+        "--data-dir",
+        server.data(),
+        "--stream",
+        "long",
+        "--device",
+        "d",
         path.to_str().unwrap(),
     ];
-    let mut child = std::process::Command::new(crate::server::binary()).args(args).spawn().unwrap();
+    let mut child = std::process::Command::new(crate::server::binary())
+        .args(args)
+        .spawn()
+        .unwrap();
     // Somewhere in the middle, wherever that is on this machine today.
     for _ in 0..2_000 {
-        let rows = server.sql("SELECT table_name FROM information_schema.tables WHERE table_name = 'long'");
+        let rows = server
+            .sql("SELECT table_name FROM information_schema.tables WHERE table_name = 'long'");
         if !rows.is_empty() && server.number("SELECT count(*) FROM long") > 0 {
             break;
         }
@@ -153,7 +185,10 @@ fn an_interrupted_send_goes_on_where_it_was() {
     child.wait().unwrap();
     quiver_ok(&args);
     assert_eq!(server.number("SELECT count(*) FROM long"), 120_000);
-    assert_eq!(server.number("SELECT count(DISTINCT ts) FROM long"), 120_000);
+    assert_eq!(
+        server.number("SELECT count(DISTINCT ts) FROM long"),
+        120_000
+    );
     server.audit();
 }
 
@@ -164,10 +199,21 @@ fn a_file_that_cannot_be_read_is_named_with_the_line() {
     let path = directory.path().join("bad.csv");
     std::fs::write(&path, "ts,value\n2026-01-01T00:00:00Z,1\nyesterday,2\n").unwrap();
     let output = quiver(&[
-        "send", "--server", &server.quic().to_string(), "--data-dir", server.data(), "--stream", "bad",
-        "--device", "d", path.to_str().unwrap(),
+        "send",
+        "--server",
+        &server.quic().to_string(),
+        "--data-dir",
+        server.data(),
+        "--stream",
+        "bad",
+        "--device",
+        "d",
+        path.to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(65));
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains("bad.csv") && message.contains('3') && message.contains("yesterday"), "{message}");
+    assert!(
+        message.contains("bad.csv") && message.contains('3') && message.contains("yesterday"),
+        "{message}"
+    );
 }

@@ -23,9 +23,13 @@ fn two_hundred_devices_connect_send_and_disconnect() {
                     &quiver_model::SystemClock::new(),
                     std::time::Duration::from_secs(3_600),
                 );
-                let request = quiver_pki::Request::client(quiver_model::SenderId::device(id), validity);
+                let request =
+                    quiver_pki::Request::client(quiver_model::SenderId::device(id), validity);
                 let directory = server.path(&format!("unit_{index}"));
-                ca.issue(&request, &quiver_model::OsEntropy).unwrap().save(&directory).unwrap();
+                ca.issue(&request, &quiver_model::OsEntropy)
+                    .unwrap()
+                    .save(&directory)
+                    .unwrap();
                 directory
             })
             .collect()
@@ -40,7 +44,10 @@ fn two_hundred_devices_connect_send_and_disconnect() {
                 let from = index as i64 * 100;
                 let stream = client.stream("units").unwrap();
                 for part in 0..4 {
-                    stream.send(&numbered(from + part * 25, from + part * 25 + 25)).await.unwrap();
+                    stream
+                        .send(&numbered(from + part * 25, from + part * 25 + 25))
+                        .await
+                        .unwrap();
                 }
                 client.flush().await.unwrap();
                 client.close().await;
@@ -50,8 +57,17 @@ fn two_hundred_devices_connect_send_and_disconnect() {
     for task in tasks {
         runtime.block_on(task).unwrap();
     }
-    assert_eq!(server.number("SELECT count(DISTINCT device) FROM units"), DEVICES as u64);
-    assert_eq!(server.number("SELECT count(DISTINCT n) FROM units"), 100 * DEVICES as u64);
-    assert_eq!(server.number("SELECT count(*) FROM last_cache('units')"), DEVICES as u64);
+    assert_eq!(
+        server.number("SELECT count(DISTINCT device) FROM units"),
+        DEVICES as u64
+    );
+    assert_eq!(
+        server.number("SELECT count(DISTINCT n) FROM units"),
+        100 * DEVICES as u64
+    );
+    assert_eq!(
+        server.number("SELECT count(*) FROM last_cache('units')"),
+        DEVICES as u64
+    );
     server.audit();
 }

@@ -10,7 +10,10 @@ use crate::server::Server;
 /// Status and body of a request written by hand.
 fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.http()).unwrap();
-    let text = format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let text = format!(
+        "{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(text.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -25,23 +28,62 @@ fn only_who_has_the_token_and_says_json_may_ask() {
     let sql = r#"{"sql": "SELECT 1 AS one"}"#;
     let token = format!("Authorization: Bearer {}", server.token());
     let json = "Content-Type: application/json";
-    let ask = |head: &str| request(&server, &format!("POST /api/v1/sql HTTP/1.1\r\n{head}"), sql);
+    let ask = |head: &str| {
+        request(
+            &server,
+            &format!("POST /api/v1/sql HTTP/1.1\r\n{head}"),
+            sql,
+        )
+    };
 
     let (status, body) = ask(&format!("Host: localhost\r\n{token}\r\n{json}"));
     assert_eq!(status, 200);
     assert!(body.contains("\"one\":1"), "{body}");
-    assert_eq!(ask(&format!("Host: localhost\r\n{json}")).0, 401, "no token");
-    assert_eq!(ask(&format!("Host: localhost\r\nAuthorization: Bearer x\r\n{json}")).0, 401, "wrong token");
-    assert_eq!(ask(&format!("Host: localhost\r\n{token}\r\nContent-Type: text/plain")).0, 415, "a form");
-    assert_eq!(ask(&format!("Host: evil.example\r\n{token}\r\n{json}")).0, 421, "a rebound name");
+    assert_eq!(
+        ask(&format!("Host: localhost\r\n{json}")).0,
+        401,
+        "no token"
+    );
+    assert_eq!(
+        ask(&format!(
+            "Host: localhost\r\nAuthorization: Bearer x\r\n{json}"
+        ))
+        .0,
+        401,
+        "wrong token"
+    );
+    assert_eq!(
+        ask(&format!(
+            "Host: localhost\r\n{token}\r\nContent-Type: text/plain"
+        ))
+        .0,
+        415,
+        "a form"
+    );
+    assert_eq!(
+        ask(&format!("Host: evil.example\r\n{token}\r\n{json}")).0,
+        421,
+        "a rebound name"
+    );
 
-    let get = |path: &str| request(&server, &format!("GET {path} HTTP/1.1\r\nHost: localhost"), "");
+    let get = |path: &str| {
+        request(
+            &server,
+            &format!("GET {path} HTTP/1.1\r\nHost: localhost"),
+            "",
+        )
+    };
     assert_eq!(get("/live").0, 200);
     assert_eq!(get("/ready").0, 200);
     assert_eq!(get("/api/v1/audit").0, 401);
     let (status, metrics) = get("/metrics");
     assert_eq!(status, 200);
-    for name in ["quiver_ingest_rows_total", "quiver_log_commit_seconds", "process_resident_memory_bytes", "# EOF"] {
+    for name in [
+        "quiver_ingest_rows_total",
+        "quiver_log_commit_seconds",
+        "process_resident_memory_bytes",
+        "# EOF",
+    ] {
         assert!(metrics.contains(name), "{name} is missing from /metrics");
     }
 }

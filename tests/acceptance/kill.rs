@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,7 +25,13 @@ const ROWS: i64 = 50;
 #[test]
 fn every_acknowledged_row_is_there_once_after_twenty_kills() {
     let mut server = Server::start(&[
-        "--enroll-unknown", "--flush-age", "1s", "--checkpoint-interval", "1s", "--memory", "64MiB",
+        "--enroll-unknown",
+        "--flush-age",
+        "1s",
+        "--checkpoint-interval",
+        "1s",
+        "--memory",
+        "64MiB",
     ]);
     let runtime = device::runtime();
     let stop = Arc::new(AtomicBool::new(false));
@@ -69,11 +78,17 @@ fn every_acknowledged_row_is_there_once_after_twenty_kills() {
         let acknowledged: Vec<i64> = settled.lock().unwrap().iter().copied().collect();
         server.kill();
         server.restart();
-        let rows: BTreeSet<i64> =
-            server.sql("SELECT n FROM numbers").iter().map(|row| row.parse().unwrap()).collect();
+        let rows: BTreeSet<i64> = server
+            .sql("SELECT n FROM numbers")
+            .iter()
+            .map(|row| row.parse().unwrap())
+            .collect();
         for begin in acknowledged {
             for number in begin..begin + ROWS {
-                assert!(rows.contains(&number), "row {number} was acknowledged before kill {kill} and is gone");
+                assert!(
+                    rows.contains(&number),
+                    "row {number} was acknowledged before kill {kill} and is gone"
+                );
             }
         }
     }
@@ -90,14 +105,24 @@ fn every_acknowledged_row_is_there_once_after_twenty_kills() {
         let count = rows.len();
         let rows: BTreeSet<i64> = rows.iter().map(|row| row.parse().unwrap()).collect();
         assert_eq!(count, rows.len(), "{reader} finds rows twice");
-        assert!(rows == sent, "{reader} finds other rows than were sent: {} and {}", rows.len(), sent.len());
+        assert!(
+            rows == sent,
+            "{reader} finds other rows than were sent: {} and {}",
+            rows.len(),
+            sent.len()
+        );
     };
     check(server.sql("SELECT n FROM numbers"), "sql");
     server.audit();
     server.stop();
-    check(server.sql("SELECT n FROM numbers"), "sql on the idle directory");
+    check(
+        server.sql("SELECT n FROM numbers"),
+        "sql on the idle directory",
+    );
     server.audit();
-    if let Some(python) = python::interpreter("kill::every_acknowledged_row_is_there_once_after_twenty_kills") {
+    if let Some(python) =
+        python::interpreter("kill::every_acknowledged_row_is_there_once_after_twenty_kills")
+    {
         let table = format!("{}/archive/numbers", server.data());
         let text = python::run(&python, "read_archive.py", &["duckdb", &table, "n"]);
         check(text.lines().map(str::to_owned).collect(), "duckdb");

@@ -19,7 +19,11 @@ pub fn interpreter(test: &str) -> Option<PathBuf> {
     let line = format!("skipped: {test}: python missing\n");
     eprint!("{line}");
     if let Some(log) = std::env::var_os("QUIVER_TEST_SKIP_LOG") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
         file.write_all(line.as_bytes()).unwrap();
     }
     None
@@ -28,7 +32,11 @@ pub fn interpreter(test: &str) -> Option<PathBuf> {
 /// Runs a program; what it printed, if it succeeded.
 #[track_caller]
 pub fn run(python: &PathBuf, program: &str, args: &[&str]) -> String {
-    let output = Command::new(python).arg(programs().join(program)).args(args).output().unwrap();
+    let output = Command::new(python)
+        .arg(programs().join(program))
+        .args(args)
+        .output()
+        .unwrap();
     assert!(
         output.status.success(),
         "{program} {args:?}: {}\n{}\n{}",

@@ -28,7 +28,11 @@ pub fn binary() -> PathBuf {
 
 /// Runs the binary to its end.
 pub fn quiver(args: &[&str]) -> Output {
-    Command::new(binary()).args(args).stdin(Stdio::null()).output().unwrap()
+    Command::new(binary())
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 /// Runs the binary; what it printed, if it succeeded.
@@ -45,7 +49,11 @@ pub fn quiver_ok(args: &[&str]) -> String {
 }
 
 fn free_udp_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A server and its data directory.
@@ -80,7 +88,11 @@ impl Server {
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(if std::env::var_os("QUIVER_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+            .stderr(if std::env::var_os("QUIVER_TEST_LOG").is_some() {
+                Stdio::inherit()
+            } else {
+                Stdio::null()
+            })
             .spawn()
             .unwrap();
         let stdout = child.stdout.take().unwrap();
@@ -95,7 +107,10 @@ impl Server {
         });
         let ready = ready.recv_timeout(START_TIMEOUT);
         self.child = Some(child);
-        assert!(ready.is_ok(), "the server did not start; run with QUIVER_TEST_LOG=1 to see why");
+        assert!(
+            ready.is_ok(),
+            "the server did not start; run with QUIVER_TEST_LOG=1 to see why"
+        );
     }
 
     /// Its data directory.
@@ -129,8 +144,16 @@ impl Server {
     pub fn resident_bytes(&self) -> u64 {
         let pid = self.child.as_ref().unwrap().id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1_024
     }
 
     /// `kill -9`.
@@ -144,7 +167,13 @@ impl Server {
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
         let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let begun = Instant::now();
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -184,7 +213,16 @@ impl Server {
     /// Issues a certificate; its directory.
     pub fn issue(&self, kind: &str, id: &str, more: &[&str]) -> PathBuf {
         let out = self.path(&format!("credential-{kind}-{id}"));
-        let mut args = vec!["pki", "issue", kind, id, "--data-dir", self.data(), "--out", out.to_str().unwrap()];
+        let mut args = vec![
+            "pki",
+            "issue",
+            kind,
+            id,
+            "--data-dir",
+            self.data(),
+            "--out",
+            out.to_str().unwrap(),
+        ];
         args.extend(more);
         quiver_ok(&args);
         out

@@ -44,15 +44,22 @@ pub fn operator_dir(data_dir: &Path) -> PathBuf {
 /// The operator identity that the command line's tools use.
 pub fn local_operator() -> Result<SenderId, Failure> {
     let id = DeviceId::new(LOCAL_OPERATOR).map_err(Failure::with(CONFIG))?;
-    Ok(SenderId { kind: SenderKind::Operator, id })
+    Ok(SenderId {
+        kind: SenderKind::Operator,
+        id,
+    })
 }
 
 /// The development CA of a data directory, made on first use.
 pub fn development_ca(data_dir: &Path) -> Result<DevelopmentCa, Failure> {
     make_private_dir(&data_dir.join("pki"))?;
     let clock = SystemClock::new();
-    DevelopmentCa::load_or_create(&ca_dir(data_dir), Validity::starting_now(&clock, CA_LIFETIME), &OsEntropy)
-        .map_err(Failure::with(CONFIG))
+    DevelopmentCa::load_or_create(
+        &ca_dir(data_dir),
+        Validity::starting_now(&clock, CA_LIFETIME),
+        &OsEntropy,
+    )
+    .map_err(Failure::with(CONFIG))
 }
 
 fn make_private_dir(dir: &Path) -> Result<(), Failure> {
@@ -73,7 +80,9 @@ pub fn server_credential(data_dir: &Path) -> Result<Credential, Failure> {
 /// The operator's credential from the development CA, made on first use and before it expires.
 pub fn operator_credential(data_dir: &Path) -> Result<Credential, Failure> {
     let operator = local_operator()?;
-    kept_credential(data_dir, &operator_dir(data_dir), |validity| Request::client(operator, validity))
+    kept_credential(data_dir, &operator_dir(data_dir), |validity| {
+        Request::client(operator, validity)
+    })
 }
 
 fn kept_credential(
@@ -84,17 +93,21 @@ fn kept_credential(
     let clock = SystemClock::new();
     if dir.join("cert.pem").exists() {
         let credential = Credential::load(dir).map_err(Failure::with(CONFIG))?;
-        let validity = quiver_pki::validity_of(credential.certificate()).map_err(Failure::with(CONFIG))?;
+        let validity =
+            quiver_pki::validity_of(credential.certificate()).map_err(Failure::with(CONFIG))?;
         let soon = quiver_model::Clock::wall(&clock).plus(RENEW_BEFORE);
         if soon < validity.not_after() {
             return Ok(credential);
         }
-        fs::remove_dir_all(dir)
-            .map_err(|error| Failure::new(IO, format!("cannot renew {}: {error}", dir.display())))?;
+        fs::remove_dir_all(dir).map_err(|error| {
+            Failure::new(IO, format!("cannot renew {}: {error}", dir.display()))
+        })?;
     }
     let ca = development_ca(data_dir)?;
     let validity = Validity::starting_now(&clock, CERTIFICATE_LIFETIME);
-    let credential = ca.issue(&request(validity), &OsEntropy).map_err(Failure::with(CONFIG))?;
+    let credential = ca
+        .issue(&request(validity), &OsEntropy)
+        .map_err(Failure::with(CONFIG))?;
     credential.save(dir).map_err(Failure::with(IO))?;
     Ok(credential)
 }
@@ -107,7 +120,10 @@ pub fn http_token(data_dir: &Path) -> Result<String, Failure> {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {
-            return Err(Failure::new(IO, format!("cannot read {}: {error}", path.display())));
+            return Err(Failure::new(
+                IO,
+                format!("cannot read {}: {error}", path.display()),
+            ));
         }
     }
     let token = random_token();
@@ -118,11 +134,15 @@ pub fn http_token(data_dir: &Path) -> Result<String, Failure> {
 /// 256 random bits as hexadecimal digits.
 pub fn random_token() -> String {
     use quiver_model::Entropy;
-    (0..4).map(|_| format!("{:016x}", OsEntropy.next_u64())).collect()
+    (0..4)
+        .map(|_| format!("{:016x}", OsEntropy.next_u64()))
+        .collect()
 }
 
 fn write_private(path: &Path, content: &str) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(IO, format!("cannot write {}: {error}", path.display()));
+    let failed = |error: std::io::Error| {
+        Failure::new(IO, format!("cannot write {}: {error}", path.display()))
+    };
     let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new()
         .write(true)

@@ -69,7 +69,10 @@ pub async fn audit(
     queries: &QueryEngine,
 ) -> Result<Audit, quiver_query::QueryError> {
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
-    for stream in streams.iter().filter(|stream| !matches!(stream.as_str(), "rejects" | "quiver_control")) {
+    for stream in streams
+        .iter()
+        .filter(|stream| !matches!(stream.as_str(), "rejects" | "quiver_control"))
+    {
         let sql = format!("SELECT device, count(*) FROM {stream} GROUP BY device");
         for (device, rows) in counts(queries, &sql).await? {
             *found.entry(device).or_default() += rows;
@@ -107,21 +110,35 @@ pub async fn audit(
     for (sender, rows) in rejects {
         line(&mut lines, sender).rejects_found += rows;
     }
-    Ok(Audit { position, lines: lines.into_values().collect(), damaged: Vec::new(), duplicate_batches: 0 })
+    Ok(Audit {
+        position,
+        lines: lines.into_values().collect(),
+        damaged: Vec::new(),
+        duplicate_batches: 0,
+    })
 }
 
 fn line(lines: &mut BTreeMap<String, AuditLine>, sender: String) -> &mut AuditLine {
-    lines.entry(sender.clone()).or_insert_with(|| AuditLine { sender, ..AuditLine::default() })
+    lines.entry(sender.clone()).or_insert_with(|| AuditLine {
+        sender,
+        ..AuditLine::default()
+    })
 }
 
-async fn counts(queries: &QueryEngine, sql: &str) -> Result<Vec<(String, u64)>, quiver_query::QueryError> {
+async fn counts(
+    queries: &QueryEngine,
+    sql: &str,
+) -> Result<Vec<(String, u64)>, quiver_query::QueryError> {
     let mut counts = Vec::new();
     for batch in queries.query(sql).await?.collect().await? {
         let names = cast_text(batch.column(0));
         let rows = batch.column(1).as_primitive_opt::<Int64Type>();
         if let (Some(names), Some(rows)) = (names, rows) {
             for row in 0..batch.num_rows() {
-                counts.push((names.value(row).to_owned(), u64::try_from(rows.value(row)).unwrap_or(0)));
+                counts.push((
+                    names.value(row).to_owned(),
+                    u64::try_from(rows.value(row)).unwrap_or(0),
+                ));
             }
         }
     }
@@ -137,5 +154,11 @@ fn cast_text(column: &arrow_array::ArrayRef) -> Option<arrow_array::StringArray>
     }
     let dictionary = column.as_any_dictionary_opt()?;
     let values = dictionary.values().as_string_opt::<i32>()?.clone();
-    Some(dictionary.normalized_keys().into_iter().map(|key| Some(values.value(key).to_owned())).collect())
+    Some(
+        dictionary
+            .normalized_keys()
+            .into_iter()
+            .map(|key| Some(values.value(key).to_owned()))
+            .collect(),
+    )
 }

@@ -5,10 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    logging::LogFormat,
-    numbers::parse_duration,
-    settings::EngineArgs,
-    verbs::send::SendArgs,
+    logging::LogFormat, numbers::parse_duration, settings::EngineArgs, verbs::send::SendArgs,
 };
 
 /// Where data are unless said otherwise.
@@ -16,7 +13,13 @@ const DATA_DIR: &str = "quiver-data";
 
 /// A time-series engine for device fleets: QUIC in, Arrow through, Parquet out.
 #[derive(Parser, Debug)]
-#[command(name = "quiver", version, about, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "quiver",
+    version,
+    about,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -36,25 +39,37 @@ pub enum Verb {
     #[command(after_help = "Example:\n  quiver demo --devices 200 --rate 50000 --duration 12s")]
     Demo(DemoArgs),
     /// Run the engine
-    #[command(after_help = "Example:\n  quiver serve --data-dir /var/lib/quiver --quic 127.0.0.1:4433 --http 127.0.0.1:8080")]
+    #[command(
+        after_help = "Example:\n  quiver serve --data-dir /var/lib/quiver --quic 127.0.0.1:4433 --http 127.0.0.1:8080"
+    )]
     Serve(ServeArgs),
     /// Stream a file of rows to an engine; running it again stores nothing twice
-    #[command(after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv")]
+    #[command(
+        after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv"
+    )]
     Send(SendArgs),
     /// Run a query over hot and archived rows
-    #[command(after_help = "Examples:\n  quiver sql \"SELECT device, count(*) FROM readings GROUP BY device\"\n  quiver sql --format parquet \"SELECT * FROM readings\" > readings.parquet\n  quiver sql \"SELECT * FROM last_cache('readings')\"")]
+    #[command(
+        after_help = "Examples:\n  quiver sql \"SELECT device, count(*) FROM readings GROUP BY device\"\n  quiver sql --format parquet \"SELECT * FROM readings\" > readings.parquet\n  quiver sql \"SELECT * FROM last_cache('readings')\""
+    )]
     Sql(SqlArgs),
     /// Prove that nothing was lost: rows received against rows that queries find
     #[command(after_help = "Example:\n  quiver audit --data-dir quiver-data")]
     Audit(AuditArgs),
     /// The archive: its files, whether they are sound, merging small ones
-    #[command(after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings")]
+    #[command(
+        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings"
+    )]
     Archive(ArchiveArgs),
     /// Certificates for development and for fleets
-    #[command(after_help = "Examples:\n  quiver pki issue device truck_1 --out truck_1\n  quiver pki show truck_1/cert.pem")]
+    #[command(
+        after_help = "Examples:\n  quiver pki issue device truck_1 --out truck_1\n  quiver pki show truck_1/cert.pem"
+    )]
     Pki(PkiArgs),
     /// The identities that may connect
-    #[command(after_help = "Examples:\n  quiver devices enroll truck_1 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1")]
+    #[command(
+        after_help = "Examples:\n  quiver devices enroll truck_1 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1"
+    )]
     Devices(DevicesArgs),
     /// Show the version
     #[command(after_help = "Example:\n  quiver version")]

@@ -27,16 +27,22 @@ impl Idle {
         if !data_dir.join("log").is_dir() && !data_dir.join("archive").is_dir() {
             return Err(Failure::new(
                 UNAVAILABLE,
-                format!("{} is no data directory of Quiver: there is no log in it", data_dir.display()),
+                format!(
+                    "{} is no data directory of Quiver: there is no log in it",
+                    data_dir.display()
+                ),
             ));
         }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (environment, archive) = environment(data_dir, clock);
         let options = args.options(data_dir, false);
-        let recovered =
-            recover(&options, environment, Arc::new(Metrics::default())).await.map_err(start_failure)?;
-        let archive =
-            archive.get().cloned().ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
+        let recovered = recover(&options, environment, Arc::new(Metrics::default()))
+            .await
+            .map_err(start_failure)?;
+        let archive = archive
+            .get()
+            .cloned()
+            .ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
         Ok(Self { recovered, archive })
     }
 

@@ -34,7 +34,11 @@ fn main() -> std::process::ExitCode {
         Err(error) => {
             // Help and version are no errors; printing can only fail on a closed terminal.
             let _ = error.print();
-            return if error.use_stderr() { exit::USAGE.into() } else { std::process::ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                exit::USAGE.into()
+            } else {
+                std::process::ExitCode::SUCCESS
+            };
         }
     };
     match verbs::run(command) {

@@ -56,7 +56,10 @@ struct Runtimes {
 
 impl Drop for Runtimes {
     fn drop(&mut self) {
-        for runtime in [self.io.take(), self.background.take(), self.query.take()].into_iter().flatten() {
+        for runtime in [self.io.take(), self.background.take(), self.query.take()]
+            .into_iter()
+            .flatten()
+        {
             runtime.shutdown_background();
         }
     }
@@ -78,8 +81,8 @@ impl Node {
         let options = args.options(data_dir, doors.enroll_unknown);
         let io = runtime("quiver-quic", usize::from(options.shard_count))?;
         let background = runtime("quiver-flush", 2)?;
-        let query_runtime =
-            quiver_query::query_runtime(usize::from(options.shard_count)).map_err(Failure::with(IO))?;
+        let query_runtime = quiver_query::query_runtime(usize::from(options.shard_count))
+            .map_err(Failure::with(IO))?;
         let spawner = Arc::new(ThreadSpawner::new(
             options.shard_count,
             io.handle().clone(),
@@ -87,11 +90,15 @@ impl Node {
         ));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (environment, archive) = environment(data_dir, clock.clone());
-        let engine = Engine::start(options.clone(), environment, spawner.clone()).await.map_err(start_failure)?;
+        let engine = Engine::start(options.clone(), environment, spawner.clone())
+            .await
+            .map_err(start_failure)?;
         report(&engine);
         let engine = Arc::new(engine);
-        let archive =
-            archive.get().cloned().ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
+        let archive = archive
+            .get()
+            .cloned()
+            .ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
 
         let endpoint = open_quic(data_dir, &doors, &clock, &io)?;
         if doors.certificates.is_none() {
@@ -119,7 +126,11 @@ impl Node {
             started: clock.wall(),
         };
         let http = HttpDoor::open(doors.http, state)?;
-        let addresses = ServerAddresses { quic, http: http.address(), pid: std::process::id() };
+        let addresses = ServerAddresses {
+            quic,
+            http: http.address(),
+            pid: std::process::id(),
+        };
         engine.serve(endpoint.clone(), doors.tokens);
         addresses.save(data_dir)?;
         Ok(Self {
@@ -142,7 +153,11 @@ impl Node {
 
     /// Loads the certificates anew; what cannot be loaded leaves the old ones in force.
     pub fn reload_certificates(&self) -> Result<(), Failure> {
-        self.endpoint.set_server_config(Some(quic_config(&self.data_dir, &self.doors, &self.clock)?));
+        self.endpoint.set_server_config(Some(quic_config(
+            &self.data_dir,
+            &self.doors,
+            &self.clock,
+        )?));
         Ok(())
     }
 
@@ -153,12 +168,27 @@ impl Node {
 
     /// Stops everything in order; everything accepted is durable and archived afterwards.
     pub async fn stop(self) -> Result<(), Failure> {
-        let Self { engine, archive, endpoint, http, spawner, runtimes, .. } = self;
+        let Self {
+            engine,
+            archive,
+            endpoint,
+            http,
+            spawner,
+            runtimes,
+            ..
+        } = self;
         http.close().await;
         drop(archive);
-        let engine = Arc::try_unwrap(engine)
-            .map_err(|_| Failure::new(IO, "the engine is still in use; what was accepted is in the log"))?;
-        let result = engine.stop(Some(endpoint)).await.map_err(|error| Failure::new(IO, error.to_string()));
+        let engine = Arc::try_unwrap(engine).map_err(|_| {
+            Failure::new(
+                IO,
+                "the engine is still in use; what was accepted is in the log",
+            )
+        })?;
+        let result = engine
+            .stop(Some(endpoint))
+            .await
+            .map_err(|error| Failure::new(IO, error.to_string()));
         drop(runtimes);
         if let Ok(spawner) = Arc::try_unwrap(spawner) {
             spawner.join();
@@ -241,16 +271,23 @@ fn check_doors(doors: &Doors) -> Result<(), Failure> {
     Ok(())
 }
 
-fn quic_config(data_dir: &Path, doors: &Doors, clock: &Arc<dyn Clock>) -> Result<quinn::ServerConfig, Failure> {
+fn quic_config(
+    data_dir: &Path,
+    doors: &Doors,
+    clock: &Arc<dyn Clock>,
+) -> Result<quinn::ServerConfig, Failure> {
     let credential = match &doors.certificates {
-        Some((ca, cert, key)) => Credential::load_files(ca, cert, key).map_err(Failure::with(CONFIG))?,
+        Some((ca, cert, key)) => {
+            Credential::load_files(ca, cert, key).map_err(Failure::with(CONFIG))?
+        }
         None => access::server_credential(data_dir)?,
     };
     let mut tls = ServerTls::new(credential);
     if doors.tokens {
         tls.client_authentication = ClientAuthentication::CertificateOrToken;
     }
-    let tls = quiver_pki::rustls_server_config(tls, clock.clone()).map_err(Failure::with(CONFIG))?;
+    let tls =
+        quiver_pki::rustls_server_config(tls, clock.clone()).map_err(Failure::with(CONFIG))?;
     ingest::server_config(Arc::new(tls)).map_err(Failure::with(CONFIG))
 }
 
@@ -262,11 +299,20 @@ fn open_quic(
 ) -> Result<Endpoint, Failure> {
     let config = quic_config(data_dir, doors, clock)?;
     let failed = |error: std::io::Error| {
-        Failure::new(UNAVAILABLE, format!("cannot listen on --quic {} (UDP): {error}", doors.quic))
+        Failure::new(
+            UNAVAILABLE,
+            format!("cannot listen on --quic {} (UDP): {error}", doors.quic),
+        )
     };
     let socket = std::net::UdpSocket::bind(doors.quic).map_err(failed)?;
     let _io = io.enter();
-    Endpoint::new(ingest::endpoint_config(), Some(config), socket, Arc::new(quinn::TokioRuntime)).map_err(failed)
+    Endpoint::new(
+        ingest::endpoint_config(),
+        Some(config),
+        socket,
+        Arc::new(quinn::TokioRuntime),
+    )
+    .map_err(failed)
 }
 
 async fn enroll_local_operator(engine: &Engine) -> Result<(), Failure> {
@@ -275,5 +321,8 @@ async fn enroll_local_operator(engine: &Engine) -> Result<(), Failure> {
         return Ok(());
     }
     let entry = RegistryEntry::new(&operator, engine.now());
-    engine.change_registry(RegistryChange::Put { entry }).await.map_err(Failure::with(IO))
+    engine
+        .change_registry(RegistryChange::Put { entry })
+        .await
+        .map_err(Failure::with(IO))
 }

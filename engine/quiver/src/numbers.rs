@@ -24,7 +24,11 @@ pub fn bytes(number: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{number} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{number} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// Microseconds as milliseconds.
@@ -34,7 +38,9 @@ pub fn milliseconds(micros: u64) -> String {
 
 /// Parses `12s`, `500ms`, `10m`, `2h`, `1d`; a bare number is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor = match unit {
         "ms" => 0.001,
@@ -44,15 +50,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400.0,
         _ => return Err(format!("unit {unit:?} is not one of ms, s, m, h, d")),
     };
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 12s"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a duration such as 12s"))?;
     Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
 }
 
 /// Parses `512MiB`, `64k`, `1G`; a bare number is bytes. Units are binary.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let shift = match unit.to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+    let shift = match unit
+        .to_ascii_lowercase()
+        .trim_end_matches("ib")
+        .trim_end_matches('b')
+    {
         "" => 0,
         "k" => 10,
         "m" => 20,
@@ -60,8 +74,12 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "t" => 40,
         _ => return Err(format!("unit {unit:?} is not one of B, KiB, MiB, GiB, TiB")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a size such as 512MiB"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a size such as 512MiB"))?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("{text:?} is too large"))
 }
 
 #[cfg(test)]

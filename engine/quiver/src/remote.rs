@@ -33,8 +33,15 @@ impl Remote {
                 })?
             }
         };
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        Ok(Self { base: format!("http://{address}"), token: token.trim().to_owned(), agent })
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Ok(Self {
+            base: format!("http://{address}"),
+            token: token.trim().to_owned(),
+            agent,
+        })
     }
 
     /// The engine that runs on a data directory, if one does.
@@ -44,16 +51,29 @@ impl Remote {
             return None;
         }
         let token = access::http_token(data_dir).ok()?;
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let remote = Self { base: format!("http://{}", addresses.http), token, agent };
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let remote = Self {
+            base: format!("http://{}", addresses.http),
+            token,
+            agent,
+        };
         remote.get("/api/v1/status").ok().map(|_| remote)
     }
 
     fn failed(&self, error: &ureq::Error) -> Failure {
-        Failure::new(UNAVAILABLE, format!("{} does not answer: {error}", self.base))
+        Failure::new(
+            UNAVAILABLE,
+            format!("{} does not answer: {error}", self.base),
+        )
     }
 
-    fn checked(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<ureq::Body, Failure> {
+    fn checked(
+        &self,
+        mut response: ureq::http::Response<ureq::Body>,
+    ) -> Result<ureq::Body, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response.into_body());
@@ -63,7 +83,11 @@ impl Remote {
             .ok()
             .and_then(|body| body["error"].as_str().map(str::to_owned))
             .unwrap_or_else(|| format!("{} answers {status}", self.base));
-        let code = if status.is_server_error() || status.as_u16() == 401 { UNAVAILABLE } else { DATA };
+        let code = if status.is_server_error() || status.as_u16() == 401 {
+            UNAVAILABLE
+        } else {
+            DATA
+        };
         Err(Failure::new(code, message))
     }
 
@@ -75,7 +99,9 @@ impl Remote {
             .header("Authorization", format!("Bearer {}", self.token))
             .call()
             .map_err(|error| self.failed(&error))?;
-        self.checked(response)?.read_to_string().map_err(|error| self.failed(&error))
+        self.checked(response)?
+            .read_to_string()
+            .map_err(|error| self.failed(&error))
     }
 
     /// POST of JSON; the body of the answer.
@@ -92,11 +118,18 @@ impl Remote {
 
     /// POST of JSON; the answer as JSON text.
     pub fn post_text(&self, path: &str, body: &serde_json::Value) -> Result<String, Failure> {
-        self.post(path, body)?.read_to_string().map_err(|error| self.failed(&error))
+        self.post(path, body)?
+            .read_to_string()
+            .map_err(|error| self.failed(&error))
     }
 
     /// A query; writes the result to `sink` as it comes.
-    pub fn sql(&self, sql: &str, format: &str, sink: &mut dyn std::io::Write) -> Result<(), Failure> {
+    pub fn sql(
+        &self,
+        sql: &str,
+        format: &str,
+        sink: &mut dyn std::io::Write,
+    ) -> Result<(), Failure> {
         let body = serde_json::json!({ "sql": sql, "format": format });
         let mut reader = self.post("/api/v1/sql", &body)?.into_reader();
         std::io::copy(&mut reader, sink)

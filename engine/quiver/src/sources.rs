@@ -44,13 +44,23 @@ pub struct Sources {
 
 impl Sources {
     /// Queries as of now, or all as of one position.
-    pub fn query_engine(&self, limits: QueryLimits, pinned: Option<Position>) -> Result<QueryEngine, Failure> {
+    pub fn query_engine(
+        &self,
+        limits: QueryLimits,
+        pinned: Option<Position>,
+    ) -> Result<QueryEngine, Failure> {
         let location = self.archive.location();
         let sources = QuerySources {
             tables: self.tables.clone(),
             last_values: self.last_values.clone(),
-            archive: ArchiveLocation { store: location.0, root: location.1 },
-            view: Arc::new(ProgressView { progress: self.progress.clone(), pinned }),
+            archive: ArchiveLocation {
+                store: location.0,
+                root: location.1,
+            },
+            view: Arc::new(ProgressView {
+                progress: self.progress.clone(),
+                pinned,
+            }),
         };
         QueryEngine::new(sources, limits).map_err(Failure::with(IO))
     }

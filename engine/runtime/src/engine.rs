@@ -352,9 +352,14 @@ impl Engine {
         &self,
     ) -> Result<(quiver_model::Position, BTreeMap<SenderId, Ledger>), AppendFailure> {
         let (collector, wait) = CheckpointCollector::new(self.options.shard_count);
-        self.queue.command(CommitCommand::Checkpoint(collector)).await?;
+        self.queue
+            .command(CommitCommand::Checkpoint(collector))
+            .await?;
         let state = wait.await.map_err(|_| AppendFailure::Closed)?;
-        Ok((state.position, merge_ledgers(state.images.iter().map(ShardImage::ledgers))))
+        Ok((
+            state.position,
+            merge_ledgers(state.images.iter().map(ShardImage::ledgers)),
+        ))
     }
 
     /// Flushes every stream now.

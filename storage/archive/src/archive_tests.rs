@@ -811,6 +811,7 @@ async fn the_cost_of_a_commit_is_flat_to_two_hundred_versions() {
         costs.sort();
         costs[costs.len() / 4]
     };
+    eprintln!("{:?}", costs.chunks(20).map(&quartile).collect::<Vec<_>>());
     let (young, old) = (quartile(&costs[10..30]), quartile(&costs[180..200]));
     assert!(
         old <= young * 2,

@@ -76,18 +76,32 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
         Ok(found) => found,
         Err(error) => return failed(error.to_string()),
     };
-    let queries = match state.sources.query_engine(state.limits.clone(), Some(position)) {
+    let queries = match state
+        .sources
+        .query_engine(state.limits.clone(), Some(position))
+    {
         Ok(queries) => queries,
         Err(error) => return failed(error.to_string()),
     };
-    let streams: Vec<String> =
-        state.engine.tables().all().iter().map(|table| table.name().to_string()).collect();
+    let streams: Vec<String> = state
+        .engine
+        .tables()
+        .all()
+        .iter()
+        .map(|table| table.name().to_string())
+        .collect();
     let task = state.query_runtime.spawn(async move {
         crate::audit::audit(position.get(), &ledgers, &streams, &queries).await
     });
     match task.await {
         Ok(Ok(mut audit)) => {
-            audit.damaged = state.engine.report().damaged.iter().map(ToString::to_string).collect();
+            audit.damaged = state
+                .engine
+                .report()
+                .damaged
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             audit.duplicate_batches = state.engine.metrics().duplicate_batches.get();
             HttpResponse::Ok().json(audit)
         }
@@ -135,7 +149,10 @@ fn sender(kind: &str, id: &str) -> Result<SenderId, String> {
 }
 
 /// `POST /api/v1/devices`.
-pub async fn enroll(state: web::Data<HttpState>, request: web::Json<EnrollRequest>) -> HttpResponse {
+pub async fn enroll(
+    state: web::Data<HttpState>,
+    request: web::Json<EnrollRequest>,
+) -> HttpResponse {
     let request = request.into_inner();
     let sender = match sender(&request.kind, &request.id) {
         Ok(sender) => sender,
@@ -147,7 +164,9 @@ pub async fn enroll(state: web::Data<HttpState>, request: web::Json<EnrollReques
         entry.enrolled_us = known.enrolled_us;
     }
     entry.state = EntryState::Active;
-    entry.fingerprint = request.fingerprint.map(|fingerprint| fingerprint.to_ascii_lowercase().replace(':', ""));
+    entry.fingerprint = request
+        .fingerprint
+        .map(|fingerprint| fingerprint.to_ascii_lowercase().replace(':', ""));
     entry.token_sha256 = request.token_sha256;
     entry.gateways = request.gateways;
     entry.attributes = request.attributes;
@@ -166,14 +185,26 @@ pub struct RevokeRequest {
 }
 
 /// `POST /api/v1/devices/revoke`.
-pub async fn revoke(state: web::Data<HttpState>, request: web::Json<RevokeRequest>) -> HttpResponse {
+pub async fn revoke(
+    state: web::Data<HttpState>,
+    request: web::Json<RevokeRequest>,
+) -> HttpResponse {
     let request = request.into_inner();
     match sender(&request.kind, &request.id) {
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
         Ok(sender) if state.engine.control().registry.get(&sender).is_none() => {
             problem(StatusCode::NOT_FOUND, &format!("{sender} is not enrolled"))
         }
-        Ok(_) => change(&state, RegistryChange::Revoke { id: request.id, kind: request.kind }).await,
+        Ok(_) => {
+            change(
+                &state,
+                RegistryChange::Revoke {
+                    id: request.id,
+                    kind: request.kind,
+                },
+            )
+            .await
+        }
     }
 }
 
@@ -205,13 +236,19 @@ fn chosen(state: &HttpState, choice: &StreamChoice) -> Result<Vec<StreamName>, H
         None => Ok(archived),
         Some(name) => match archived.into_iter().find(|stream| stream.as_str() == name) {
             Some(stream) => Ok(vec![stream]),
-            None => Err(problem(StatusCode::NOT_FOUND, &format!("stream {name:?} has nothing archived"))),
+            None => Err(problem(
+                StatusCode::NOT_FOUND,
+                &format!("stream {name:?} has nothing archived"),
+            )),
         },
     }
 }
 
 /// `GET /api/v1/archive/files`.
-pub async fn archive_files(state: web::Data<HttpState>, choice: web::Query<StreamChoice>) -> HttpResponse {
+pub async fn archive_files(
+    state: web::Data<HttpState>,
+    choice: web::Query<StreamChoice>,
+) -> HttpResponse {
     match chosen(&state, &choice) {
         Err(problem) => problem,
         Ok(streams) => {
@@ -226,13 +263,17 @@ pub async fn archive_files(state: web::Data<HttpState>, choice: web::Query<Strea
 }
 
 /// `POST /api/v1/archive/check`.
-pub async fn archive_check(state: web::Data<HttpState>, choice: web::Json<StreamChoice>) -> HttpResponse {
+pub async fn archive_check(
+    state: web::Data<HttpState>,
+    choice: web::Json<StreamChoice>,
+) -> HttpResponse {
     match chosen(&state, &choice) {
         Err(problem) => problem,
         Ok(streams) => {
             let archive = state.archive.clone();
-            let task =
-                state.query_runtime.spawn(async move { crate::verbs::archive::check(&archive, &streams).await });
+            let task = state
+                .query_runtime
+                .spawn(async move { crate::verbs::archive::check(&archive, &streams).await });
             match task.await {
                 Ok(checked) => HttpResponse::Ok().json(checked),
                 Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -242,7 +283,10 @@ pub async fn archive_check(state: web::Data<HttpState>, choice: web::Json<Stream
 }
 
 /// `POST /api/v1/archive/compact`.
-pub async fn archive_compact(state: web::Data<HttpState>, choice: web::Json<StreamChoice>) -> HttpResponse {
+pub async fn archive_compact(
+    state: web::Data<HttpState>,
+    choice: web::Json<StreamChoice>,
+) -> HttpResponse {
     match chosen(&state, &choice) {
         Err(problem) => problem,
         Ok(streams) => {

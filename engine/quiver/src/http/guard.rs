@@ -30,25 +30,47 @@ fn host_name(host: &str) -> &str {
 
 fn is_loopback(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// Lets only requests pass that were made to a loopback name or a configured one.
-pub async fn known_host<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Answer<B> {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+pub async fn known_host<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Answer<B> {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
     let name = host_name(host).to_owned();
-    let known = request
-        .app_data::<Data<HttpState>>()
-        .is_some_and(|state| state.hosts.iter().any(|host| host.eq_ignore_ascii_case(&name)));
+    let known = request.app_data::<Data<HttpState>>().is_some_and(|state| {
+        state
+            .hosts
+            .iter()
+            .any(|host| host.eq_ignore_ascii_case(&name))
+    });
     if is_loopback(&name) || known {
-        return next.call(request).await.map(ServiceResponse::map_into_left_body);
+        return next
+            .call(request)
+            .await
+            .map(ServiceResponse::map_into_left_body);
     }
-    let text = format!("host {name:?} is not known to this server; start it with --http-host {name}");
-    Ok(refuse(request, HttpResponse::MisdirectedRequest().json(problem(&text))))
+    let text =
+        format!("host {name:?} is not known to this server; start it with --http-host {name}");
+    Ok(refuse(
+        request,
+        HttpResponse::MisdirectedRequest().json(problem(&text)),
+    ))
 }
 
 /// Lets only requests pass that have the token, and, if they have a body, say that it is JSON.
-pub async fn token_and_json<B: MessageBody + 'static>(request: ServiceRequest, next: Next<B>) -> Answer<B> {
+pub async fn token_and_json<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Answer<B> {
     let given = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -59,27 +81,43 @@ pub async fn token_and_json<B: MessageBody + 'static>(request: ServiceRequest, n
         _ => false,
     };
     if !allowed {
-        let text = "send the token: Authorization: Bearer <content of http-token in the data directory>";
-        return Ok(refuse(request, HttpResponse::Unauthorized().json(problem(text))));
+        let text =
+            "send the token: Authorization: Bearer <content of http-token in the data directory>";
+        return Ok(refuse(
+            request,
+            HttpResponse::Unauthorized().json(problem(text)),
+        ));
     }
     let is_json = request
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| {
-            value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+            value
+                .split(';')
+                .next()
+                .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
         });
     if request.method() != Method::GET && !is_json {
         let text = "send a JSON body, with Content-Type: application/json";
-        return Ok(refuse(request, HttpResponse::UnsupportedMediaType().json(problem(text))));
+        return Ok(refuse(
+            request,
+            HttpResponse::UnsupportedMediaType().json(problem(text)),
+        ));
     }
-    next.call(request).await.map(ServiceResponse::map_into_left_body)
+    next.call(request)
+        .await
+        .map(ServiceResponse::map_into_left_body)
 }
 
 /// Compares in a time that does not depend on where the two differ.
 fn same(given: &str, expected: &str) -> bool {
     given.len() == expected.len()
-        && given.bytes().zip(expected.bytes()).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+        && given
+            .bytes()
+            .zip(expected.bytes())
+            .fold(0, |difference, (a, b)| difference | (a ^ b))
+            == 0
 }
 
 #[cfg(test)]

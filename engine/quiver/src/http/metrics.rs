@@ -20,7 +20,9 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
             .content_type("text/plain")
             .body("the disk is nearly full; telemetry is refused until space is free\n");
     }
-    HttpResponse::Ok().content_type("text/plain").body("ready\n")
+    HttpResponse::Ok()
+        .content_type("text/plain")
+        .body("ready\n")
 }
 
 /// The exposition text.
@@ -36,7 +38,10 @@ struct Exposition(String);
 impl Exposition {
     // Writing to a String cannot fail.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# TYPE quiver_{name} {kind}\n# HELP quiver_{name} {help}");
+        let _ = writeln!(
+            self.0,
+            "# TYPE quiver_{name} {kind}\n# HELP quiver_{name} {help}"
+        );
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
@@ -58,49 +63,159 @@ impl Exposition {
         }
         let count = histogram.len();
         let sum = histogram.mean() * count as f64 / 1e6;
-        let _ = writeln!(self.0, "quiver_{name}_count {count}\nquiver_{name}_sum {sum}");
+        let _ = writeln!(
+            self.0,
+            "quiver_{name}_count {count}\nquiver_{name}_sum {sum}"
+        );
     }
 }
 
 fn exposition(engine: &Engine) -> String {
     let metrics = engine.metrics();
     let mut out = Exposition(String::with_capacity(8_192));
-    out.gauge("connections", "identified connections", metrics.connections.get());
-    out.gauge("devices_connected", "connections of devices", metrics.devices_connected.get());
+    out.gauge(
+        "connections",
+        "identified connections",
+        metrics.connections.get(),
+    );
+    out.gauge(
+        "devices_connected",
+        "connections of devices",
+        metrics.devices_connected.get(),
+    );
     out.counter("handshakes", "handshakes begun", metrics.handshakes.get());
-    out.counter("connections_refused", "connections refused or failed", metrics.connections_refused.get());
+    out.counter(
+        "connections_refused",
+        "connections refused or failed",
+        metrics.connections_refused.get(),
+    );
     out.counter("ingest_batches", "batches accepted", metrics.batches.get());
     out.counter("ingest_rows", "rows accepted", metrics.rows.get());
-    out.counter("ingest_points", "field values accepted", metrics.points.get());
-    out.counter("ingest_received_bytes", "bytes of telemetry read", metrics.bytes_received.get());
-    out.counter("duplicate_batches", "batches that were there already", metrics.duplicate_batches.get());
-    out.counter("duplicate_rows", "rows of those", metrics.duplicate_rows.get());
+    out.counter(
+        "ingest_points",
+        "field values accepted",
+        metrics.points.get(),
+    );
+    out.counter(
+        "ingest_received_bytes",
+        "bytes of telemetry read",
+        metrics.bytes_received.get(),
+    );
+    out.counter(
+        "duplicate_batches",
+        "batches that were there already",
+        metrics.duplicate_batches.get(),
+    );
+    out.counter(
+        "duplicate_rows",
+        "rows of those",
+        metrics.duplicate_rows.get(),
+    );
     out.family("rejected_rows", "counter", "rows refused, by reason");
     for (code, rows) in metrics.rejected() {
-        let _ = writeln!(out.0, "quiver_rejected_rows_total{{reason=\"{code}\"}} {rows}");
+        let _ = writeln!(
+            out.0,
+            "quiver_rejected_rows_total{{reason=\"{code}\"}} {rows}"
+        );
     }
-    out.counter("device_mismatch_rows", "rows whose device value was not the sender", metrics.device_mismatch.get());
-    out.counter("truncated_timestamps", "timestamps that lost digits", metrics.truncated_timestamps.get());
-    out.counter("declared_lost", "gaps that senders declared lost", metrics.declared_lost.get());
-    out.counter("streams_closed", "telemetry streams closed by the engine", metrics.streams_closed.get());
-    out.counter("memory_waits", "times ingest waited for memory", metrics.memory_waits.get());
-    out.counter("queue_waits", "times ingest waited for the log's queue", metrics.queue_waits.get());
-    out.latency("ack_latency_seconds", "from a whole batch to its Ack", &metrics.ack_latency);
-    out.latency("log_commit_seconds", "write and fdatasync of a group", &metrics.commit_latency);
+    out.counter(
+        "device_mismatch_rows",
+        "rows whose device value was not the sender",
+        metrics.device_mismatch.get(),
+    );
+    out.counter(
+        "truncated_timestamps",
+        "timestamps that lost digits",
+        metrics.truncated_timestamps.get(),
+    );
+    out.counter(
+        "declared_lost",
+        "gaps that senders declared lost",
+        metrics.declared_lost.get(),
+    );
+    out.counter(
+        "streams_closed",
+        "telemetry streams closed by the engine",
+        metrics.streams_closed.get(),
+    );
+    out.counter(
+        "memory_waits",
+        "times ingest waited for memory",
+        metrics.memory_waits.get(),
+    );
+    out.counter(
+        "queue_waits",
+        "times ingest waited for the log's queue",
+        metrics.queue_waits.get(),
+    );
+    out.latency(
+        "ack_latency_seconds",
+        "from a whole batch to its Ack",
+        &metrics.ack_latency,
+    );
+    out.latency(
+        "log_commit_seconds",
+        "write and fdatasync of a group",
+        &metrics.commit_latency,
+    );
     out.counter("log_groups", "commit groups", metrics.commit_groups.get());
-    out.counter("log_bytes", "bytes of commit groups", metrics.log_bytes.get());
-    out.counter("log_failures", "commit groups that failed", metrics.commit_failures.get());
-    out.gauge("log_size_bytes", "bytes of the log's segments", metrics.log_size.get());
+    out.counter(
+        "log_bytes",
+        "bytes of commit groups",
+        metrics.log_bytes.get(),
+    );
+    out.counter(
+        "log_failures",
+        "commit groups that failed",
+        metrics.commit_failures.get(),
+    );
+    out.gauge(
+        "log_size_bytes",
+        "bytes of the log's segments",
+        metrics.log_size.get(),
+    );
     out.counter("flushes", "flushes committed", metrics.flushes.get());
-    out.counter("flush_failures", "flushes that failed and are tried again", metrics.flush_failures.get());
-    out.counter("checkpoints", "checkpoints written", metrics.checkpoints.get());
-    out.counter("checkpoint_failures", "checkpoints that failed", metrics.checkpoint_failures.get());
-    out.gauge("disk_low", "1 while ingest is refused for lack of space", metrics.disk_low.get());
+    out.counter(
+        "flush_failures",
+        "flushes that failed and are tried again",
+        metrics.flush_failures.get(),
+    );
+    out.counter(
+        "checkpoints",
+        "checkpoints written",
+        metrics.checkpoints.get(),
+    );
+    out.counter(
+        "checkpoint_failures",
+        "checkpoints that failed",
+        metrics.checkpoint_failures.get(),
+    );
+    out.gauge(
+        "disk_low",
+        "1 while ingest is refused for lack of space",
+        metrics.disk_low.get(),
+    );
     let as_gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    out.gauge("memory_used_bytes", "memory of queues and memtables", as_gauge(engine.budget().used(Share::Device)));
-    out.gauge("memory_limit_bytes", "its limit", as_gauge(engine.budget().capacity(Share::Device)));
-    out.gauge("committed_position", "last committed position", engine.progress().committed().get() as i64);
-    out.gauge("applied_position", "position applied by every shard", engine.progress().applied_by_all().get() as i64);
+    out.gauge(
+        "memory_used_bytes",
+        "memory of queues and memtables",
+        as_gauge(engine.budget().used(Share::Device)),
+    );
+    out.gauge(
+        "memory_limit_bytes",
+        "its limit",
+        as_gauge(engine.budget().capacity(Share::Device)),
+    );
+    out.gauge(
+        "committed_position",
+        "last committed position",
+        engine.progress().committed().get() as i64,
+    );
+    out.gauge(
+        "applied_position",
+        "position applied by every shard",
+        engine.progress().applied_by_all().get() as i64,
+    );
     streams(engine, &mut out);
     process(&mut out);
     out.0.push_str("# EOF\n");
@@ -111,29 +226,54 @@ fn streams(engine: &Engine, out: &mut Exposition) {
     let tables = engine.tables().all();
     out.family("hot_rows", "gauge", "rows in memory, not archived");
     for table in &tables {
-        let _ = writeln!(out.0, "quiver_hot_rows{{stream=\"{}\"}} {}", table.name(), table.stats().rows);
+        let _ = writeln!(
+            out.0,
+            "quiver_hot_rows{{stream=\"{}\"}} {}",
+            table.name(),
+            table.stats().rows
+        );
     }
     out.family("archived_rows", "gauge", "rows in the archive");
     for table in &tables {
         let rows = table.state().archived().rows();
-        let _ = writeln!(out.0, "quiver_archived_rows{{stream=\"{}\"}} {rows}", table.name());
+        let _ = writeln!(
+            out.0,
+            "quiver_archived_rows{{stream=\"{}\"}} {rows}",
+            table.name()
+        );
     }
     out.family("archived_bytes", "gauge", "bytes of archived files");
     for table in &tables {
         let bytes = table.state().archived().bytes();
-        let _ = writeln!(out.0, "quiver_archived_bytes{{stream=\"{}\"}} {bytes}", table.name());
+        let _ = writeln!(
+            out.0,
+            "quiver_archived_bytes{{stream=\"{}\"}} {bytes}",
+            table.name()
+        );
     }
 }
 
 /// Memory and processor time of the process, from `/proc`, as Prometheus names them.
 fn process(out: &mut Exposition) {
-    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
-    let Some((_, rest)) = stat.rsplit_once(')') else { return };
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return;
+    };
+    let Some((_, rest)) = stat.rsplit_once(')') else {
+        return;
+    };
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let number = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     // Fields 14, 15 (ticks of 10 ms) and 24 (pages of 4 KiB) of proc(5), counted from field 3.
     let seconds = (number(11) + number(12)) as f64 / 100.0;
-    let _ = writeln!(out.0, "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {seconds}");
+    let _ = writeln!(
+        out.0,
+        "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {seconds}"
+    );
     let _ = writeln!(
         out.0,
         "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {}",

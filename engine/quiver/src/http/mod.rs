@@ -77,7 +77,10 @@ impl HttpDoor {
     /// Listens. Must be called on a thread that runs an actix system.
     pub fn open(address: SocketAddr, state: HttpState) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
-            Failure::new(UNAVAILABLE, format!("cannot listen on --http {address} (TCP): {error}"))
+            Failure::new(
+                UNAVAILABLE,
+                format!("cannot listen on --http {address} (TCP): {error}"),
+            )
         };
         let listener = TcpListener::bind(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -128,7 +131,11 @@ impl HttpDoor {
                 tracing::error!(%error, "the HTTP door failed");
             }
         });
-        Ok(Self { address, handle, task })
+        Ok(Self {
+            address,
+            handle,
+            task,
+        })
     }
 
     /// Where it listens.

@@ -4,7 +4,9 @@ use actix_web::HttpResponse;
 
 /// The description of the interface.
 pub async fn openapi() -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(include_str!("openapi.json"))
+    HttpResponse::Ok()
+        .content_type("application/json")
+        .body(include_str!("openapi.json"))
 }
 
 #[cfg(test)]
@@ -12,9 +14,19 @@ mod tests {
     #[test]
     fn the_description_is_json_and_names_every_path() {
         let api: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
-        for path in ["/live", "/ready", "/metrics", "/api/v1/sql", "/api/v1/status", "/api/v1/audit",
-            "/api/v1/devices", "/api/v1/devices/revoke", "/api/v1/archive/files",
-            "/api/v1/archive/check", "/api/v1/archive/compact"] {
+        for path in [
+            "/live",
+            "/ready",
+            "/metrics",
+            "/api/v1/sql",
+            "/api/v1/status",
+            "/api/v1/audit",
+            "/api/v1/devices",
+            "/api/v1/devices/revoke",
+            "/api/v1/archive/files",
+            "/api/v1/archive/check",
+            "/api/v1/archive/compact",
+        ] {
             assert!(api["paths"].get(path).is_some(), "{path}");
         }
     }

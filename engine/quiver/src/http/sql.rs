@@ -25,7 +25,9 @@ pub async fn sql(state: web::Data<HttpState>, request: web::Json<SqlRequest>) ->
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let queries = state.queries.clone();
-    let query = state.query_runtime.spawn(async move { queries.query(&sql).await });
+    let query = state
+        .query_runtime
+        .spawn(async move { queries.query(&sql).await });
     let result = match query.await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => return problem(status(&error), &error.to_string()),

@@ -75,7 +75,9 @@ pub async fn check(archive: &DeltaArchive, streams: &[StreamName]) -> Checked {
                 }
             }
             Err(error) => {
-                checked.problems.insert(stream.to_string(), vec![crate::exit::chain(&error)]);
+                checked
+                    .problems
+                    .insert(stream.to_string(), vec![crate::exit::chain(&error)]);
             }
         }
     }
@@ -119,7 +121,10 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
         ArchiveAction::Files(target) => {
             let rows: Vec<FileRow> = match remote(&target.target)? {
                 Some(remote) => {
-                    let query = target.stream.as_ref().map_or(String::new(), |stream| format!("?stream={stream}"));
+                    let query = target
+                        .stream
+                        .as_ref()
+                        .map_or(String::new(), |stream| format!("?stream={stream}"));
                     parse(&remote.get(&format!("/api/v1/archive/files{query}"))?)?
                 }
                 None => on_system(async {
@@ -127,7 +132,9 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
                     let streams = streams(&idle, target.stream.as_deref())?;
                     let tables = idle.recovered.tables();
                     let tables = streams.iter().filter_map(|stream| tables.table(stream));
-                    Ok(file_rows(tables.map(|table| table.state().archived().clone())))
+                    Ok(file_rows(
+                        tables.map(|table| table.state().archived().clone()),
+                    ))
                 })?,
             };
             show(&rows, target.json, || show_files(&rows))
@@ -144,7 +151,12 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
                 })?,
             };
             show(&checked, target.json, || {
-                println!("{} files, {} rows, {} orphans", checked.files, grouped(checked.rows), checked.orphans);
+                println!(
+                    "{} files, {} rows, {} orphans",
+                    checked.files,
+                    grouped(checked.rows),
+                    checked.orphans
+                );
                 for (stream, problems) in &checked.problems {
                     for problem in problems {
                         println!("✗ {stream}: {problem}");
@@ -153,7 +165,10 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
             })?;
             match checked.problems.is_empty() {
                 true => Ok(()),
-                false => Err(Failure::new(DATA, "the archive is damaged: see the lines marked with ✗")),
+                false => Err(Failure::new(
+                    DATA,
+                    "the archive is damaged: see the lines marked with ✗",
+                )),
             }
         }
         ArchiveAction::Compact(target) => {
@@ -168,7 +183,10 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
                 })?,
             };
             show(&compacted, target.json, || {
-                println!("{} files merged into {}", compacted.removed, compacted.added);
+                println!(
+                    "{} files merged into {}",
+                    compacted.removed, compacted.added
+                );
             })?;
             match compacted.problems.iter().next() {
                 None => Ok(()),
@@ -192,20 +210,28 @@ async fn open(target: &ArchiveTarget) -> Result<Idle, Failure> {
 
 fn streams(idle: &Idle, wanted: Option<&str>) -> Result<Vec<StreamName>, Failure> {
     let tables = idle.recovered.tables().all();
-    let archived = tables.iter().filter(|table| table.state().archived().version >= 0);
+    let archived = tables
+        .iter()
+        .filter(|table| table.state().archived().version >= 0);
     let streams: Vec<StreamName> = archived.map(|table| table.name().clone()).collect();
     match wanted {
         None => Ok(streams),
         Some(wanted) => match streams.into_iter().find(|stream| stream.as_str() == wanted) {
             Some(stream) => Ok(vec![stream]),
-            None => Err(Failure::new(DATA, format!("stream {wanted:?} has nothing archived"))),
+            None => Err(Failure::new(
+                DATA,
+                format!("stream {wanted:?} has nothing archived"),
+            )),
         },
     }
 }
 
 fn show<T: Serialize>(value: &T, json: bool, human: impl FnOnce()) -> Result<(), Failure> {
     if json {
-        println!("{}", serde_json::to_string_pretty(value).map_err(Failure::with(IO))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(value).map_err(Failure::with(IO))?
+        );
     } else {
         human();
     }
@@ -213,7 +239,11 @@ fn show<T: Serialize>(value: &T, json: bool, human: impl FnOnce()) -> Result<(),
 }
 
 fn show_files(files: &[FileRow]) {
-    let mut rows = vec![["stream", "day", "rows", "size", "from", "to", "file"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["stream", "day", "rows", "size", "from", "to", "file"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for file in files {
         rows.push(vec![
             file.stream.clone(),

@@ -19,14 +19,20 @@ pub fn run(args: &AuditArgs) -> Result<(), Failure> {
         None => on_system(idle_audit(args))?,
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&audit).map_err(Failure::with(IO))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&audit).map_err(Failure::with(IO))?
+        );
     } else {
         show(&audit);
     }
     if audit.holds() {
         return Ok(());
     }
-    Err(Failure::new(DATA, "the audit does not hold: see the lines marked with ✗ and the damaged parts"))
+    Err(Failure::new(
+        DATA,
+        "the audit does not hold: see the lines marked with ✗ and the damaged parts",
+    ))
 }
 
 async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
@@ -34,29 +40,59 @@ async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
     let limits = args.engine.query_limits(&args.target.data_dir);
     let queries = idle.sources().query_engine(limits, None)?;
     let ledgers = idle.recovered.ledgers();
-    let streams: Vec<String> =
-        idle.recovered.tables().all().iter().map(|table| table.name().to_string()).collect();
+    let streams: Vec<String> = idle
+        .recovered
+        .tables()
+        .all()
+        .iter()
+        .map(|table| table.name().to_string())
+        .collect();
     let position = idle.recovered.progress().committed().get();
     let runtime = query_runtime(2).map_err(Failure::with(IO))?;
     let task = runtime.spawn(async move { audit(position, &ledgers, &streams, &queries).await });
-    let mut audit = task.await.map_err(Failure::with(IO))?.map_err(Failure::with(DATA))?;
+    let mut audit = task
+        .await
+        .map_err(Failure::with(IO))?
+        .map_err(Failure::with(DATA))?;
     runtime.shutdown_background();
-    audit.damaged = idle.recovered.report.damaged.iter().map(ToString::to_string).collect();
+    audit.damaged = idle
+        .recovered
+        .report
+        .damaged
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     Ok(audit)
 }
 
 fn show(audit: &Audit) {
     let mut rows = vec![
-        ["", "identity", "received", "stored", "found", "rejected", "quarantined", "in rejects"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "",
+            "identity",
+            "received",
+            "stored",
+            "found",
+            "rejected",
+            "quarantined",
+            "in rejects",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     for line in &audit.lines {
         let mark = if line.holds() { "✓" } else { "✗" };
         let mut row = vec![mark.to_owned(), line.sender.clone()];
         row.extend(
-            [line.received, line.stored, line.found, line.rejected, line.quarantined, line.rejects_found]
-                .map(|number| number.to_string()),
+            [
+                line.received,
+                line.stored,
+                line.found,
+                line.rejected,
+                line.quarantined,
+                line.rejects_found,
+            ]
+            .map(|number| number.to_string()),
         );
         rows.push(row);
     }
@@ -65,7 +101,11 @@ fn show(audit: &Audit) {
         println!("✗ {damaged}");
     }
     let received: u64 = audit.lines.iter().map(|line| line.received).sum();
-    let verdict = if audit.holds() { "everything is accounted for" } else { "NOT everything is accounted for" };
+    let verdict = if audit.holds() {
+        "everything is accounted for"
+    } else {
+        "NOT everything is accounted for"
+    };
     println!(
         "{} rows of {} identities up to position {}: {verdict}",
         crate::numbers::grouped(received),

@@ -50,7 +50,11 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     println!(
         "fleet    {} trucks, {}",
         args.devices,
-        if args.rate == 0 { "as fast as it goes".to_owned() } else { format!("{} rows/s", grouped(args.rate)) }
+        if args.rate == 0 {
+            "as fast as it goes".to_owned()
+        } else {
+            format!("{} rows/s", grouped(args.rate))
+        }
     );
     let fleet = Fleet::start(args.devices, args.rate, node.addresses.quic, &args.data_dir)?;
     let mut view = View::new(&args.data_dir);
@@ -84,9 +88,14 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let status = Status::of(&node.engine, "");
     node.stop().await?;
     summary(&status, &counts, elapsed, &args.data_dir);
-    let lost = counts.failed_batches.load(std::sync::atomic::Ordering::Relaxed);
+    let lost = counts
+        .failed_batches
+        .load(std::sync::atomic::Ordering::Relaxed);
     if lost > 0 {
-        return Err(Failure::new(IO, format!("{lost} batches were not stored; see the diagnostics above")));
+        return Err(Failure::new(
+            IO,
+            format!("{lost} batches were not stored; see the diagnostics above"),
+        ));
     }
     Ok(())
 }
@@ -105,11 +114,22 @@ impl View {
         let clock = SystemClock::new();
         let is_terminal = std::io::stdout().is_terminal();
         let last = (clock.monotonic(), 0, 0);
-        Self { clock, is_terminal, drawn: false, last, last_latency: None, data_dir: data_dir.to_owned() }
+        Self {
+            clock,
+            is_terminal,
+            drawn: false,
+            last,
+            last_latency: None,
+            data_dir: data_dir.to_owned(),
+        }
     }
 
     fn interval(&self) -> Duration {
-        if self.is_terminal { TERMINAL_INTERVAL } else { PLAIN_INTERVAL }
+        if self.is_terminal {
+            TERMINAL_INTERVAL
+        } else {
+            PLAIN_INTERVAL
+        }
     }
 
     fn draw(&mut self, status: &Status, counts: &FleetCounts) {
@@ -126,7 +146,10 @@ impl View {
         }
         self.last_latency = Some(latency);
         let connected = counts.connected.load(std::sync::atomic::Ordering::Relaxed);
-        let (p50, p99) = (recent.value_at_quantile(0.5), recent.value_at_quantile(0.99));
+        let (p50, p99) = (
+            recent.value_at_quantile(0.5),
+            recent.value_at_quantile(0.99),
+        );
         if !self.is_terminal {
             println!(
                 "devices {connected}  rows/s {}  points/s {}  ack p50 {} p99 {}  hot rows {}  archived files {} ({})",
@@ -143,9 +166,21 @@ impl View {
         self.clear();
         self.drawn = true;
         println!("devices connected  {:>14}", grouped(connected));
-        println!("rows/s             {:>14}      total {}", grouped(rows as u64), grouped(status.rows));
-        println!("points/s           {:>14}      total {}", grouped(points as u64), grouped(status.points));
-        println!("acknowledged       {:>14}      p99 {}", milliseconds(p50), milliseconds(p99));
+        println!(
+            "rows/s             {:>14}      total {}",
+            grouped(rows as u64),
+            grouped(status.rows)
+        );
+        println!(
+            "points/s           {:>14}      total {}",
+            grouped(points as u64),
+            grouped(status.points)
+        );
+        println!(
+            "acknowledged       {:>14}      p99 {}",
+            milliseconds(p50),
+            milliseconds(p99)
+        );
         println!("hot rows           {:>14}", grouped(status.hot_rows));
         println!(
             "archived           {:>14}      {} files, {}",
@@ -153,7 +188,10 @@ impl View {
             status.archived_files,
             bytes(status.archived_bytes)
         );
-        println!("Ctrl-C ends; meanwhile: quiver sql --data-dir {} \"SELECT count(*) FROM readings\"", self.data_dir.display());
+        println!(
+            "Ctrl-C ends; meanwhile: quiver sql --data-dir {} \"SELECT count(*) FROM readings\"",
+            self.data_dir.display()
+        );
         // A closed terminal shows nothing, and harms nothing.
         let _ = std::io::stdout().flush();
     }
@@ -190,7 +228,13 @@ fn summary(status: &Status, counts: &FleetCounts, elapsed: Duration, data_dir: &
         bytes(status.archived_bytes),
         status.archived_bytes as f64 / status.points.max(1) as f64
     );
-    println!("query it   quiver sql --data-dir {} \"SELECT device, count(*) FROM readings GROUP BY device LIMIT 5\"", data_dir.display());
-    println!("or         SELECT * FROM delta_scan('{}')   in DuckDB, or any Delta reader", data_dir.join("archive/readings").display());
+    println!(
+        "query it   quiver sql --data-dir {} \"SELECT device, count(*) FROM readings GROUP BY device LIMIT 5\"",
+        data_dir.display()
+    );
+    println!(
+        "or         SELECT * FROM delta_scan('{}')   in DuckDB, or any Delta reader",
+        data_dir.join("archive/readings").display()
+    );
     println!("prove it   quiver audit --data-dir {}", data_dir.display());
 }

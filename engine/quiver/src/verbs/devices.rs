@@ -18,25 +18,44 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
         DevicesAction::List { target, json } => {
             let entries = entries(&target)?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&entries).map_err(Failure::with(DATA))?);
+                println!(
+                    "{}",
+                    serde_json::to_string_pretty(&entries).map_err(Failure::with(DATA))?
+                );
             } else {
                 list(&entries);
             }
             Ok(())
         }
         DevicesAction::Show { target, kind, id } => {
-            let found = entries(&target)?.into_iter().find(|entry| entry.kind == kind && entry.id == id);
+            let found = entries(&target)?
+                .into_iter()
+                .find(|entry| entry.kind == kind && entry.id == id);
             let entry =
                 found.ok_or_else(|| Failure::new(DATA, format!("{kind}:{id} is not enrolled")))?;
-            println!("{}", serde_json::to_string_pretty(&entry).map_err(Failure::with(DATA))?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&entry).map_err(Failure::with(DATA))?
+            );
             Ok(())
         }
-        DevicesAction::Enroll { target, kind, fingerprint, gateway, attribute, token, id } => {
+        DevicesAction::Enroll {
+            target,
+            kind,
+            fingerprint,
+            gateway,
+            attribute,
+            token,
+            id,
+        } => {
             let attributes = parse_attributes(&attribute)?;
             let token = token.then(random_token);
-            let token_sha256: Option<String> = token
-                .as_ref()
-                .map(|token| Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect());
+            let token_sha256: Option<String> = token.as_ref().map(|token| {
+                Sha256::digest(token.as_bytes())
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect()
+            });
             let body = serde_json::json!({
                 "id": id, "kind": kind, "fingerprint": fingerprint, "token_sha256": token_sha256,
                 "gateways": gateway, "attributes": attributes,
@@ -67,20 +86,30 @@ fn parse_attributes(attributes: &[String]) -> Result<BTreeMap<String, String>, F
         .iter()
         .map(|attribute| match attribute.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(Failure::new(USAGE, format!("--attribute {attribute:?} is not key=value"))),
+            _ => Err(Failure::new(
+                USAGE,
+                format!("--attribute {attribute:?} is not key=value"),
+            )),
         })
         .collect()
 }
 
 fn list(entries: &[RegistryEntry]) {
-    let mut rows = vec![["kind", "id", "state", "enrolled", "attributes"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["kind", "id", "state", "enrolled", "attributes"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for entry in entries {
         let state = match entry.state {
             EntryState::Active => "active",
             EntryState::Revoked => "revoked",
         };
-        let attributes: Vec<String> =
-            entry.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let attributes: Vec<String> = entry
+            .attributes
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         rows.push(vec![
             entry.kind.clone(),
             entry.id.clone(),

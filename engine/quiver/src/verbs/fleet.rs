@@ -65,13 +65,21 @@ impl FleetCounts {
 
     /// Time from handing a batch to the client until it was settled, in microseconds.
     pub fn latency(&self) -> Histogram<u64> {
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.latency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn settled(&self, rows: u64, latency: Duration) {
         self.settled_rows.fetch_add(rows, Ordering::Relaxed);
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+        let micros = u64::try_from(latency.as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        self.latency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .saturating_record(micros);
     }
 }
 
@@ -109,7 +117,9 @@ impl Fleet {
         for index in 0..devices {
             let id = DeviceId::new(&format!("truck_{index}")).map_err(Failure::with(CONFIG))?;
             let request = Request::client(SenderId::device(id), validity);
-            let credential = ca.issue(&request, &OsEntropy).map_err(Failure::with(CONFIG))?;
+            let credential = ca
+                .issue(&request, &OsEntropy)
+                .map_err(Failure::with(CONFIG))?;
             let tls = rustls_client_config(ClientTls::new(credential), clock.clone())
                 .map_err(Failure::with(CONFIG))?;
             let mut options = ClientOptions::new(server, "localhost", tls);
@@ -125,7 +135,12 @@ impl Fleet {
             };
             tasks.push(runtime.spawn(driver.run(options)));
         }
-        Ok(Self { counts, stop, runtime: Some(runtime), tasks })
+        Ok(Self {
+            counts,
+            stop,
+            runtime: Some(runtime),
+            tasks,
+        })
     }
 
     /// Stops sending, waits until everything sent is settled, and disconnects.
@@ -150,12 +165,18 @@ struct Pace {
 impl Pace {
     fn of(rate: u64, devices: u32) -> Self {
         if rate == 0 {
-            return Self { rows: FLAT_OUT_ROWS, interval: None };
+            return Self {
+                rows: FLAT_OUT_ROWS,
+                interval: None,
+            };
         }
         // Both streams count.
         let per_stream = rate as f64 / 2.0 / f64::from(devices.max(1));
         let rows = (per_stream * BATCH_INTERVAL.as_secs_f64()).round().max(1.0);
-        Self { rows: rows as usize, interval: Some(Duration::from_secs_f64(rows / per_stream)) }
+        Self {
+            rows: rows as usize,
+            interval: Some(Duration::from_secs_f64(rows / per_stream)),
+        }
     }
 }
 
@@ -212,11 +233,15 @@ impl Driver {
                 next += interval;
             }
             let span = self.pace.interval.unwrap_or(BATCH_INTERVAL);
-            let (first, second) = self.truck.drive(self.pace.rows, self.clock.wall().as_micros(), span);
+            let (first, second) =
+                self.truck
+                    .drive(self.pace.rows, self.clock.wall().as_micros(), span);
             for (stream, batch) in [(readings, first), (diagnostics, second)] {
                 let Some(batch) = batch else { continue };
                 // Never closed.
-                let Ok(permit) = unsettled.clone().acquire_owned().await else { return };
+                let Ok(permit) = unsettled.clone().acquire_owned().await else {
+                    return;
+                };
                 if !self.send(stream, &batch, permit).await {
                     return;
                 }
@@ -245,7 +270,9 @@ impl Driver {
         let (counts, clock) = (self.counts.clone(), self.clock.clone());
         tokio::spawn(async move {
             match handle.await {
-                Ok(Settled::Stored) => counts.settled(rows, clock.monotonic().saturating_sub(begun)),
+                Ok(Settled::Stored) => {
+                    counts.settled(rows, clock.monotonic().saturating_sub(begun))
+                }
                 _ => {
                     counts.failed_batches.fetch_add(1, Ordering::Relaxed);
                 }
@@ -300,15 +327,26 @@ impl Truck {
     }
 
     /// Readings and diagnostics of the `span` before `now_us`.
-    fn drive(&mut self, rows: usize, now_us: i64, span: Duration) -> (Option<RecordBatch>, Option<RecordBatch>) {
+    fn drive(
+        &mut self,
+        rows: usize,
+        now_us: i64,
+        span: Duration,
+    ) -> (Option<RecordBatch>, Option<RecordBatch>) {
         let mut readings: [Vec<f64>; 7] = std::array::from_fn(|_| Vec::with_capacity(rows));
         let mut diagnostics: [Vec<f64>; 2] = std::array::from_fn(|_| Vec::with_capacity(rows));
         let mut status = Vec::with_capacity(rows);
         let random = &mut self.random;
         for _ in 0..rows {
             let values = [
-                rounded(Self::walk(random, &mut self.latitude, 0.005, -90.0, 90.0), 5),
-                rounded(Self::walk(random, &mut self.longitude, 0.005, -180.0, 180.0), 5),
+                rounded(
+                    Self::walk(random, &mut self.latitude, 0.005, -90.0, 90.0),
+                    5,
+                ),
+                rounded(
+                    Self::walk(random, &mut self.longitude, 0.005, -180.0, 180.0),
+                    5,
+                ),
                 Self::walk(random, &mut self.elevation, 10.0, 0.0, 5_000.0).round(),
                 Self::walk(random, &mut self.velocity, 10.0, 0.0, 100.0).round(),
                 Self::walk(random, &mut self.heading, 5.0, 0.0, 360.0).round(),
@@ -329,11 +367,22 @@ impl Truck {
             diagnostics[1].push(self.load.round());
             status.push(Self::walk(random, &mut self.status, 1.5, 0.0, 5.0) as i64);
         }
-        let step = i64::try_from(span.as_micros()).unwrap_or(0) / i64::try_from(rows.max(1)).unwrap_or(1);
-        let times: Vec<i64> = (0..rows as i64).rev().map(|back| now_us - back * step.max(1)).collect();
+        let step =
+            i64::try_from(span.as_micros()).unwrap_or(0) / i64::try_from(rows.max(1)).unwrap_or(1);
+        let times: Vec<i64> = (0..rows as i64)
+            .rev()
+            .map(|back| now_us - back * step.max(1))
+            .collect();
         let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"));
-        const READINGS: [&str; 7] =
-            ["latitude", "longitude", "elevation", "velocity", "heading", "grade", "fuel_consumption"];
+        const READINGS: [&str; 7] = [
+            "latitude",
+            "longitude",
+            "elevation",
+            "velocity",
+            "heading",
+            "grade",
+            "fuel_consumption",
+        ];
         let mut columns = vec![("ts", time.clone())];
         for (name, values) in READINGS.into_iter().zip(readings) {
             columns.push((name, Arc::new(Float64Array::from(values)) as ArrayRef));
@@ -345,6 +394,9 @@ impl Truck {
             ("current_load", Arc::new(Float64Array::from(load))),
             ("status", Arc::new(Int64Array::from(status))),
         ];
-        (RecordBatch::try_from_iter(columns).ok(), RecordBatch::try_from_iter(second).ok())
+        (
+            RecordBatch::try_from_iter(columns).ok(),
+            RecordBatch::try_from_iter(second).ok(),
+        )
     }
 }

@@ -21,7 +21,11 @@ use crate::{
 
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    let default = if matches!(cli.verb, Verb::Serve(_)) { "info" } else { "warn" };
+    let default = if matches!(cli.verb, Verb::Serve(_)) {
+        "info"
+    } else {
+        "warn"
+    };
     logging::start(cli.log_format, cli.log.as_deref().unwrap_or(default));
     match cli.verb {
         Verb::Demo(args) => on_system(demo::run(args)),
@@ -70,8 +74,15 @@ fn running(target: &TargetArgs) -> Result<Remote, Failure> {
 /// Rows as aligned columns, the first row being their names.
 fn print_table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
     for row in rows {
         let line: Vec<String> = row
             .iter()
@@ -79,7 +90,11 @@ fn print_table(rows: &[Vec<String>]) {
             .map(|(cell, width)| {
                 let pad = " ".repeat(width - cell.chars().count());
                 let is_number = cell.starts_with(|c: char| c.is_ascii_digit());
-                if is_number { format!("{pad}{cell}") } else { format!("{cell}{pad}") }
+                if is_number {
+                    format!("{pad}{cell}")
+                } else {
+                    format!("{cell}{pad}")
+                }
             })
             .collect();
         println!("{}", line.join("  ").trim_end());

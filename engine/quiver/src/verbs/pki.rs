@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use quiver_model::{OsEntropy, SenderId, SystemClock, Timestamp};
 use quiver_pki::{
-    KeyKind, Request, Validity, directory_name, fingerprint, identity_of, load_certificates, server_names,
-    validity_of,
+    KeyKind, Request, Validity, directory_name, fingerprint, identity_of, load_certificates,
+    server_names, validity_of,
 };
 
 use crate::{
@@ -24,13 +24,27 @@ pub fn run(action: PkiAction) -> Result<(), Failure> {
             println!("{}", access::ca_dir(&data_dir).join("ca.pem").display());
             Ok(())
         }
-        PkiAction::Issue { kind, id, out, valid_for, not_before, ed25519, data_dir } => {
+        PkiAction::Issue {
+            kind,
+            id,
+            out,
+            valid_for,
+            not_before,
+            ed25519,
+            data_dir,
+        } => {
             let validity = validity(not_before.as_deref(), valid_for)?;
             let (request, name) = request(&kind, &id, validity)?;
-            let request = if ed25519 { request.with_key(KeyKind::Ed25519) } else { request };
+            let request = if ed25519 {
+                request.with_key(KeyKind::Ed25519)
+            } else {
+                request
+            };
             let out = out.unwrap_or_else(|| name.into());
             let ca = access::development_ca(&data_dir)?;
-            let credential = ca.issue(&request, &OsEntropy).map_err(Failure::with(DATA))?;
+            let credential = ca
+                .issue(&request, &OsEntropy)
+                .map_err(Failure::with(DATA))?;
             credential.save(&out).map_err(Failure::with(IO))?;
             for file in ["cert.pem", "key.pem", "ca.pem"] {
                 println!("{}", out.join(file).display());
@@ -45,7 +59,10 @@ pub fn run(action: PkiAction) -> Result<(), Failure> {
 fn request(kind: &str, id: &str, validity: Validity) -> Result<(Request, String), Failure> {
     if kind == "server" {
         let names = server_names(id.split(',')).map_err(Failure::with(USAGE))?;
-        return Ok((Request::server(names, validity), format!("server-{}", id.replace([',', ':'], "-"))));
+        return Ok((
+            Request::server(names, validity),
+            format!("server-{}", id.replace([',', ':'], "-")),
+        ));
     }
     let sender = SenderId::from_urn(&format!("urn:quiver:{kind}:{id}")).ok_or_else(|| {
         Failure::new(
@@ -64,13 +81,20 @@ fn validity(not_before: Option<&str>, valid_for: Duration) -> Result<Validity, F
         return Ok(Validity::starting_now(&SystemClock::new(), valid_for));
     };
     let begin = parse_rfc3339(text).ok_or_else(|| {
-        Failure::new(USAGE, format!("--not-before {text:?} is not a time such as 2026-01-31T00:00:00Z"))
+        Failure::new(
+            USAGE,
+            format!("--not-before {text:?} is not a time such as 2026-01-31T00:00:00Z"),
+        )
     })?;
     Validity::between(begin, begin.plus(valid_for)).map_err(Failure::with(USAGE))
 }
 
 fn parse_rfc3339(text: &str) -> Option<Timestamp> {
-    let text = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let text = if text.len() == 10 {
+        format!("{text}T00:00:00Z")
+    } else {
+        text.to_owned()
+    };
     let time = chrono::DateTime::parse_from_rfc3339(&text).ok()?;
     Some(Timestamp(time.timestamp_micros()))
 }
@@ -82,7 +106,11 @@ fn show(file: &Path) -> Result<(), Failure> {
             Err(error) => println!("identity    none: {error}"),
         }
         let validity = validity_of(&certificate).map_err(Failure::with(DATA))?;
-        println!("valid       {} to {}", validity.not_before(), validity.not_after());
+        println!(
+            "valid       {} to {}",
+            validity.not_before(),
+            validity.not_after()
+        );
         println!("fingerprint {}", fingerprint(&certificate));
     }
     Ok(())

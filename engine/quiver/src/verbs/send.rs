@@ -39,7 +39,12 @@ pub struct SendArgs {
     #[arg(long, env = "QUIVER_KEY", requires_all = ["ca", "cert"])]
     key: Option<PathBuf>,
     /// Bearer token of the device, instead of --cert and --key
-    #[arg(long, env = "QUIVER_TOKEN", hide_env_values = true, requires = "device")]
+    #[arg(
+        long,
+        env = "QUIVER_TOKEN",
+        hide_env_values = true,
+        requires = "device"
+    )]
     token: Option<String>,
     /// Stream to write to
     #[arg(long, env = "QUIVER_STREAM")]
@@ -60,7 +65,12 @@ pub struct SendArgs {
     #[arg(long = "timestamp", env = "QUIVER_TIMESTAMP", value_name = "COLUMN")]
     time_column: Option<String>,
     /// auto, rfc3339, s, ms, us, ns, or a pattern such as "%d.%m.%Y %H:%M"
-    #[arg(long = "timestamp-format", env = "QUIVER_TIMESTAMP_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    #[arg(
+        long = "timestamp-format",
+        env = "QUIVER_TIMESTAMP_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto"
+    )]
     time_format: TimeFormat,
     /// Time zone of times that name none [default: UTC]
     #[arg(long, env = "QUIVER_TIMEZONE")]
@@ -75,7 +85,12 @@ pub struct SendArgs {
 /// Sends a file and returns when every row is settled.
 pub async fn run(args: SendArgs) -> Result<(), Failure> {
     let stream = StreamName::for_sender(&args.stream).map_err(Failure::with(USAGE))?;
-    let device = args.device.as_deref().map(DeviceId::new).transpose().map_err(Failure::with(USAGE))?;
+    let device = args
+        .device
+        .as_deref()
+        .map(DeviceId::new)
+        .transpose()
+        .map_err(Failure::with(USAGE))?;
     let client = client_options(&args, device.as_ref())?;
     let mut file = FileOptions::new(&args.file, stream);
     file.device = device;
@@ -85,7 +100,10 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     file.time_column = args.time_column;
     file.time_format = args.time_format;
     file.time_zone = args.timezone;
-    let options = SendOptions { is_live: args.live, ..SendOptions::default() };
+    let options = SendOptions {
+        is_live: args.live,
+        ..SendOptions::default()
+    };
 
     let bar = bar();
     let sent = send_file(file, client, options, |progress| {
@@ -109,15 +127,19 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     if report.rows_rejected > 0 {
         return Err(Failure::new(
             DATA,
-            format!("{} rows were rejected; the engine keeps the reasons in stream rejects", grouped(report.rows_rejected)),
+            format!(
+                "{} rows were rejected; the engine keeps the reasons in stream rejects",
+                grouped(report.rows_rejected)
+            ),
         ));
     }
     Ok(())
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} rows  {per_sec}  {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} rows  {per_sec}  {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
     // indicatif draws on terminals only.
     ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style)
 }
@@ -147,7 +169,10 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
         (_, _, _, Some(_)) => {
             let ca = crate::access::ca_dir(&args.data_dir).join("ca.pem");
             let roots = quiver_pki::load_certificates(&ca).map_err(Failure::with(CONFIG))?;
-            ClientTls { roots, identity: None }
+            ClientTls {
+                roots,
+                identity: None,
+            }
         }
         _ => {
             let directory = operator_dir(&args.data_dir);
@@ -168,7 +193,10 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
     let mut options = ClientOptions::new(server, args.server_name.clone(), tls);
     options.software = concat!("quiver-send/", env!("CARGO_PKG_VERSION")).to_owned();
     if let (Some(secret), Some(device)) = (&args.token, device) {
-        options.token = Some(Token { device: device.clone(), secret: secret.clone() });
+        options.token = Some(Token {
+            device: device.clone(),
+            secret: secret.clone(),
+        });
     }
     Ok(options)
 }

@@ -31,7 +31,9 @@ pub fn run(args: SqlArgs) -> Result<(), Failure> {
         let sql = args.query;
         let task = runtime.spawn(async move {
             let result = queries.query(&sql).await.map_err(Failure::with(DATA))?;
-            write_result(result, format, &mut std::io::stdout()).await.map_err(Failure::with(DATA))
+            write_result(result, format, &mut std::io::stdout())
+                .await
+                .map_err(Failure::with(DATA))
         });
         let written = task.await.map_err(Failure::with(IO))?;
         runtime.shutdown_background();

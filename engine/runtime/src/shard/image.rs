@@ -93,7 +93,9 @@ impl ShardImage {
     /// The ledgers of its identities.
     pub fn ledgers(&self) -> BTreeMap<SenderId, Ledger> {
         let ledgers = self.ledger.iter();
-        ledgers.filter_map(|(urn, ledger)| Some((SenderId::from_urn(urn)?, *ledger))).collect()
+        ledgers
+            .filter_map(|(urn, ledger)| Some((SenderId::from_urn(urn)?, *ledger)))
+            .collect()
     }
 
     pub(super) fn into_state(self) -> (HashMap<SenderId, SenderState>, BTreeMap<SenderId, Ledger>) {
