@@ -13,6 +13,13 @@
 //! `QUIVER_SIM_SEED=7 cargo test -p quiver-tests --test simulation seeds` runs that one,
 //! `QUIVER_SIM_SEEDS=1000` as many, `QUIVER_SIM_LOG=1` prints what happens.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: what is not as expected ends it"
+)]
+
 mod archive;
 mod audit;
 mod batches;
