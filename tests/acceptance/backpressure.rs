@@ -36,7 +36,7 @@ fn memory_stays_bounded_and_nothing_is_lost_when_senders_are_faster() {
             for index in 0..BATCHES / 2 {
                 for (client, offset) in [(&first, 0), (&second, BATCHES / 2)] {
                     let from = (offset + index) * ROWS;
-                    client
+                    let _handle = client
                         .stream("flood")
                         .unwrap()
                         .send(&numbered(from, from + ROWS))

@@ -120,7 +120,7 @@ fn devices_are_enrolled_listed_and_revoked() {
             .await
             .unwrap();
         client.connected().await.unwrap();
-        client
+        let _handle = client
             .stream("seen")
             .unwrap()
             .send(&crate::device::numbered(0, 3))
@@ -130,7 +130,7 @@ fn devices_are_enrolled_listed_and_revoked() {
         quiver_ok(&["devices", "revoke", "truck_1", "--data-dir", data]);
         // The live connection is closed, and the next one refused.
         let refused = tokio::time::timeout(std::time::Duration::from_secs(20), async {
-            client
+            let _handle = client
                 .stream("seen")
                 .unwrap()
                 .send(&crate::device::numbered(3, 6))

@@ -44,7 +44,7 @@ fn two_hundred_devices_connect_send_and_disconnect() {
                 let from = index as i64 * 100;
                 let stream = client.stream("units").unwrap();
                 for part in 0..4 {
-                    stream
+                    let _handle = stream
                         .send(&numbered(from + part * 25, from + part * 25 + 25))
                         .await
                         .unwrap();

@@ -41,7 +41,7 @@ fn every_acknowledged_row_is_there_once_after_twenty_kills() {
     for index in 0..DEVICES {
         let credential = server.issue("device", &format!("d{index}"), &[]);
         let mut options = device::options(&server, &credential);
-        options.backoff.min = Duration::from_millis(20);
+        options.backoff.first = Duration::from_millis(20);
         options.backoff.max = Duration::from_millis(200);
         let (stop, settled) = (stop.clone(), settled.clone());
         devices.push(runtime.spawn(async move {

@@ -178,7 +178,6 @@ impl Node {
             ..
         } = self;
         http.close().await;
-        drop(archive);
         let engine = Arc::try_unwrap(engine).map_err(|_| {
             Failure::new(
                 IO,
@@ -189,6 +188,8 @@ impl Node {
             .stop(Some(endpoint))
             .await
             .map_err(|error| Failure::new(IO, error.to_string()));
+        // Delta checkpoints that are still being written.
+        archive.settle().await;
         drop(runtimes);
         if let Ok(spawner) = Arc::try_unwrap(spawner) {
             spawner.join();

@@ -297,13 +297,7 @@ mod tests {
             position: Position(7),
             catalog: None,
             registry: Vec::new(),
-            images: vec![
-                ShardImage {
-                    last_values: vec![1, 2, 3],
-                    ..ShardImage::default()
-                };
-                2
-            ],
+            images: vec![ShardImage::with_last_values(vec![1, 2, 3]); 2],
             replay_from: Position(3),
             record_time: Timestamp(9),
         };

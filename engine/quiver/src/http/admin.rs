@@ -223,7 +223,7 @@ pub struct StreamChoice {
     pub stream: Option<String>,
 }
 
-fn chosen(state: &HttpState, choice: &StreamChoice) -> Result<Vec<StreamName>, HttpResponse> {
+fn chosen(state: &HttpState, choice: &StreamChoice) -> Result<Vec<StreamName>, String> {
     let archived: Vec<StreamName> = state
         .engine
         .tables()
@@ -236,10 +236,7 @@ fn chosen(state: &HttpState, choice: &StreamChoice) -> Result<Vec<StreamName>, H
         None => Ok(archived),
         Some(name) => match archived.into_iter().find(|stream| stream.as_str() == name) {
             Some(stream) => Ok(vec![stream]),
-            None => Err(problem(
-                StatusCode::NOT_FOUND,
-                &format!("stream {name:?} has nothing archived"),
-            )),
+            None => Err(format!("stream {name:?} has nothing archived")),
         },
     }
 }
@@ -250,7 +247,7 @@ pub async fn archive_files(
     choice: web::Query<StreamChoice>,
 ) -> HttpResponse {
     match chosen(&state, &choice) {
-        Err(problem) => problem,
+        Err(text) => problem(StatusCode::NOT_FOUND, &text),
         Ok(streams) => {
             let tables = state.engine.tables();
             let snapshots = streams
@@ -268,7 +265,7 @@ pub async fn archive_check(
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
     match chosen(&state, &choice) {
-        Err(problem) => problem,
+        Err(text) => problem(StatusCode::NOT_FOUND, &text),
         Ok(streams) => {
             let archive = state.archive.clone();
             let task = state
@@ -288,7 +285,7 @@ pub async fn archive_compact(
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
     match chosen(&state, &choice) {
-        Err(problem) => problem,
+        Err(text) => problem(StatusCode::NOT_FOUND, &text),
         Ok(streams) => {
             let (archive, engine) = (state.archive.clone(), state.engine.clone());
             let task = state.query_runtime.spawn(async move {

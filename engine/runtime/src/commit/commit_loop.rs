@@ -108,21 +108,21 @@ impl CommitLoop {
         while let Some(current) = command.take() {
             match current {
                 CommitCommand::Append(first) => {
-                    let (group, following) = self.collect(first);
+                    let (group, following) = self.collect(*first);
                     self.queue.notify_space();
                     self.commit(group);
                     command = following;
                 }
                 CommitCommand::Barrier(ticket) => {
                     let position = self.progress.committed();
-                    self.to_all(|| ShardEvent::Barrier {
+                    self.tell_all(|| ShardEvent::Barrier {
                         ticket: ticket.clone(),
                         position,
                     });
                 }
                 CommitCommand::Checkpoint(collector) => {
                     collector.begin(self.progress.committed(), &self.control);
-                    self.to_all(|| ShardEvent::Checkpoint(collector.clone()));
+                    self.tell_all(|| ShardEvent::Checkpoint(collector.clone()));
                 }
                 CommitCommand::Trim(floor, reply) => {
                     let result = self
@@ -145,12 +145,9 @@ impl CommitLoop {
 
     /// The appends that are waiting, up to a group's limits; and the command that ended the group,
     /// if it was another one.
-    fn collect(
-        &mut self,
-        first: Box<AppendRequest>,
-    ) -> (Vec<AppendRequest>, Option<CommitCommand>) {
+    fn collect(&mut self, first: AppendRequest) -> (Vec<AppendRequest>, Option<CommitCommand>) {
         let mut bytes = first.record.payload.len();
-        let mut group = vec![*first];
+        let mut group = vec![first];
         while group.len() < GROUP_RECORDS_MAX && bytes < self.group_bytes_max {
             match self.commands.try_recv() {
                 Ok(CommitCommand::Append(request)) => {
@@ -192,7 +189,7 @@ impl CommitLoop {
                     .commit_latency
                     .record(self.clock.monotonic().saturating_sub(started));
                 self.metrics.commit_groups.add(1);
-                self.metrics.log_bytes.add(committed.bytes as u64);
+                self.metrics.log_bytes.add(committed.bytes);
                 self.publish(&committed, records, actions);
             }
             Err(error) => {
@@ -245,7 +242,7 @@ impl CommitLoop {
             }
             position = next;
         }
-        self.to_all(|| ShardEvent::Watermark(last));
+        self.tell_all(|| ShardEvent::Watermark(last));
     }
 
     fn settle(&mut self, position: Position, record: &Record, settlement: Settlement) {
@@ -291,7 +288,7 @@ impl CommitLoop {
         }
     }
 
-    fn to_all(&mut self, event: impl Fn() -> ShardEvent) {
+    fn tell_all(&mut self, event: impl Fn() -> ShardEvent) {
         for shard in 0..self.inboxes.len() {
             self.outgoing.push((ShardId(shard as u16), event()));
         }

@@ -29,6 +29,10 @@ pub enum SettledOutcome {
 }
 
 /// What the commit loop (or recovery) tells a shard, in position order.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "rows are the common case; a box would be an allocation per batch"
+)]
 pub enum ShardEvent {
     /// Rows of this shard's devices.
     Rows {

@@ -90,6 +90,15 @@ impl ShardImage {
         }
     }
 
+    /// An image of nobody, with these last values.
+    #[cfg(test)]
+    pub(crate) fn with_last_values(last_values: Vec<u8>) -> Self {
+        Self {
+            last_values,
+            ..Self::default()
+        }
+    }
+
     /// The ledgers of its identities.
     pub fn ledgers(&self) -> BTreeMap<SenderId, Ledger> {
         let ledgers = self.ledger.iter();
