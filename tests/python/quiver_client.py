@@ -176,6 +176,7 @@ class Connection:
         self._splitter = q.Splitter()
         self._changed = asyncio.Event()
         self._streams: dict[int, TelemetryStream] = {}
+        self._settled: dict[tuple[int, str], int] = {}  # next sequence of each pair
         protocol.owner = self
         #: Resolves with the way in which the connection ended.
         self.closed: asyncio.Future[Closed] = loop.create_future()
@@ -222,6 +223,10 @@ class Connection:
             self._changed.set()
 
     def _note(self, item: Any) -> None:
+        if isinstance(item, q.Ack):
+            self._settled[item.producer, item.stream] = item.sequence + 1
+        elif isinstance(item, q.StreamClosed) and item.quic_stream in self._streams:
+            self._streams[item.quic_stream].stopped = True
         self.received.append(item)
         self._changed.set()
 
@@ -326,22 +331,42 @@ class Connection:
                 )
             )
         )
+        telemetry.pair = (producer, stream)
         telemetry.start(schema, first_sequence, **options)
         return telemetry
 
-    def open_raw(self, data: bytes) -> TelemetryStream:
-        """A telemetry QUIC stream that begins with these bytes."""
+    def open_raw(self, data: bytes, *, beyond_limit: bool = False) -> TelemetryStream:
+        """A telemetry QUIC stream that begins with these bytes.
+
+        Raises :class:`TooManyStreams` if as many are live as ``Welcome`` allows.
+        """
+        limits = self.welcome.limits if self.welcome else None
+        if limits is not None and self.live() >= limits.quic_streams and not beyond_limit:
+            raise TooManyStreams(f"{self.live()} telemetry QUIC streams are live")
         stream_id = self._quic.get_next_available_stream_id(is_unidirectional=True)
-        if stream_id // 4 >= self.stream_limits()[1]:
-            raise TooManyStreams(f"QUIC stream {stream_id} is beyond the server's limit")
         telemetry = TelemetryStream(self, stream_id)
         self._streams[stream_id] = telemetry
         telemetry.send(data)
         return telemetry
 
-    def stream_limits(self) -> tuple[int, int]:
-        """How many (bidirectional, unidirectional) QUIC streams the server lets us open in all."""
-        return self._quic._remote_max_streams_bidi, self._quic._remote_max_streams_uni
+    def live(self) -> int:
+        """How many telemetry QUIC streams are live.
+
+        One is live until it was finished and all on it is settled, or reset, or closed by the
+        server.
+        """
+        for stream_id, telemetry in list(self._streams.items()):
+            settled = self._settled.get(telemetry.pair, 0) >= telemetry.next_sequence
+            if telemetry.stopped or telemetry.was_reset or (telemetry.finished and settled):
+                del self._streams[stream_id]
+        return len(self._streams)
+
+    def send_elsewhere(self, data: bytes) -> int:
+        """Bytes on another bidirectional QUIC stream, which has no use. Returns its id."""
+        stream_id = CONTROL_STREAM + 4
+        self._quic.send_stream_data(stream_id, data)
+        self._protocol.transmit()
+        return stream_id
 
     def resume(self, producer: Producer, **options: Any) -> TelemetryStream:
         """Sends the unsettled batches of a producer, from where ``Welcome`` says if it does.
@@ -429,6 +454,11 @@ class TelemetryStream:
         self.id = stream_id
         #: Whether the server sent STOP_SENDING.
         self.stopped = False
+        #: Whether it was finished, or reset, on this side.
+        self.finished = False
+        self.was_reset = False
+        #: Producer and stream that it was opened for.
+        self.pair = (0, "")
         #: Sequence of the next batch.
         self.next_sequence = 0
 
@@ -457,6 +487,7 @@ class TelemetryStream:
 
     def finish(self, *, marker: bool = True) -> None:
         """FIN, after the end marker unless told otherwise."""
+        self.finished = True
         data = self._writer.end() if marker and self._writer is not None else b""
         if not self.stopped:
             self._connection._quic.send_stream_data(self.id, data, end_stream=True)
@@ -464,6 +495,7 @@ class TelemetryStream:
 
     def reset(self, code: int = 0) -> None:
         """RESET_STREAM: what was not read yet is void."""
+        self.was_reset = True
         self._connection._quic.reset_stream(self.id, code)
         self._connection._protocol.transmit()
 
