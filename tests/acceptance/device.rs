@@ -28,12 +28,13 @@ pub async fn connect(server: &Server, id: &str) -> Client {
 /// Event time of the first row of these tests: 2026-01-01.
 pub const EPOCH_US: i64 = 1_767_225_600_000_000;
 
-/// Rows numbered `from..to` in column `n`, a second apart, with a value.
+/// Rows numbered `from..to` in column `n`, a second apart (from the start again at each million),
+/// with a value.
 pub fn numbered(from: i64, to: i64) -> RecordBatch {
     let numbers: Vec<i64> = (from..to).collect();
     let times = numbers
         .iter()
-        .map(|number| EPOCH_US + number * 1_000_000)
+        .map(|number| EPOCH_US + number % 1_000_000 * 1_000_000)
         .collect::<Vec<_>>();
     let values = numbers
         .iter()

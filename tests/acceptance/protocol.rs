@@ -13,7 +13,14 @@ fn the_client_written_from_the_page_finds_every_promise_kept() {
     else {
         return;
     };
-    let server = Server::start(&["--enroll-unknown"]);
+    let server = Server::start(&[]);
+    quiver_ok(&[
+        "devices",
+        "enroll",
+        "conformance_1",
+        "--data-dir",
+        server.data(),
+    ]);
     let own = server.issue("device", "conformance_1", &[]);
     let expired = server.issue(
         "device",

@@ -87,7 +87,7 @@ async def wrong_authority(ctx: Context) -> None:
     real = x509.load_pem_x509_certificates(Path(ca).read_bytes())[0]
     impostor = certificates.Authority.make(real.subject)
     closed = await _attempt(ctx, impostor.issue(ctx.directory, ca, [uri], name="impostor"))
-    _handshake_fails(ctx, closed, "another authority of the same name", CryptoError.UNKNOWN_CA)
+    _handshake_fails(ctx, closed, "another authority of the same name", CryptoError.UNKNOWN_CA, 0x133)
 
     closed = await _attempt(ctx, certificates.self_signed(ctx.directory, ca, uri))
     _handshake_fails(ctx, closed, "self-signed", CryptoError.UNKNOWN_CA, 0x12A)

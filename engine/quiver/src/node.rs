@@ -47,31 +47,52 @@ pub struct Node {
     runtimes: Runtimes,
 }
 
-/// Runtimes beside the actix system. Dropped last, without waiting for strays.
-struct Runtimes {
-    io: Option<tokio::runtime::Runtime>,
-    background: Option<tokio::runtime::Runtime>,
-    query: Option<tokio::runtime::Runtime>,
+/// A runtime that is dropped without waiting for strays, on any thread.
+struct OwnedRuntime(Option<tokio::runtime::Runtime>);
+
+impl OwnedRuntime {
+    fn start(name: &str, threads: usize) -> Result<Self, Failure> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(Failure::with(IO))
+    }
+
+    fn handle(&self) -> Result<tokio::runtime::Handle, Failure> {
+        let runtime = self.0.as_ref();
+        let handle = runtime.map(|runtime| runtime.handle().clone());
+        handle.ok_or_else(|| Failure::new(IO, "the runtime has been shut down"))
+    }
 }
 
-impl Drop for Runtimes {
+impl Drop for OwnedRuntime {
     fn drop(&mut self) {
-        for runtime in [self.io.take(), self.background.take(), self.query.take()]
-            .into_iter()
-            .flatten()
-        {
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name(name)
-        .enable_all()
-        .build()
-        .map_err(Failure::with(IO))
+/// Runtimes beside the actix system.
+struct Runtimes {
+    io: OwnedRuntime,
+    background: OwnedRuntime,
+    query: OwnedRuntime,
+}
+
+impl Runtimes {
+    fn start(cores: usize) -> Result<Self, Failure> {
+        Ok(Self {
+            io: OwnedRuntime::start("quiver-quic", cores)?,
+            background: OwnedRuntime::start("quiver-flush", 2)?,
+            query: OwnedRuntime(Some(
+                quiver_query::query_runtime(cores).map_err(Failure::with(IO))?,
+            )),
+        })
+    }
 }
 
 impl Node {
@@ -79,14 +100,12 @@ impl Node {
     pub async fn start(data_dir: &Path, args: &EngineArgs, doors: Doors) -> Result<Self, Failure> {
         check_doors(&doors)?;
         let options = args.options(data_dir, doors.enroll_unknown);
-        let io = runtime("quiver-quic", usize::from(options.shard_count))?;
-        let background = runtime("quiver-flush", 2)?;
-        let query_runtime = quiver_query::query_runtime(usize::from(options.shard_count))
-            .map_err(Failure::with(IO))?;
+        // Whole from the start: a runtime may not be dropped on this thread, also when starting fails.
+        let runtimes = Runtimes::start(usize::from(options.shard_count))?;
         let spawner = Arc::new(ThreadSpawner::new(
             options.shard_count,
-            io.handle().clone(),
-            background.handle().clone(),
+            runtimes.io.handle()?,
+            runtimes.background.handle()?,
         ));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (environment, archive) = environment(data_dir, clock.clone());
@@ -100,7 +119,7 @@ impl Node {
             .cloned()
             .ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
 
-        let endpoint = open_quic(data_dir, &doors, &clock, &io)?;
+        let endpoint = open_quic(data_dir, &doors, &clock, &runtimes.io.handle()?)?;
         if doors.certificates.is_none() {
             enroll_local_operator(&engine).await?;
             access::operator_credential(data_dir)?;
@@ -120,7 +139,7 @@ impl Node {
             sources,
             limits,
             queries,
-            query_runtime: query_runtime.handle().clone(),
+            query_runtime: runtimes.query.handle()?,
             token: access::http_token(data_dir)?,
             hosts: doors.http_hosts.clone(),
             started: clock.wall(),
@@ -143,11 +162,7 @@ impl Node {
             endpoint,
             http,
             spawner,
-            runtimes: Runtimes {
-                io: Some(io),
-                background: Some(background),
-                query: Some(query_runtime),
-            },
+            runtimes,
         })
     }
 
@@ -296,7 +311,7 @@ fn open_quic(
     data_dir: &Path,
     doors: &Doors,
     clock: &Arc<dyn Clock>,
-    io: &tokio::runtime::Runtime,
+    io: &tokio::runtime::Handle,
 ) -> Result<Endpoint, Failure> {
     let config = quic_config(data_dir, doors, clock)?;
     let failed = |error: std::io::Error| {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use quiver_model::{BatchRefusal, Sequence};
+use quiver_model::{BatchRefusal, Producer, Sequence, StreamName};
 
 use super::{
     frames::{Frame, FrameError, Frames},
@@ -53,6 +53,8 @@ pub struct StreamRefusal {
     pub code: StreamCloseCode,
     /// What is wrong and how to mend it.
     pub message: String,
+    /// Producer and stream of an `OpenStream` that could be read and is refused all the same.
+    pub refused_open: Option<(Producer, StreamName)>,
     /// The batch that consumed its sequence by it, if any: reject it durably first, so that
     /// `next_sequence` is behind it.
     pub reject: Option<(Sequence, BatchRefusal)>,
@@ -208,7 +210,14 @@ impl TelemetryDecoder {
                 self.input = rest;
                 TelemetryEvent::Open(open)
             }
-            Err((code, message)) => self.refuse(code, message),
+            Err((code, message)) => {
+                let mut event = self.refuse(code, message);
+                if let TelemetryEvent::Refused(refusal) = &mut event {
+                    let stream = StreamName::new(&open.stream).ok();
+                    refusal.refused_open = stream.map(|stream| (Producer(open.producer), stream));
+                }
+                event
+            }
         }
     }
 
@@ -224,6 +233,7 @@ impl TelemetryDecoder {
         TelemetryEvent::Refused(StreamRefusal {
             code,
             message,
+            refused_open: None,
             reject: None,
         })
     }
@@ -237,6 +247,7 @@ impl TelemetryDecoder {
         TelemetryEvent::Refused(StreamRefusal {
             code: error.code,
             message: error.refusal.message.clone(),
+            refused_open: None,
             reject: Some((sequence, error.refusal)),
         })
     }

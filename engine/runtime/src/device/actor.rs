@@ -95,6 +95,11 @@ pub struct NextSequence {
     pub key: PairKey,
 }
 
+/// Asks whether everything that the sender brought is durable.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct IsSettled;
+
 /// The connection is to be closed, or has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -296,6 +301,16 @@ impl Handler<NextSequence> for DeviceActor {
                 .get(&message.key)
                 .map_or(Sequence(0), |pair| pair.durable),
         )
+    }
+}
+
+impl Handler<IsSettled> for DeviceActor {
+    type Result = bool;
+
+    fn handle(&mut self, _: IsSettled, _: &mut Self::Context) -> bool {
+        let mut shard = self.shard.borrow_mut();
+        let mut pairs = shard.sender(&self.sender).pairs.values();
+        pairs.all(|pair| pair.accepted == pair.durable)
     }
 }
 

@@ -6,7 +6,7 @@ mod rate;
 
 pub(crate) use actor::DeviceActorParts;
 pub use actor::{
-    AppendBatch, AppendOutcome, CloseConnection, CloseTelemetry, DeviceActor, Duplicate,
+    AppendBatch, AppendOutcome, CloseConnection, CloseTelemetry, DeviceActor, Duplicate, IsSettled,
     NextSequence, OpenOutcome, OpenTelemetry, Refusal,
 };
 pub use outbox::Outbox;

@@ -13,7 +13,7 @@ use super::{
     telemetry::TelemetryReader,
 };
 use crate::{
-    device::{CloseConnection, DeviceActor, DeviceActorParts, Outbox},
+    device::{CloseConnection, DeviceActor, DeviceActorParts, IsSettled, Outbox},
     shard::{SenderState, Shard},
 };
 
@@ -23,6 +23,8 @@ const SERVER: &str = concat!("quiver/", env!("CARGO_PKG_VERSION"));
 const READ_BYTES: usize = 64 << 10;
 /// Pause for a client whose place was taken, so that two of a kind do not chase each other.
 const REPLACED_PAUSE_MS: u32 = 1_000;
+/// How often is asked whether everything is settled, once a client has said all.
+const SETTLE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
 /// How long a closed connection is given to tell the client why.
 const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -200,8 +202,12 @@ impl Session {
                     self.outbox.close(close, 0);
                     return std::future::pending().await;
                 }
-                // The client closes the connection once everything it sent is settled.
-                Some(ServerEvent::Finished) => return std::future::pending().await,
+                Some(ServerEvent::Finished) => {
+                    self.settled().await;
+                    self.outbox
+                        .close(ConnectionClose::new(ConnectionCloseCode::Ok, ""), 0);
+                    return std::future::pending().await;
+                }
                 Some(ServerEvent::Hello(_)) => {}
                 None => {}
             }
@@ -213,6 +219,20 @@ impl Session {
                     .outbox
                     .with(quiver_protocol::ServerConversation::handle_end),
                 // A control stream that is reset: the connection is of no use any more.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits until everything the sender brought is durable, twice in a row: what QUIC had still
+    /// to deliver when the control stream ended gets its chance.
+    async fn settled(&self) {
+        let mut settled = 0;
+        while settled < 2 {
+            tokio::time::sleep(SETTLE_INTERVAL).await;
+            match self.actor.send(IsSettled).await {
+                Ok(true) => settled += 1,
+                Ok(false) => settled = 0,
                 Err(_) => return,
             }
         }
@@ -237,7 +257,7 @@ impl Session {
                         return std::future::pending().await;
                     }
                     // Superseded streams end by themselves; a client that keeps more is told.
-                    if self.streams.get() >= 2 * limits.quic_streams {
+                    if self.streams.get() + 1 >= 2 * limits.quic_streams {
                         self.outbox.close(
                             ConnectionClose::new(
                                 ConnectionCloseCode::TooManyStreams,

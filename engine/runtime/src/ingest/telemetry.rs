@@ -91,6 +91,8 @@ pub(super) struct TelemetryReader {
     signal: Arc<StopSignal>,
     decoder: TelemetryDecoder,
     opened: Option<Opened>,
+    /// What an `OpenStream` named that was refused, for the answer.
+    refused_open: Option<(Producer, StreamName)>,
     wire: Option<WireSchema>,
     known_wire: Option<Arc<KnownWireSchema>>,
 }
@@ -105,6 +107,7 @@ impl TelemetryReader {
             signal: Arc::default(),
             decoder: TelemetryDecoder::default(),
             opened: None,
+            refused_open: None,
             wire: None,
             known_wire: None,
         }
@@ -135,10 +138,10 @@ impl TelemetryReader {
         if closed.is_told() {
             return;
         }
-        let pair: Option<(Producer, StreamName)> = self
-            .opened
-            .as_ref()
-            .map(|opened| (opened.key.1, opened.key.0.clone()));
+        let pair: Option<(Producer, StreamName)> = match &self.opened {
+            Some(opened) => Some((opened.key.1, opened.key.0.clone())),
+            None => self.refused_open.take(),
+        };
         self.session.outbox.stream_closed(
             self.quic_stream,
             pair.as_ref().map(|(producer, stream)| (*producer, stream)),
@@ -202,8 +205,10 @@ impl TelemetryReader {
             TelemetryEvent::Refused(StreamRefusal {
                 code,
                 message,
+                refused_open,
                 reject,
             }) => {
+                self.refused_open = refused_open;
                 if let Some((sequence, refusal)) = reject {
                     self.reject(sequence, &refusal, 0, String::new()).await?;
                     // next_sequence must be behind the reject.
