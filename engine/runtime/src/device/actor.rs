@@ -95,6 +95,14 @@ pub struct NextSequence {
     pub key: PairKey,
 }
 
+/// Asks whether a QUIC stream of this connection carries a pair now.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct IsCarried {
+    /// Stream and producer.
+    pub key: PairKey,
+}
+
 /// Asks whether everything that the sender brought is durable.
 #[derive(Message)]
 #[rtype(result = "bool")]
@@ -301,6 +309,20 @@ impl Handler<NextSequence> for DeviceActor {
                 .get(&message.key)
                 .map_or(Sequence(0), |pair| pair.durable),
         )
+    }
+}
+
+impl Handler<IsCarried> for DeviceActor {
+    type Result = bool;
+
+    fn handle(&mut self, message: IsCarried, _: &mut Self::Context) -> bool {
+        let mut shard = self.shard.borrow_mut();
+        let pair = shard.sender(&self.sender).pairs.get(&message.key);
+        // One that has ended is kept until all it brought is settled; it carries nothing more.
+        let carrier = pair
+            .filter(|pair| !pair.ended)
+            .and_then(|pair| pair.live.as_ref());
+        carrier.is_some_and(|live| live.session == self.session)
     }
 }
 

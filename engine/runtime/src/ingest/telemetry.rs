@@ -21,7 +21,7 @@ use crate::{
     catalog::KnownWireSchema,
     commit::{AppendRequest, OnCommit, Settlement},
     control::EnsureError,
-    device::{AppendBatch, AppendOutcome, CloseTelemetry, OpenTelemetry},
+    device::{AppendBatch, AppendOutcome, CloseTelemetry, IsCarried, OpenTelemetry},
     registry::{RegistryChange, RegistryEntry},
     shard::{
         AppendRefused, LiveStream, PairKey, SettledOutcome, StopSignal, distinct_devices,
@@ -36,6 +36,9 @@ const RETRY_AFTER_MS: u32 = 1_000;
 /// A backlog waits while more than this share of the memory is in use, in percent: live data goes
 /// first.
 const BACKLOG_MEMORY_PERCENT: usize = 75;
+/// How often, and with what pause, a new QUIC stream looks whether the one before it has ended.
+const PREDECESSOR_LOOKS: usize = 5;
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
 /// How often a waiting backlog looks again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
@@ -229,6 +232,7 @@ impl TelemetryReader {
             signal: self.signal.clone(),
         };
         let key = (open.stream.clone(), open.producer);
+        self.predecessor_ended(&key).await?;
         let message = OpenTelemetry {
             open: open.clone(),
             live: live.clone(),
@@ -257,6 +261,20 @@ impl TelemetryReader {
                 }
             }
         }
+    }
+
+    /// Gives the QUIC stream that carried the pair before a moment to end: its FIN may arrive just
+    /// after the first bytes of this one, and a client that did nothing wrong is not to be told
+    /// that its QUIC stream was superseded.
+    async fn predecessor_ended(&self, key: &PairKey) -> Result<(), Closed> {
+        for _ in 0..PREDECESSOR_LOOKS {
+            let ask = IsCarried { key: key.clone() };
+            if !self.session.actor.send(ask).await.map_err(|_| gone())? {
+                break;
+            }
+            tokio::time::sleep(PREDECESSOR_PAUSE).await;
+        }
+        Ok(())
     }
 
     fn opened(&self) -> Result<&Opened, Closed> {
