@@ -155,3 +155,93 @@ fn devices_are_enrolled_listed_and_revoked() {
         assert!(client.connected().await.is_err());
     });
 }
+
+#[test]
+fn a_token_stands_in_for_a_certificate_where_the_server_allows_it() {
+    let server = Server::start(&["--tokens"]);
+    let data = server.data();
+    let enrolled = quiver_ok(&["devices", "enroll", "tok_1", "--token", "--data-dir", data]);
+    let token = enrolled
+        .lines()
+        .find_map(|line| line.strip_prefix("token "))
+        .unwrap();
+    let file = server.path("rows.csv");
+    std::fs::write(
+        &file,
+        "ts,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:00:01Z,2\n",
+    )
+    .unwrap();
+    let send = |token: &str| {
+        quiver(&[
+            "send",
+            "--data-dir",
+            data,
+            "--token",
+            token,
+            "--device",
+            "tok_1",
+            "--stream",
+            "tokens",
+            file.to_str().unwrap(),
+        ])
+    };
+    let wrong = send("0123456789abcdef");
+    assert_eq!(
+        wrong.status.code(),
+        Some(69),
+        "{}",
+        String::from_utf8_lossy(&wrong.stderr)
+    );
+    let right = send(token);
+    assert!(
+        right.status.success(),
+        "{}",
+        String::from_utf8_lossy(&right.stderr)
+    );
+    assert_eq!(
+        server.number("SELECT count(*) FROM tokens WHERE device = 'tok_1'"),
+        2
+    );
+}
+
+#[test]
+fn rows_that_are_refused_or_quarantined_are_kept_with_their_reason_and_accounted_for() {
+    let mut server = Server::start(&["--enroll-unknown"]);
+    let file = server.path("rows.csv");
+    std::fs::write(
+        &file,
+        "ts,value\n2026-01-01T00:00:00Z,1\n2099-01-01T00:00:00Z,2\n1969-01-01T00:00:00Z,3\n2026-01-01T00:00:03Z,4\n",
+    )
+    .unwrap();
+    let data = server.data().to_owned();
+    let output = quiver(&[
+        "send",
+        "--data-dir",
+        &data,
+        "--device",
+        "clock_1",
+        "--stream",
+        "clocks",
+        file.to_str().unwrap(),
+    ]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for _ in 0..2 {
+        assert_eq!(server.number("SELECT count(*) FROM clocks"), 2);
+        let rejects = "SELECT device, code, quarantined, rows FROM rejects ORDER BY position";
+        assert_eq!(
+            server.sql(rejects),
+            [
+                "clock_1,future_timestamp,true,1",
+                "clock_1,timestamp_range,false,1"
+            ]
+        );
+        server.audit();
+        // And again when all of it came back from the log.
+        server.kill();
+        server.restart();
+    }
+}

@@ -81,7 +81,8 @@ pub async fn audit(
     let mut rejects: BTreeMap<String, u64> = BTreeMap::new();
     if streams.iter().any(|stream| stream == "rejects") {
         // What a gateway or operator is to blame for is kept under its own id.
-        let sql = "SELECT CASE WHEN sender LIKE 'device:%' OR code <> 'not_enrolled' AND concat('device:', device) <> sender AND split_part(sender, ':', 2) <> device THEN concat('device:', device) ELSE sender END, sum(rows) FROM rejects GROUP BY 1";
+        let sql = "SELECT CASE WHEN substr(sender, strpos(sender, ':') + 1) = device THEN sender \
+                   ELSE concat('device:', device) END, sum(rows) FROM rejects GROUP BY 1";
         for (sender, rows) in counts(queries, sql).await? {
             *rejects.entry(sender).or_default() += rows;
         }

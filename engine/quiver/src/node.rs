@@ -193,18 +193,13 @@ impl Node {
             ..
         } = self;
         http.close().await;
-        let engine = Arc::try_unwrap(engine).map_err(|_| {
-            Failure::new(
-                IO,
-                "the engine is still in use; what was accepted is in the log",
-            )
-        })?;
         let result = engine
             .stop(Some(endpoint))
             .await
             .map_err(|error| Failure::new(IO, error.to_string()));
         // Delta checkpoints that are still being written.
         archive.settle().await;
+        drop(engine);
         drop(runtimes);
         if let Ok(spawner) = Arc::try_unwrap(spawner) {
             spawner.join();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 use actix::{Actor, Addr};
@@ -27,6 +27,8 @@ use crate::{
     shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
 };
 
+/// How long a stopping engine waits for the archive. What is not archived by then is in the log.
+const FLUSH_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// When clients of a stopping engine may come back, in milliseconds.
 const RESTART_PAUSE_MS: u32 = 2_000;
 
@@ -52,7 +54,7 @@ pub struct Engine {
     record_clock: Arc<RecordClock>,
     report: RecoveryReport,
     stopped: Arc<Notify>,
-    lock: DirLock,
+    lock: Mutex<Option<DirLock>>,
 }
 
 impl Engine {
@@ -199,7 +201,7 @@ impl Engine {
             record_clock,
             report,
             stopped: Arc::new(Notify::new()),
-            lock,
+            lock: Mutex::new(Some(lock)),
             options,
         };
         engine.spawn_background(vfs);
@@ -250,8 +252,8 @@ impl Engine {
 
     /// Ends everything: connections are told, what was accepted becomes durable, every stream is
     /// flushed, and a checkpoint is taken. The error says what could not be done; nothing that was
-    /// acknowledged is lost by it.
-    pub async fn stop(self, endpoint: Option<Endpoint>) -> Result<(), StopError> {
+    /// acknowledged is lost by it. Call it once.
+    pub async fn stop(&self, endpoint: Option<Endpoint>) -> Result<(), StopError> {
         let close =
             ConnectionClose::new(ConnectionCloseCode::ShuttingDown, "the server is stopping");
         for shard in &self.shards {
@@ -276,8 +278,15 @@ impl Engine {
         let fatal = self.fatal.get().cloned();
         let mut result = Ok(());
         if fatal.is_none() {
-            if let Err(error) = self.flusher.flush_all().await {
-                result = Err(StopError::Flush(crate::flush::chain(&error)));
+            match tokio::time::timeout(FLUSH_PATIENCE, self.flusher.flush_all()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => result = Err(StopError::Flush(crate::flush::chain(&error))),
+                Err(_) => {
+                    let waited = FLUSH_PATIENCE.as_secs();
+                    result = Err(StopError::Flush(format!(
+                        "the archive did not answer for {waited} s"
+                    )));
+                }
             }
             if let Err(error) = self.checkpointer.take().await {
                 result = result.and(Err(StopError::Checkpoint(error)));
@@ -295,7 +304,13 @@ impl Engine {
         for shard in &self.shards {
             let _ = shard.send(StopShard).await;
         }
-        drop(self.lock);
+        // Another process may have the directory now.
+        drop(
+            self.lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         match fatal {
             Some(fatal) => Err(StopError::Fatal(fatal)),
             None => result,

@@ -11,11 +11,12 @@
 //! until it succeeds or the engine stops; its rows stay in memory and in the log.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use quiver_hot::{
     Archive, FlushError, FlushInput, FreezeOutcome, MemoryBudget, Share, StreamTable, Tables,
 };
@@ -210,19 +211,26 @@ impl Flusher {
             .store(position.get(), std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Looks for streams that are due, until stopped.
+    /// Looks for streams that are due, until stopped. A stream whose flush takes long, or fails
+    /// again and again, does not keep the others from being flushed.
     pub async fn run(self: Arc<Self>) {
+        let mut flushing: BTreeSet<StreamName> = BTreeSet::new();
+        let mut flushes = FuturesUnordered::new();
         while !self.is_stopped() {
             tokio::select! {
                 biased;
                 () = self.stop.notified() => return,
+                Some(ended) = flushes.next() => {
+                    flushing.remove(&ended);
+                    self.trim().await;
+                }
                 () = self.poke.notified() => {}
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
-            let due = self.due();
-            if !due.is_empty() {
-                futures::future::join_all(due.iter().map(|table| self.flush(table))).await;
-                self.trim().await;
+            for table in self.due() {
+                if flushing.insert(table.name().clone()) {
+                    flushes.push(self.flush(table));
+                }
             }
         }
     }
@@ -275,22 +283,26 @@ impl Flusher {
         Ok(())
     }
 
-    /// Flushes a stream, trying again until it succeeds or the engine stops.
-    async fn flush(&self, table: &Arc<StreamTable>) {
+    /// Flushes a stream, trying again until it succeeds or the engine stops; its name.
+    async fn flush(&self, table: Arc<StreamTable>) -> StreamName {
         let mut pause = RETRY_MIN;
-        while let Err(error) = self.try_flush(table).await {
+        while let Err(error) = self.try_flush(&table).await {
             self.metrics.flush_failures.add(1);
             tracing::error!(error = %chain(&error), "a flush failed");
-            if !error.is_retryable() || self.is_stopped() {
-                return;
+            if !error.is_retryable() {
+                // Only an operator can mend it: no need to look often.
+                pause = RETRY_MAX;
             }
             tokio::select! {
-                biased;
-                () = self.stop.notified() => return,
                 () = tokio::time::sleep(pause) => {}
+                () = self.stop.notified() => break,
+            }
+            if self.is_stopped() {
+                break;
             }
             pause = (pause * 2).min(RETRY_MAX);
         }
+        table.name().clone()
     }
 
     async fn try_flush(&self, table: &Arc<StreamTable>) -> Result<(), FlushError> {

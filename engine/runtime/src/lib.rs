@@ -14,7 +14,7 @@
 //! - [`device`]: the actor of a connected identity.
 //! - [`commit`]: the queue and the loop that give positions and make groups durable.
 //! - [`shard`]: what is known and held in memory of a part of the identities.
-//! - [`flush`], [`checkpoint`], [`recovery`]: from memory to disk and back.
+//! - [`flush`], [`checkpoint`], [`recover`]: from memory to disk and back.
 //! - [`catalog`], [`registry`], [`control`]: schemas and identities, as the log's control records
 //!   add up to them.
 //!

@@ -37,6 +37,9 @@ use crate::{
 
 /// Share of memory that may be in use before recovery flushes, in percent.
 const FLUSH_PERCENT: usize = 60;
+/// How often, and with what pause, a flush is tried before the start is given up.
+const FLUSH_ATTEMPTS: u32 = 5;
+const FLUSH_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 /// Memory of the engine's own rows, in bytes: rejects and control records.
 const DERIVED_BYTES: usize = 32 << 20;
 
@@ -474,11 +477,18 @@ impl Recovered {
             }
         }
         let Some(input) = input else { return Ok(()) };
-        let snapshot = self
-            .archive
-            .flush(input)
-            .await
-            .map_err(|error| failed(chain(&error)))?;
+        let mut attempt = 1;
+        let snapshot = loop {
+            match self.archive.flush(input.clone()).await {
+                Ok(snapshot) => break snapshot,
+                Err(error) if error.is_retryable() && attempt < FLUSH_ATTEMPTS => {
+                    tracing::warn!(error = %chain(&error), attempt, "a flush during recovery failed");
+                    attempt += 1;
+                    tokio::time::sleep(FLUSH_PAUSE).await;
+                }
+                Err(error) => return Err(failed(chain(&error))),
+            }
+        };
         table
             .complete_flush(position, snapshot)
             .map_err(|error| failed(error.to_string()))
