@@ -141,7 +141,7 @@ pub struct TargetArgs {
     /// HTTP address of a running engine
     #[arg(long, env = "QUIVER_SERVER")]
     pub server: Option<SocketAddr>,
-    /// Data directory, of a running engine on this machine or an idle one
+    /// Data directory of an engine that runs on this machine; for sql, audit and archive also of an idle one
     #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
 }

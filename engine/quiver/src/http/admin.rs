@@ -158,18 +158,21 @@ pub async fn enroll(
         Ok(sender) => sender,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
     };
+    // Enrolling again changes what is said, and keeps the rest.
     let known = state.engine.control().registry.get(&sender);
-    let mut entry = RegistryEntry::new(&sender, state.engine.now());
-    if let Some(known) = known {
-        entry.enrolled_us = known.enrolled_us;
-    }
+    let mut entry = known.unwrap_or_else(|| RegistryEntry::new(&sender, state.engine.now()));
     entry.state = EntryState::Active;
-    entry.fingerprint = request
-        .fingerprint
-        .map(|fingerprint| fingerprint.to_ascii_lowercase().replace(':', ""));
-    entry.token_sha256 = request.token_sha256;
-    entry.gateways = request.gateways;
-    entry.attributes = request.attributes;
+    if let Some(fingerprint) = request.fingerprint {
+        let fingerprint = fingerprint.to_ascii_lowercase().replace(':', "");
+        if fingerprint.len() != 64 || !fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let text = "a fingerprint is the SHA-256 of a certificate, 64 hexadecimal digits; quiver pki show prints it";
+            return problem(StatusCode::BAD_REQUEST, text);
+        }
+        entry.fingerprint = Some(fingerprint);
+    }
+    entry.token_sha256 = request.token_sha256.or(entry.token_sha256);
+    entry.gateways.extend(request.gateways);
+    entry.attributes.extend(request.attributes);
     change(&state, RegistryChange::Put { entry }).await
 }
 

@@ -50,11 +50,12 @@ async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
     let position = idle.recovered.progress().committed().get();
     let runtime = query_runtime(2).map_err(Failure::with(IO))?;
     let task = runtime.spawn(async move { audit(position, &ledgers, &streams, &queries).await });
-    let mut audit = task
-        .await
+    let finished = task.await;
+    // Before any error leaves: a runtime may not be dropped on this thread.
+    runtime.shutdown_background();
+    let mut audit = finished
         .map_err(Failure::with(IO))?
         .map_err(Failure::with(DATA))?;
-    runtime.shutdown_background();
     audit.damaged = idle
         .recovered
         .report

@@ -22,7 +22,8 @@ use crate::{
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let default = if matches!(cli.verb, Verb::Serve(_)) {
-        "info"
+        // Delta's libraries say much at this level that concerns nobody but their authors.
+        "info,deltalake_core=warn,buoyant_kernel=warn,buoyant_kernel_engine=error"
     } else {
         "warn"
     };

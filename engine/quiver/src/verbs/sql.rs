@@ -35,8 +35,9 @@ pub fn run(args: SqlArgs) -> Result<(), Failure> {
                 .await
                 .map_err(Failure::with(DATA))
         });
-        let written = task.await.map_err(Failure::with(IO))?;
+        let finished = task.await;
+        // Before any error leaves: a runtime may not be dropped on this thread.
         runtime.shutdown_background();
-        written.map(drop)
+        finished.map_err(Failure::with(IO))?.map(drop)
     })
 }
