@@ -217,3 +217,88 @@ fn a_file_that_cannot_be_read_is_named_with_the_line() {
         "{message}"
     );
 }
+
+fn csv(directory: &std::path::Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_device_that_is_not_enrolled_is_named_and_its_file_can_be_sent_once_it_is() {
+    let mut server = Server::start(&[]);
+    let path = data(FILES[0]);
+    let arguments = |server: &Server| {
+        ["send", "--data-dir", server.data(), "--stream", "measured"]
+            .iter()
+            .chain(&["--device", "press_9", path.to_str().unwrap()])
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let send = |server: &Server| {
+        let arguments = arguments(server);
+        quiver(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let refused = send(&server);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(65), "{message}");
+    assert!(
+        message.contains("quiver devices enroll press_9"),
+        "{message}"
+    );
+    quiver_ok(&["devices", "enroll", "press_9", "--data-dir", server.data()]);
+    let sent = send(&server);
+    assert!(sent.status.success(), "{sent:?}");
+    assert_eq!(stored(&server, "press_9"), rows_of(FILES[0]));
+    server.audit();
+    server.stop();
+}
+
+#[test]
+fn rows_that_are_refused_one_by_one_are_not_said_to_be_stored_in_this_run_or_the_next() {
+    let mut server = Server::start(&["--enroll-unknown"]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = csv(
+        directory.path(),
+        "clock.csv",
+        "ts,value\n2026-01-01T00:00:00Z,1\n2061-01-01T00:00:00Z,2\n1961-01-01T00:00:00Z,3\n2026-01-01T00:00:01Z,4\n",
+    );
+    let send = |server: &Server, file: &str| {
+        let output = quiver(&[
+            "send",
+            "--data-dir",
+            server.data(),
+            "--stream",
+            "clocks",
+            "--device",
+            "d",
+            file,
+        ]);
+        assert_eq!(output.status.code(), Some(65), "{output:?}");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (said, reasons) = send(&server, &file);
+    assert!(
+        said.contains("4 rows settled: 2 stored, 0 were there already, 2 refused"),
+        "{said}"
+    );
+    assert!(
+        reasons.contains("1 timestamp_range, 1 future_timestamp, quarantined"),
+        "{reasons}"
+    );
+    let (again, _) = send(&server, &file);
+    assert!(
+        again.contains("4 rows settled: 0 stored, 2 were there already, 2 refused"),
+        "{again}"
+    );
+    // And the counts survive a crash.
+    server.kill();
+    server.restart();
+    let (after, _) = send(&server, &file);
+    assert_eq!(after, again);
+    assert_eq!(
+        server.number("SELECT count(*) FROM rejects WHERE quarantined"),
+        1
+    );
+}

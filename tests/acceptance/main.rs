@@ -21,4 +21,5 @@ mod http;
 mod kill;
 mod protocol;
 mod python;
+mod readme;
 mod server;

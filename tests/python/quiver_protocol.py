@@ -56,6 +56,17 @@ class RejectCode(enum.IntEnum):
     DECLARED_LOST = 11
 
 
+class RowCode(enum.IntEnum):
+    """``RefusedRows.code``: why single rows are refused."""
+
+    NULL_TIMESTAMP = 100
+    TIMESTAMP_RANGE = 101
+    FUTURE_TIMESTAMP = 102
+    NOT_ENROLLED = 103
+    INTEGER_RANGE = 104
+    INEXACT_FLOAT = 105
+
+
 class StreamCode(enum.IntEnum):
     """``StreamClosed.code``, also the number of the STOP_SENDING that goes with it."""
 
@@ -296,6 +307,12 @@ class ResumeReject:
 
 
 @dataclass
+class RefusedRows:
+    code: int = _proto(1, UINT)
+    rows: int = _proto(2, UINT)
+
+
+@dataclass
 class Resume:
     producer: int = _proto(1, FIXED)
     stream: str = _proto(2, TEXT)
@@ -303,6 +320,7 @@ class Resume:
     known: bool = _proto(4, BOOL)
     rejects: list[ResumeReject] = _proto(5, MESSAGE, of="ResumeReject", repeated=True)
     rejects_total: int = _proto(6, UINT)
+    refused_rows: list[RefusedRows] = _proto(7, MESSAGE, of="RefusedRows", repeated=True)
 
 
 @dataclass
@@ -318,6 +336,7 @@ class Ack:
     producer: int = _proto(1, FIXED)
     stream: str = _proto(2, TEXT)
     sequence: int = _proto(3, UINT)
+    refused_rows: list[RefusedRows] = _proto(4, MESSAGE, of="RefusedRows", repeated=True)
 
 
 @dataclass

@@ -186,6 +186,27 @@ async def resume_rejects(ctx: Context) -> None:
 
 
 @scenario
+async def refused_rows(ctx: Context) -> None:
+    """Single rows that cannot be stored are counted in Ack and Welcome; the others are stored."""
+    instance, producer = draw(), draw()
+    times = ctx.batch(ROWS).column("ts").to_pylist()
+    broken = ctx.batch(ROWS, ts=pa.array([None, *times[1:]], TS))
+    want = [q.RefusedRows(q.RowCode.NULL_TIMESTAMP, 2)]
+    async with ctx.session(instance) as connection:
+        telemetry = connection.open(ctx.stream, producer, broken.schema)
+        telemetry.write(broken)
+        telemetry.write(ctx.batch(ROWS, ROWS))
+        telemetry.write(ctx.batch(ROWS, 2 * ROWS, ts=broken.column("ts")))
+        ack = await connection.acknowledged(producer, ctx.stream, 2)
+        ctx.check(ack.refused_rows == want, "the Ack counts the rows of all batches", ack)
+    async with ctx.session(instance, last_acks=[q.LastAck(producer, ctx.stream, 3)]) as connection:
+        assert connection.welcome is not None
+        (resumed,) = connection.welcome.resume
+        ctx.check(resumed.refused_rows == want, "Welcome repeats the counts", resumed)
+    await ctx.stored(3 * ROWS - 2)
+
+
+@scenario
 async def framing(ctx: Context) -> None:
     """Bytes that are no Arrow message: Reject, then StreamClosed FRAMING; reopen behind it."""
     run = ctx.run

@@ -59,6 +59,17 @@ MEANINGS = {
         )
     ),
     "ack.bin": q.ServerMessage(ack=q.Ack(PRODUCER, "readings", 5)),
+    "ack_refused_rows.bin": q.ServerMessage(
+        ack=q.Ack(
+            PRODUCER,
+            "readings",
+            5,
+            refused_rows=[
+                q.RefusedRows(q.RowCode.FUTURE_TIMESTAMP, 2),
+                q.RefusedRows(q.RowCode.NOT_ENROLLED, 300),
+            ],
+        )
+    ),
     "reject.bin": q.ServerMessage(
         reject=q.Reject(PRODUCER, "readings", 6, q.RejectCode.TYPE_CONFLICT, CONFLICT)
     ),

@@ -1,6 +1,7 @@
 //! The client that programs hold.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -321,6 +322,27 @@ impl Client {
                 (state.connection == Connection::Closed).then_some(Err(FlushError::Closed))
             })
             .await
+    }
+
+    /// Rows of a named producer's stored batches that the server refused one by one, of all times,
+    /// by the number of the reason.
+    #[cfg_attr(
+        not(feature = "file"),
+        expect(dead_code, reason = "files are the ones who name their producers")
+    )]
+    pub(crate) fn refused_rows(
+        &self,
+        stream: &StreamName,
+        producer: Producer,
+    ) -> BTreeMap<u32, u64> {
+        let key = LaneKey {
+            stream: stream.clone(),
+            kind: LaneKind::Named(producer),
+        };
+        let state = self.handle.shared.lock();
+        let lane = state.queue.lane(&key);
+        lane.map(|lane| lane.refused_rows.clone())
+            .unwrap_or_default()
     }
 
     /// Closes the connection and the spool, without waiting for what is not settled: call

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use quiver_model::{Producer, RejectCode, Sequence, StreamName};
-use quiver_protocol::ConnectionCloseCode;
+use quiver_protocol::{ConnectionCloseCode, RefusedRowCount};
 
 /// How a batch ended. It is out of the client's hands then, and out of its spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,16 @@ pub enum ClientEvent {
         number: u32,
         /// What is wrong, where, and how to mend it.
         message: String,
+    },
+    /// Batches were stored, but without some of their rows, which the server keeps in the stream
+    /// `rejects`. Sending those again would not store them either.
+    RowsRefused {
+        /// Their stream.
+        stream: StreamName,
+        /// Their producer.
+        producer: Producer,
+        /// How many, newly, by the number of the code on the wire.
+        rows: Vec<RefusedRowCount>,
     },
     /// Rejects that the server did not list one by one after an interruption.
     RejectsUnlisted {
@@ -177,8 +187,10 @@ impl<F: Fn(&ClientEvent) + Send + Sync> Observer for F {
 pub struct Totals {
     /// Batches stored.
     pub stored: u64,
-    /// Rows of those.
+    /// Rows of those, without the refused ones.
     pub stored_rows: u64,
+    /// Rows of stored batches that were refused one by one.
+    pub refused_rows: u64,
     /// Batches rejected.
     pub rejected: u64,
     /// Rows of those.

@@ -26,7 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use quiver_model::{Producer, RejectCode, Sequence, StreamName};
-use quiver_protocol::{ProducerStream, Resumed, StreamCloseCode};
+use quiver_protocol::{ProducerStream, RefusedRowCount, Resumed, StreamCloseCode};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
@@ -172,6 +172,8 @@ pub(crate) struct Queue {
     unsettled: BTreeSet<u64>,
     next_id: u64,
     online: bool,
+    /// The server has answered once: whatever it refuses from then on is of this run.
+    was_welcomed: bool,
     quic_streams_max: usize,
     /// Most bytes and batches that may be sent and unsettled.
     window: Window,
@@ -200,6 +202,7 @@ impl Queue {
             unsettled: BTreeSet::new(),
             next_id: 0,
             online: false,
+            was_welcomed: false,
             quic_streams_max: usize::MAX,
             window,
             in_flight: Window {
@@ -377,6 +380,7 @@ impl Queue {
         let lane = &mut self.lanes[index];
         lane.producer = producer;
         lane.rejects.clear();
+        lane.refused_rows.clear();
         for (sequence, entry) in (0..).zip(&mut lane.entries) {
             entry.sequence = sequence;
         }
@@ -539,15 +543,17 @@ impl Queue {
         }
     }
 
-    /// `Ack`: everything up to `sequence` is settled. Pairs of the past are ignored.
+    /// `Ack`: everything up to `sequence` is settled. Pairs of the past are ignored. What was newly
+    /// refused of its rows comes as an event.
     pub fn on_ack(
         &mut self,
         producer: Producer,
         stream: &StreamName,
         sequence: u64,
-    ) -> Result<(), ImpossibleAck> {
+        refused_rows: &[RefusedRowCount],
+    ) -> Result<Option<ClientEvent>, ImpossibleAck> {
         let Some(index) = self.find(producer, stream) else {
-            return Ok(());
+            return Ok(None);
         };
         let lane = &self.lanes[index];
         if sequence >= lane.next_sequence {
@@ -557,7 +563,37 @@ impl Queue {
             });
         }
         self.settle(index, sequence + 1, None);
-        Ok(())
+        Ok(self.note_refused_rows(index, refused_rows))
+    }
+
+    /// Takes the server's counts of rows that it refused one by one, which are of all times, and
+    /// says what is new in them.
+    fn note_refused_rows(
+        &mut self,
+        index: usize,
+        counts: &[RefusedRowCount],
+    ) -> Option<ClientEvent> {
+        let lane = &mut self.lanes[index];
+        let mut new = Vec::new();
+        for count in counts {
+            let known = lane.refused_rows.entry(count.code).or_default();
+            let rows = count.rows.saturating_sub(*known);
+            *known += rows;
+            if rows > 0 {
+                new.push(RefusedRowCount { rows, ..*count });
+            }
+        }
+        if new.is_empty() {
+            return None;
+        }
+        let rows = new.iter().map(|count| count.rows).sum::<u64>();
+        self.totals.refused_rows += rows;
+        self.totals.stored_rows = self.totals.stored_rows.saturating_sub(rows);
+        Some(ClientEvent::RowsRefused {
+            stream: lane.key.stream.clone(),
+            producer: lane.producer,
+            rows: new,
+        })
     }
 
     /// `Reject`: the batch will never be stored. It is settled by the `Ack` that passes it.
@@ -703,8 +739,17 @@ impl Queue {
                     not_before: None,
                 };
                 self.lanes[index].is_resumed = true;
+                if self.was_welcomed {
+                    events.extend(self.note_refused_rows(index, &answer.refused_rows));
+                } else {
+                    // What was refused before this run, it has been told or cannot be.
+                    let counts = answer.refused_rows.iter();
+                    self.lanes[index].refused_rows =
+                        counts.map(|count| (count.code, count.rows)).collect();
+                }
             }
         }
+        self.was_welcomed = true;
         (plans, events)
     }
 

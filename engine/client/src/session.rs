@@ -339,17 +339,22 @@ async fn handle(
             producer,
             stream,
             sequence,
+            refused_rows,
         } => {
-            let acked =
-                shared.update(|state| state.queue.on_ack(producer, &stream, sequence.get()));
-            if let Err(error) = acked {
+            let acked = shared.update(|state| {
+                state
+                    .queue
+                    .on_ack(producer, &stream, sequence.get(), &refused_rows)
+            });
+            let event = acked.map_err(|error| {
                 let close = ConnectionCloseCode::ProtocolViolation;
                 connection.close(
                     VarInt::from_u32(close.number()),
                     error.to_string().as_bytes(),
                 );
-                return Err(failed(error.to_string()));
-            }
+                failed(error.to_string())
+            })?;
+            shared.report(event);
             // When the mailbox is full, a later Ack trims.
             let _later = context.store.try_send(StoreCommand::Trim);
         }

@@ -19,6 +19,7 @@ mod ids;
 mod names;
 mod normalise;
 mod refusal;
+mod refused_rows;
 mod schema;
 mod sender;
 
@@ -31,6 +32,7 @@ pub use ids::{
 pub use names::{FieldName, NameError, StreamName};
 pub use normalise::{Judged, NormaliseContext, apply, judge};
 pub use refusal::{BatchRefusal, RefusedRow, RejectCode, Verdict, VerdictCounts};
+pub use refused_rows::RefusedRows;
 pub use schema::{
     ARRIVAL, DEVICE, FIELDS_PER_STREAM_MAX, FieldType, POSITION, QUIVER_DAY, RESERVED_COLUMNS,
     SchemaConflict, StreamField, StreamSchema, TS,

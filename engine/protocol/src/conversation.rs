@@ -14,7 +14,9 @@
 mod client;
 mod server;
 
-pub use client::{ClientConversation, ClientEvent, ClientHello, Resumed, ResumedReject};
+pub use client::{
+    ClientConversation, ClientEvent, ClientHello, RefusedRowCount, Resumed, ResumedReject,
+};
 pub use server::{
     Credential, HelloReceived, PairState, ServerConversation, ServerEvent, ServerRules,
 };

@@ -70,7 +70,8 @@ pub use codes::{AckLevel, ConnectionClose, ConnectionCloseCode, Encoding, Stream
 pub use control::{ControlDecoder, ControlError, encode_message};
 pub use conversation::{
     ClientConversation, ClientEvent, ClientHello, Credential, HelloReceived, PairState,
-    ProducerStream, Resumed, ResumedReject, ServerConversation, ServerEvent, ServerRules,
+    ProducerStream, RefusedRowCount, Resumed, ResumedReject, ServerConversation, ServerEvent,
+    ServerRules,
 };
 pub use ipc::{
     BatchEncoder, Compression, EncodeError, decode_batch, decode_schema, encode_self_contained,

@@ -25,6 +25,8 @@ pub const RESUME_TEXT_BYTES_MAX: usize = 96;
 pub const LAST_ACKS_MAX: usize = 256;
 /// Most rejects repeated in one `Welcome`, over all its pairs.
 pub const RESUME_REJECTS_MAX: usize = 256;
+/// Most counts of refused rows in one `Welcome`, over all its pairs; others come with an `Ack`.
+pub const RESUME_REFUSED_ROWS_MAX: usize = 256;
 /// Highest `first_sequence` that `OpenStream` may name; leaves room for counting on.
 pub const SEQUENCE_MAX: u64 = 1 << 62;
 
@@ -191,6 +193,7 @@ const _: () = assert!(
 const _: () = assert!(
     LAST_ACKS_MAX * PAIR_BYTES_MAX
         + RESUME_REJECTS_MAX * (RESUME_TEXT_BYTES_MAX + 24)
+        + RESUME_REFUSED_ROWS_MAX * 15
         + SOFTWARE_BYTES_MAX
         + 512
         <= CONTROL_MESSAGE_BYTES_MAX

@@ -134,6 +134,20 @@ pub struct Resume {
     /// How many such rejects there are; more than are listed if the list was cut.
     #[prost(uint64, tag = "6")]
     pub rejects_total: u64,
+    /// Rows of settled batches that were refused one by one, by reason, since the pair is known.
+    #[prost(message, repeated, tag = "7")]
+    pub refused_rows: Vec<RefusedRows>,
+}
+
+/// Rows that were refused one by one for the same reason, while their batches were stored.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct RefusedRows {
+    /// A `RejectCode` of single rows: 100 and above.
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub rows: u64,
 }
 
 /// A reject repeated in `Welcome`.
@@ -162,6 +176,9 @@ pub struct Ack {
     /// The last settled batch.
     #[prost(uint64, tag = "3")]
     pub sequence: u64,
+    /// Rows of settled batches that were refused one by one, by reason, since the pair is known.
+    #[prost(message, repeated, tag = "4")]
+    pub refused_rows: Vec<RefusedRows>,
 }
 
 /// One batch is refused for ever. Comes before the `Ack` that passes it.

@@ -82,6 +82,9 @@ pub struct FileReport {
     pub rows_duplicate: u64,
     /// Rows in batches that the server refused, in this run or an earlier one.
     pub rows_rejected: u64,
+    /// Rows of stored batches that the server refused one by one, in this run or an earlier one, by
+    /// the number of the reason. The server keeps them in its stream `rejects`.
+    pub rows_refused: BTreeMap<u32, u64>,
     /// Rows that are settled, but of which this run does not know whether they were stored.
     pub rows_unreported: u64,
     /// The refused batches, the first 256.
@@ -171,7 +174,8 @@ impl Sending<'_> {
         let next = self
             .or_trouble(async { Ok(self.client.resumed_at(&stream, producer).await?) })
             .await?;
-        let out = self.client.stream_of(stream, Some(producer));
+        let refused_before = self.client.refused_rows(&stream, producer);
+        let out = self.client.stream_of(stream.clone(), Some(producer));
         let mut progress = Progress {
             rows_total: self.plan.rows(),
             bytes_total: self.plan.bytes(),
@@ -184,6 +188,7 @@ impl Sending<'_> {
             rows_stored: 0,
             rows_duplicate: 0,
             rows_rejected: 0,
+            rows_refused: BTreeMap::new(),
             rows_unreported: 0,
             rejected: Vec::new(),
         };
@@ -232,6 +237,9 @@ impl Sending<'_> {
         };
         self.or_trouble(all_settled).await?;
         let totals = self.client.status().totals;
+        report.rows_refused = self.client.refused_rows(&stream, producer);
+        let earlier: u64 = refused_before.values().sum();
+        report.rows_duplicate = report.rows_duplicate.saturating_sub(earlier);
         report.rows_stored = totals.stored_rows;
         report.rows_rejected += totals.rejected_rows;
         report.rows_unreported = totals.unreported_rows;
@@ -261,7 +269,7 @@ impl Sending<'_> {
 
     fn settled_rows(&self) -> u64 {
         let totals = self.client.status().totals;
-        totals.stored_rows + totals.rejected_rows + totals.unreported_rows
+        totals.stored_rows + totals.refused_rows + totals.rejected_rows + totals.unreported_rows
     }
 
     /// `work`, or what makes waiting for it pointless.

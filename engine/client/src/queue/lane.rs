@@ -76,6 +76,9 @@ pub(crate) struct Lane {
     pub entries: VecDeque<Entry>,
     /// Rejects that no Ack has passed yet: code and message by sequence.
     pub rejects: BTreeMap<u64, (u32, String)>,
+    /// Rows of stored batches that the server refused one by one, by the number of the reason, as
+    /// it said last.
+    pub refused_rows: BTreeMap<u32, u64>,
     /// The last batch whose reject is settled.
     pub last_rejected: Option<u64>,
     pub link: Link,
@@ -97,6 +100,7 @@ impl Lane {
             settled_before: 0,
             entries: VecDeque::new(),
             rejects: BTreeMap::new(),
+            refused_rows: BTreeMap::new(),
             last_rejected: None,
             link: Link::Detached,
             wants_slot: false,

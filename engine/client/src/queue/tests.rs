@@ -76,6 +76,7 @@ fn resumed(producer: Producer, next: u64, known: bool) -> Resumed {
         known,
         rejects: vec![],
         rejects_total: 0,
+        refused_rows: vec![],
     }
 }
 
@@ -88,7 +89,7 @@ fn no_more_is_in_flight_than_the_window_allows_and_an_ack_makes_room() {
     let mut queue = online(10);
     open(&mut queue, 2);
     assert_eq!(send_all(&mut queue, 2), [0, 1, 2, 3]);
-    queue.on_ack(P, &readings(), 1).unwrap();
+    queue.on_ack(P, &readings(), 1, &[]).unwrap();
     assert_eq!(send_all(&mut queue, 2), [4, 5]);
     assert_eq!(queue.totals().stored, 2);
     assert_eq!(queue.unsettled_count(), 8);
@@ -133,7 +134,7 @@ fn a_reject_is_reported_once_and_settled_by_the_ack_that_passes_it() {
             .is_none()
     );
     assert!(settled.try_recv().is_err());
-    queue.on_ack(P, &readings(), 0).unwrap();
+    queue.on_ack(P, &readings(), 0, &[]).unwrap();
     let expected = Settled::Rejected {
         code: Some(RejectCode::TypeConflict),
         number: 3,
@@ -146,9 +147,9 @@ fn a_reject_is_reported_once_and_settled_by_the_ack_that_passes_it() {
 #[test]
 fn an_ack_of_a_batch_that_was_never_made_is_an_error() {
     let mut queue = online(2);
-    assert!(queue.on_ack(P, &readings(), 2).is_err());
+    assert!(queue.on_ack(P, &readings(), 2, &[]).is_err());
     assert!(
-        queue.on_ack(Producer(99), &readings(), 7).is_ok(),
+        queue.on_ack(Producer(99), &readings(), 7, &[]).is_ok(),
         "pairs of the past are ignored"
     );
 }
@@ -158,7 +159,7 @@ fn a_gap_behind_what_is_held_is_resent_and_one_before_it_is_declared_lost() {
     let mut queue = online(4);
     open(&mut queue, 2);
     send_all(&mut queue, 2);
-    queue.on_ack(P, &readings(), 1).unwrap();
+    queue.on_ack(P, &readings(), 1, &[]).unwrap();
     let (_, event) = queue.on_stream_closed(closed(2, 3, StreamCloseCode::Gap), Instant::now());
     assert_eq!(event, None);
     let plan = open(&mut queue, 6);
@@ -181,7 +182,7 @@ fn an_unknown_producer_is_renumbered_from_zero_without_what_was_settled() {
     let mut queue = online(4);
     open(&mut queue, 2);
     send_all(&mut queue, 2);
-    queue.on_ack(P, &readings(), 1).unwrap();
+    queue.on_ack(P, &readings(), 1, &[]).unwrap();
     let (plan, _) = queue.on_stream_closed(
         closed(2, 0, StreamCloseCode::UnknownProducer),
         Instant::now(),
@@ -266,6 +267,51 @@ fn welcome_settles_what_the_server_has_and_names_the_rejects() {
     assert_eq!(open(&mut queue, 2).first_sequence, 3);
 }
 
+fn refused(code: u32, rows: u64) -> Vec<RefusedRowCount> {
+    vec![RefusedRowCount { code, rows }]
+}
+
+#[test]
+fn rows_refused_one_by_one_are_counted_once_and_not_as_stored() {
+    let mut queue = Queue::new(WINDOW);
+    let answer = Resumed {
+        refused_rows: refused(103, 5),
+        ..resumed(P, 0, true)
+    };
+    queue.push(&readings(), Some((LaneKind::Live, P)), entry(0));
+    let (_, events) = queue.on_welcome(&[answer], 16);
+    assert!(events.is_empty(), "those are of an earlier run: {events:?}");
+    queue.set_online();
+    open(&mut queue, 2);
+    send_all(&mut queue, 2);
+    let rows = queue.lanes[0].entries[0].rows;
+    let event = queue.on_ack(P, &readings(), 0, &refused(103, 6)).unwrap();
+    let Some(ClientEvent::RowsRefused { rows: new, .. }) = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!(new, refused(103, 1));
+    let totals = queue.totals();
+    assert_eq!(
+        (totals.refused_rows, totals.stored_rows),
+        (1, u64::from(rows) - 1)
+    );
+    // The same counts again, and after a reconnect: nothing new.
+    assert_eq!(
+        queue.on_ack(P, &readings(), 0, &refused(103, 6)).unwrap(),
+        None
+    );
+    queue.set_offline();
+    let answer = Resumed {
+        refused_rows: refused(103, 8),
+        ..resumed(P, 1, true)
+    };
+    let (_, events) = queue.on_welcome(&[answer], 16);
+    assert!(
+        matches!(&events[..], [ClientEvent::RowsRefused { rows, .. }] if *rows == refused(103, 2)),
+        "{events:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_waited_long_goes_to_the_backlog_and_what_is_new_does_not_wait_behind_it() {
     let mut queue = Queue::new(WINDOW);
@@ -313,7 +359,7 @@ fn another_schema_waits_for_a_quic_stream_of_its_own_until_all_before_it_is_sett
         OpenStep::Wait(None),
         "batch 0 is not settled"
     );
-    queue.on_ack(P, &readings(), 0).unwrap();
+    queue.on_ack(P, &readings(), 0, &[]).unwrap();
     assert_eq!(open(&mut queue, 6).first_sequence, 1);
 }
 
@@ -327,13 +373,13 @@ fn after_a_framing_error_the_lane_waits_for_the_reject_and_goes_on_behind_it() {
         queue.poll_open(0, Instant::now()),
         OpenStep::Wait(Some(_))
     ));
-    queue.on_ack(P, &readings(), 1).unwrap();
+    queue.on_ack(P, &readings(), 1, &[]).unwrap();
     assert!(
         matches!(queue.poll_open(0, Instant::now()), OpenStep::Wait(Some(_))),
         "batch 1 was good"
     );
     queue.on_reject(P, &readings(), 2, 1, "unreadable".into());
-    queue.on_ack(P, &readings(), 2).unwrap();
+    queue.on_ack(P, &readings(), 2, &[]).unwrap();
     assert_eq!(open(&mut queue, 6).first_sequence, 3);
 }
 
@@ -377,7 +423,7 @@ fn a_batch_that_the_disk_lost_is_settled_as_damaged_and_declared_lost() {
     let mut queue = online(3);
     open(&mut queue, 2);
     send_all(&mut queue, 2);
-    queue.on_ack(P, &readings(), 0).unwrap();
+    queue.on_ack(P, &readings(), 0, &[]).unwrap();
     queue.drop_damaged(0, 1);
     queue.on_broken(0, 2, Instant::now());
     let OpenStep::Open(plan) = queue.poll_open(0, later()) else {
@@ -405,7 +451,7 @@ fn an_idle_lane_gives_its_quic_stream_to_one_that_needs_it() {
         OpenStep::Wait(None),
         "batch 0 is not settled"
     );
-    queue.on_ack(P, &readings(), 0).unwrap();
+    queue.on_ack(P, &readings(), 0, &[]).unwrap();
     assert!(matches!(queue.poll_open(1, later()), OpenStep::Open(_)));
 }
 
@@ -500,7 +546,7 @@ proptest! {
                             server.everything.push(id);
                         }
                         let last = server.stored.len() as u64 - 1;
-                        queue.on_ack(server.producer.unwrap(), &readings(), last).unwrap();
+                        queue.on_ack(server.producer.unwrap(), &readings(), last, &[]).unwrap();
                     }
                 }
                 Action::Reject if !server.received.is_empty() => {
@@ -510,7 +556,7 @@ proptest! {
                     server.stored.push(id);
                     server.everything.push(id);
                     rejected.push(id);
-                    queue.on_ack(server.producer.unwrap(), &readings(), sequence).unwrap();
+                    queue.on_ack(server.producer.unwrap(), &readings(), sequence, &[]).unwrap();
                 }
                 Action::Close(code) => {
                     queue.on_stream_closed(closed(quic_stream, server.stored.len() as u64, code), Instant::now());

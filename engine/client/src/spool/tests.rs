@@ -161,7 +161,7 @@ fn segments_go_oldest_first_once_settled_and_later_ones_stand_alone() {
         queue.push(&stream("readings"), Some((LaneKind::Live, P)), entry);
     }
     assert_eq!(spool.removable(&queue), [] as [u64; 0]);
-    queue.on_ack(P, &stream("readings"), 1).unwrap();
+    queue.on_ack(P, &stream("readings"), 1, &[]).unwrap();
     let removable = spool.removable(&queue);
     assert_eq!(removable, [1, 2]);
     spool.remove(&removable).unwrap();
@@ -249,7 +249,7 @@ fn the_spool_of_a_real_directory_reads_back_what_it_wrote() {
     let (mut spool, events) = Spool::open(options(), 1, &mut queue).unwrap();
     assert_eq!((spool.instance(), events), (9, vec![]));
     assert_eq!(queue.lane(&live()).unwrap().entries.len(), 1);
-    queue.on_ack(P, &stream("readings"), 0).unwrap();
+    queue.on_ack(P, &stream("readings"), 0, &[]).unwrap();
     let removable = spool.removable(&queue);
     spool.remove(&removable).unwrap();
     assert_eq!(options().directory.segments().unwrap(), [2]);

@@ -11,8 +11,8 @@ use std::{
 use arrow_array::{Array, Float64Array, RecordBatch};
 use quinn::{Endpoint, VarInt, crypto::rustls::QuicServerConfig};
 use quiver_model::{
-    BatchRefusal, Clock, OsEntropy, Producer, RejectCode, SenderId, SenderKind, Sequence,
-    SessionId, StreamName, SystemClock,
+    BatchRefusal, Clock, OsEntropy, Producer, RefusedRows, RejectCode, SenderId, SenderKind,
+    Sequence, SessionId, StreamName, SystemClock,
 };
 use quiver_pki::{
     ClientTls, DevelopmentCa, KeyKind, Request, ServerTls, Validity, default_server_names,
@@ -246,12 +246,20 @@ impl FakeServer {
                 .hold_acks;
             while !is_held && let Some(report) = held.pop_front() {
                 match report {
-                    Report::Ack((producer, stream), sequence) => {
-                        conversation.ack(producer, &stream, Sequence(sequence))
-                    }
+                    Report::Ack((producer, stream), sequence) => conversation.ack(
+                        producer,
+                        &stream,
+                        Sequence(sequence),
+                        &RefusedRows::default(),
+                    ),
                     Report::Reject((producer, stream), sequence) => {
                         conversation.reject(producer, &stream, Sequence(sequence), &refusal());
-                        conversation.ack(producer, &stream, Sequence(sequence));
+                        conversation.ack(
+                            producer,
+                            &stream,
+                            Sequence(sequence),
+                            &RefusedRows::default(),
+                        );
                     }
                     Report::Closed {
                         quic_stream,
@@ -426,6 +434,7 @@ fn pair_state(stored: Option<&Stored>, from: u64) -> PairState {
         known: stored.is_some(),
         rejects_total: rejects.len() as u64,
         rejects,
+        refused_rows: RefusedRows::default(),
     }
 }
 

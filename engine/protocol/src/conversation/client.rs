@@ -42,6 +42,17 @@ pub struct Resumed {
     pub rejects: Vec<ResumedReject>,
     /// How many there are in all, listed or not.
     pub rejects_total: u64,
+    /// Rows of settled batches that were refused one by one, as long as the server knows the pair.
+    pub refused_rows: Vec<RefusedRowCount>,
+}
+
+/// Rows refused one by one for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusedRowCount {
+    /// Number of a [`RejectCode`](quiver_model::RejectCode), perhaps one that this version does not know.
+    pub code: u32,
+    /// How many, in all.
+    pub rows: u64,
 }
 
 /// A reject repeated in `Welcome`.
@@ -77,6 +88,9 @@ pub enum ClientEvent {
         stream: StreamName,
         /// The last settled batch.
         sequence: Sequence,
+        /// Rows of settled batches that were refused one by one, as long as the server knows the
+        /// pair.
+        refused_rows: Vec<RefusedRowCount>,
     },
     /// One batch is refused for ever.
     Reject {
@@ -254,6 +268,7 @@ impl ClientConversation {
                 producer: Producer(ack.producer),
                 stream: stream_name("Ack", &ack.stream)?,
                 sequence: Sequence(ack.sequence),
+                refused_rows: refused_rows(&ack.refused_rows),
             },
             Message::Reject(reject) => ClientEvent::Reject {
                 producer: Producer(reject.producer),
@@ -290,6 +305,20 @@ fn stream_name(whose: &str, name: &str) -> Result<StreamName, String> {
     StreamName::new(name).map_err(|error| format!("{whose}: {error}"))
 }
 
+/// A server has no more reasons than this; what exceeds it is not from one.
+const REFUSED_CODES_MAX: usize = 64;
+
+fn refused_rows(counts: &[message::RefusedRows]) -> Vec<RefusedRowCount> {
+    counts
+        .iter()
+        .take(REFUSED_CODES_MAX)
+        .map(|count| RefusedRowCount {
+            code: count.code,
+            rows: count.rows,
+        })
+        .collect()
+}
+
 fn resumed(resume: message::Resume) -> Result<Resumed, String> {
     Ok(Resumed {
         producer: Producer(resume.producer),
@@ -306,5 +335,6 @@ fn resumed(resume: message::Resume) -> Result<Resumed, String> {
             })
             .collect(),
         rejects_total: resume.rejects_total,
+        refused_rows: refused_rows(&resume.refused_rows),
     })
 }

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use quiver_model::{BatchRefusal, DeviceId, Producer, SenderId, Sequence, SessionId, StreamName};
+use quiver_model::{
+    BatchRefusal, DeviceId, Producer, RefusedRows, SenderId, Sequence, SessionId, StreamName,
+};
 
 use super::ProducerStream;
 use crate::{
     codes::{ConnectionClose, ConnectionCloseCode, StreamCloseCode},
     control::{ControlDecoder, encode_message},
     limits::{
-        LAST_ACKS_MAX, Limits, MESSAGE_TEXT_BYTES_MAX, PROTOCOL_VERSION, RESUME_REJECTS_MAX,
-        RESUME_TEXT_BYTES_MAX, SOFTWARE_BYTES_MAX, TOKEN_BYTES_MAX, cut,
+        LAST_ACKS_MAX, Limits, MESSAGE_TEXT_BYTES_MAX, PROTOCOL_VERSION, RESUME_REFUSED_ROWS_MAX,
+        RESUME_REJECTS_MAX, RESUME_TEXT_BYTES_MAX, SOFTWARE_BYTES_MAX, TOKEN_BYTES_MAX, cut,
     },
     message::{self, ClientMessage, ServerMessage, client_message, server_message},
 };
@@ -75,6 +77,25 @@ pub struct PairState {
     pub rejects: Vec<(Sequence, BatchRefusal)>,
     /// How many such rejects there are in all, listed or not.
     pub rejects_total: u64,
+    /// Rows refused one by one, in all.
+    pub refused_rows: RefusedRows,
+}
+
+/// An acknowledgement that has not left yet.
+#[derive(Debug, Default)]
+struct PendingAck {
+    sequence: Sequence,
+    refused_rows: RefusedRows,
+}
+
+fn counts(refused: &RefusedRows) -> Vec<message::RefusedRows> {
+    refused
+        .iter()
+        .map(|(code, rows)| message::RefusedRows {
+            code: u32::from(code.number()),
+            rows,
+        })
+        .collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +119,7 @@ pub struct ServerConversation {
     outgoing: BytesMut,
     /// Acknowledgements wait here and leave after everything else, so that a newer one replaces an
     /// older one and a `Reject` precedes the `Ack` that passes it.
-    acks: BTreeMap<ProducerStream, Sequence>,
+    acks: BTreeMap<ProducerStream, PendingAck>,
     ignored_messages: u64,
 }
 
@@ -198,18 +219,26 @@ impl ServerConversation {
         }
         self.state = State::Open;
         let mut room = RESUME_REJECTS_MAX;
+        let mut room_for_counts = RESUME_REFUSED_ROWS_MAX;
         let mut pairs = pairs.into_iter();
         let mut resume = Vec::with_capacity(self.asked.len());
         for (producer, stream) in std::mem::take(&mut self.asked) {
             let pair = pairs.next().unwrap_or_default();
             let listed = pair.rejects.len().min(room);
             room -= listed;
+            let mut refused_rows = counts(&pair.refused_rows);
+            if refused_rows.len() > room_for_counts {
+                // Half a list would look like a whole one.
+                refused_rows.clear();
+            }
+            room_for_counts -= refused_rows.len();
             resume.push(message::Resume {
                 producer: producer.get(),
                 stream: stream.as_str().to_owned(),
                 next_sequence: pair.next_sequence.get(),
                 known: pair.known,
                 rejects_total: pair.rejects_total.max(pair.rejects.len() as u64),
+                refused_rows,
                 rejects: pair
                     .rejects
                     .into_iter()
@@ -230,12 +259,22 @@ impl ServerConversation {
         }));
     }
 
-    /// Every batch of the pair up to and including `sequence` is settled. A later call for the
-    /// same pair replaces an unsent one.
-    pub fn ack(&mut self, producer: Producer, stream: &StreamName, sequence: Sequence) {
+    /// Every batch of the pair up to and including `sequence` is settled; `refused_rows` of the
+    /// pair's rows were refused one by one, in all. A later call for the same pair replaces an
+    /// unsent one.
+    pub fn ack(
+        &mut self,
+        producer: Producer,
+        stream: &StreamName,
+        sequence: Sequence,
+        refused_rows: &RefusedRows,
+    ) {
         if self.is_open() {
             let slot = self.acks.entry((producer, stream.clone())).or_default();
-            *slot = sequence.max(*slot);
+            slot.sequence = sequence.max(slot.sequence);
+            if !refused_rows.is_empty() {
+                slot.refused_rows = slot.refused_rows.latest(refused_rows);
+            }
         }
     }
 
@@ -300,11 +339,12 @@ impl ServerConversation {
     }
 
     fn push_acks(&mut self) {
-        for ((producer, stream), sequence) in std::mem::take(&mut self.acks) {
+        for ((producer, stream), ack) in std::mem::take(&mut self.acks) {
             self.push(server_message::Message::Ack(message::Ack {
                 producer: producer.get(),
                 stream: stream.as_str().to_owned(),
-                sequence: sequence.get(),
+                sequence: ack.sequence.get(),
+                refused_rows: counts(&ack.refused_rows),
             }));
         }
     }

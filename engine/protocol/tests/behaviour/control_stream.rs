@@ -4,14 +4,17 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
 use quiver_model::{
-    BatchRefusal, DeviceId, Producer, RejectCode, SenderId, SenderKind, Sequence, SessionId,
-    StreamName,
+    BatchRefusal, DeviceId, Producer, RefusedRows, RejectCode, SenderId, SenderKind, Sequence,
+    SessionId, StreamName,
 };
 use quiver_protocol::{
     ClientConversation, ClientEvent, ClientHello, ConnectionClose, ConnectionCloseCode,
     ControlDecoder, ControlError, Credential, Limits, PairState, ServerConversation, ServerEvent,
     ServerRules, StreamCloseCode, encode_message,
-    limits::{CONTROL_MESSAGE_BYTES_MAX, LAST_ACKS_MAX, RESUME_REJECTS_MAX, TOKEN_BYTES_MAX},
+    limits::{
+        CONTROL_MESSAGE_BYTES_MAX, LAST_ACKS_MAX, RESUME_REFUSED_ROWS_MAX, RESUME_REJECTS_MAX,
+        TOKEN_BYTES_MAX,
+    },
     message,
 };
 
@@ -101,6 +104,7 @@ fn a_client_is_welcomed_and_told_what_is_durable() {
             known: true,
             rejects: vec![(Sequence(4), refusal)],
             rejects_total: 1,
+            refused_rows: [(RejectCode::NotEnrolled, 12)].into_iter().collect(),
         }],
     );
     let events = exchange(&mut client, &mut server);
@@ -143,7 +147,12 @@ fn a_client_is_welcomed_and_told_what_is_durable() {
 fn acks_are_coalesced_and_follow_the_rejects_that_they_pass() {
     let (mut client, mut server) = opened();
     for sequence in [0, 1, 2, 5, 4] {
-        server.ack(Producer(9), &readings(), Sequence(sequence));
+        server.ack(
+            Producer(9),
+            &readings(),
+            Sequence(sequence),
+            &RefusedRows::default(),
+        );
     }
     server.reject(
         Producer(9),
@@ -185,15 +194,46 @@ fn acks_are_coalesced_and_follow_the_rejects_that_they_pass() {
     );
 }
 
+fn all_row_codes() -> impl Iterator<Item = RejectCode> {
+    let codes = RejectCode::ALL.iter().copied();
+    codes.filter(|code| code.number() >= 100)
+}
+
+#[test]
+fn an_ack_carries_how_many_rows_were_refused_in_all_and_never_forgets_a_count() {
+    let (mut client, mut server) = opened();
+    let rows = |counts: &[(RejectCode, u64)]| counts.iter().copied().collect::<RefusedRows>();
+    let first = rows(&[(RejectCode::NotEnrolled, 3)]);
+    let second = rows(&[(RejectCode::NullTimestamp, 1), (RejectCode::NotEnrolled, 5)]);
+    server.ack(Producer(9), &readings(), Sequence(1), &second);
+    server.ack(Producer(9), &readings(), Sequence(2), &first);
+    let events = exchange(&mut client, &mut server);
+    let [ClientEvent::Ack { refused_rows, .. }] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    let counts: Vec<_> = refused_rows.iter().map(|c| (c.code, c.rows)).collect();
+    assert_eq!(counts, [(100, 1), (103, 5)]);
+}
+
 #[test]
 fn a_bye_comes_after_the_acks_and_nothing_comes_after_it() {
     let (mut client, mut server) = opened();
-    server.ack(Producer(9), &readings(), Sequence(1));
+    server.ack(
+        Producer(9),
+        &readings(),
+        Sequence(1),
+        &RefusedRows::default(),
+    );
     server.bye(
         &ConnectionClose::new(ConnectionCloseCode::ShuttingDown, "the server restarts"),
         1500,
     );
-    server.ack(Producer(9), &readings(), Sequence(2));
+    server.ack(
+        Producer(9),
+        &readings(),
+        Sequence(2),
+        &RefusedRows::default(),
+    );
     server.stream_closed(2, None, Sequence(0), StreamCloseCode::Retry, 0, "");
     let events = exchange(&mut client, &mut server);
     assert!(
@@ -236,7 +276,12 @@ fn opened() -> (ClientConversation, ServerConversation) {
 #[test]
 fn nothing_is_acknowledged_to_a_client_that_was_not_welcomed() {
     let mut server = server();
-    server.ack(Producer(9), &readings(), Sequence(1));
+    server.ack(
+        Producer(9),
+        &readings(),
+        Sequence(1),
+        &RefusedRows::default(),
+    );
     server.reject(
         Producer(9),
         &readings(),
@@ -400,7 +445,12 @@ fn messages_of_a_later_version_are_ignored_and_counted_by_both_sides() {
         client.handle_bytes(Bytes::from(vec![4, member << 3 | 2, 2, 0x08, 0x01]));
     }
     assert_eq!((client.poll_event(), client.ignored_messages()), (None, 3));
-    server.ack(Producer(1), &readings(), Sequence(0));
+    server.ack(
+        Producer(1),
+        &readings(),
+        Sequence(0),
+        &RefusedRows::default(),
+    );
     assert!(matches!(
         exchange(&mut client, &mut server).as_slice(),
         [ClientEvent::Ack { .. }]
@@ -412,7 +462,12 @@ fn the_end_of_the_control_stream_is_a_farewell_unless_it_cuts_a_message() {
     let (_, mut server) = opened();
     server.handle_end();
     assert_eq!(server.poll_event(), Some(ServerEvent::Finished));
-    server.ack(Producer(1), &readings(), Sequence(0));
+    server.ack(
+        Producer(1),
+        &readings(),
+        Sequence(0),
+        &RefusedRows::default(),
+    );
     assert!(
         server.poll_transmit().is_some(),
         "what was sent before is still acknowledged"
@@ -477,6 +532,7 @@ fn the_largest_welcome_fits_into_a_control_message() {
         known: true,
         rejects: vec![(Sequence(u64::MAX), long); 300],
         rejects_total: u64::MAX,
+        refused_rows: all_row_codes().map(|code| (code, u64::MAX)).collect(),
     };
     assert!(matches!(server.poll_event(), Some(ServerEvent::Hello(_))));
     server.welcome(
@@ -494,6 +550,10 @@ fn the_largest_welcome_fits_into_a_control_message() {
         RESUME_REJECTS_MAX
     );
     assert!(resume.iter().all(|pair| pair.rejects_total == u64::MAX));
+    let counted = all_row_codes().count();
+    let (all, none) = resume.split_at(RESUME_REFUSED_ROWS_MAX / counted);
+    assert!(all.iter().all(|pair| pair.refused_rows.len() == counted));
+    assert!(none.iter().all(|pair| pair.refused_rows.is_empty()));
 }
 
 #[test]

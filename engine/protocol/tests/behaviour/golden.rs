@@ -5,7 +5,8 @@ use std::{env, fs, path::PathBuf, sync::Once};
 
 use bytes::Bytes;
 use quiver_model::{
-    BatchRefusal, DeviceId, Producer, RejectCode, SenderId, SenderKind, Sequence, SessionId,
+    BatchRefusal, DeviceId, Producer, RefusedRows, RejectCode, SenderId, SenderKind, Sequence,
+    SessionId,
 };
 use quiver_protocol::{
     BatchEncoder, ClientConversation, ClientHello, Compression, ConnectionClose,
@@ -79,6 +80,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         known: true,
         rejects: vec![(Sequence(3), rejected.clone())],
         rejects_total: 1,
+        refused_rows: RefusedRows::default(),
     };
     server.welcome(
         Limits::for_sender(SenderKind::Device),
@@ -87,8 +89,19 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         vec![pair],
     );
     let welcome = sent_by(&mut server);
-    server.ack(PRODUCER, &readings(), Sequence(5));
+    server.ack(PRODUCER, &readings(), Sequence(5), &RefusedRows::default());
     let ack = sent_by(&mut server);
+    let refused_rows = [
+        (RejectCode::FutureTimestamp, 2),
+        (RejectCode::NotEnrolled, 300),
+    ];
+    server.ack(
+        PRODUCER,
+        &readings(),
+        Sequence(5),
+        &refused_rows.into_iter().collect(),
+    );
+    let ack_refused_rows = sent_by(&mut server);
     server.reject(PRODUCER, &readings(), Sequence(6), &rejected);
     let reject = sent_by(&mut server);
     let text = "expected first_sequence 7 or lower, got 9";
@@ -114,6 +127,7 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("welcome.bin", welcome),
         ("ack.bin", ack),
+        ("ack_refused_rows.bin", ack_refused_rows),
         ("reject.bin", reject),
         ("stream_closed.bin", stream_closed),
         ("bye.bin", bye),
@@ -205,7 +219,7 @@ fn limits_table() -> String {
     let device = Limits::for_sender(SenderKind::Device);
     let gateway = Limits::for_sender(SenderKind::Gateway);
     let mut table = "| limit | value | in `Welcome.limits` |\n|---|---|---|\n".to_owned();
-    let rows: [(&str, String, &str); 19] = [
+    let rows: [(&str, String, &str); 20] = [
         (
             "live telemetry QUIC streams",
             format!(
@@ -242,6 +256,11 @@ fn limits_table() -> String {
         (
             "rejects in one `Welcome`",
             limits::RESUME_REJECTS_MAX.to_string(),
+            "",
+        ),
+        (
+            "counts of refused rows in one `Welcome`",
+            limits::RESUME_REFUSED_ROWS_MAX.to_string(),
             "",
         ),
         (

@@ -8,7 +8,7 @@ use quiver_client::{
     ClientOptions, Token,
     file::{ColumnMap, FileFormat, FileOptions, SendFileError, SendOptions, TimeFormat, send_file},
 };
-use quiver_model::{DeviceId, StreamName, SystemClock};
+use quiver_model::{DeviceId, RejectCode, StreamName, SystemClock};
 use quiver_pki::{ClientTls, Credential, rustls_client_config};
 
 use crate::{
@@ -113,27 +113,57 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     .await;
     bar.finish_and_clear();
     let report = sent.map_err(failure)?;
-    println!(
-        "{}: {} rows settled: {} stored, {} were there already, {} rejected",
+    let refused_rows: u64 = report.rows_refused.values().sum();
+    let mut outcome = format!(
+        "{}: {} rows settled: {} stored, {} were there already, {} refused",
         args.file.display(),
         grouped(report.rows),
         grouped(report.rows_stored),
         grouped(report.rows_duplicate),
-        grouped(report.rows_rejected + report.rows_unreported)
+        grouped(report.rows_rejected + refused_rows)
     );
+    if report.rows_unreported > 0 {
+        outcome += &format!(
+            ", {} of which the engine no longer says how",
+            grouped(report.rows_unreported)
+        );
+    }
+    println!("{outcome}");
     for rejected in report.rejected.iter().take(10) {
         eprintln!("batch {}: {}", rejected.sequence, rejected.message);
     }
-    if report.rows_rejected > 0 {
+    let reasons: Vec<String> = report
+        .rows_refused
+        .iter()
+        .map(|(number, rows)| format!("{} {}", grouped(*rows), reason(*number)))
+        .collect();
+    let refused = report.rows_rejected + refused_rows;
+    if refused > 0 {
+        let reasons = if reasons.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", reasons.join(", "))
+        };
         return Err(Failure::new(
             DATA,
             format!(
-                "{} rows were rejected; the engine keeps the reasons in stream rejects",
-                grouped(report.rows_rejected)
+                "{} rows were refused{reasons}; see them with: quiver sql \"SELECT device, code, message, payload FROM rejects WHERE producer = '{:016x}'\"",
+                grouped(refused),
+                report.producer.get()
             ),
         ));
     }
     Ok(())
+}
+
+/// A reason for which single rows are refused, in words.
+fn reason(number: u32) -> String {
+    let code = u16::try_from(number).ok().and_then(RejectCode::from_number);
+    match code {
+        Some(code) if code.is_quarantine() => format!("{code}, quarantined"),
+        Some(code) => code.to_string(),
+        None => format!("for reason {number}"),
+    }
 }
 
 fn bar() -> ProgressBar {

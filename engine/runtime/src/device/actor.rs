@@ -241,8 +241,8 @@ impl DeviceActor {
             return AppendOutcome::Full(request);
         }
         sender.accept(&key, next, self.record_clock.now());
-        if ack_received {
-            self.outbox.ack(key.1, &key.0, next);
+        if ack_received && let Some(pair) = sender.pairs.get(&key) {
+            self.outbox.ack(key.1, &key.0, next, &pair.refused_rows);
         }
         AppendOutcome::Accepted
     }

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use quiver_model::{BatchRefusal, Producer, Sequence, StreamName};
+use quiver_model::{BatchRefusal, Producer, RefusedRows, Sequence, StreamName};
 use quiver_protocol::{ConnectionClose, ServerConversation, ServerRules, StreamCloseCode};
 use tokio::sync::Notify;
 
@@ -49,10 +49,19 @@ impl Outbox {
         result
     }
 
-    /// Every batch before `next` is settled. Nothing is said as long as none is.
-    pub fn ack(&self, producer: Producer, stream: &StreamName, next: Sequence) {
+    /// Every batch before `next` is settled, and so many rows of the pair were refused one by one.
+    /// Nothing is said as long as no batch is settled.
+    pub fn ack(
+        &self,
+        producer: Producer,
+        stream: &StreamName,
+        next: Sequence,
+        refused_rows: &RefusedRows,
+    ) {
         if let Some(last) = next.get().checked_sub(1) {
-            self.with(|conversation| conversation.ack(producer, stream, Sequence(last)));
+            self.with(|conversation| {
+                conversation.ack(producer, stream, Sequence(last), refused_rows);
+            });
         }
     }
 

@@ -123,6 +123,7 @@ fn resume(
         known: pair.durable > quiver_model::Sequence(0),
         rejects_total: rejects.len() as u64,
         rejects,
+        refused_rows: pair.refused_rows.clone(),
     }
 }
 

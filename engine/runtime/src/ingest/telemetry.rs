@@ -1,14 +1,14 @@
 //! Reads one telemetry QUIC stream and brings its batches to the log.
 
-use std::{rc::Rc, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use quinn::{RecvStream, VarInt};
 use quiver_hot::Share;
 use quiver_log::{Encoding, Record, RecordKind};
 use quiver_model::{
-    BatchRefusal, DEVICE, Judged, NormaliseContext, Producer, ProducerKind, RejectCode, SchemaId,
-    SenderKind, Sequence, StreamName, StreamSchema, Verdict, judge,
+    BatchRefusal, DEVICE, DeviceId, Judged, NormaliseContext, Producer, ProducerKind, RejectCode,
+    SchemaId, SenderId, SenderKind, Sequence, StreamName, StreamSchema, Verdict, judge,
 };
 use quiver_protocol::{
     AckLevel, DecodeLimits, OpenStream, StreamCloseCode, StreamRefusal, TelemetryDecoder,
@@ -24,8 +24,8 @@ use crate::{
     device::{AppendBatch, AppendOutcome, CloseTelemetry, IsCarried, OpenTelemetry},
     registry::{RegistryChange, RegistryEntry},
     shard::{
-        AppendRefused, LiveStream, PairKey, SettledOutcome, StopSignal, distinct_devices,
-        note_for_batch, rejects_schema,
+        AppendRefused, LiveStream, PairKey, SettledOutcome, StopSignal, device_in_row,
+        distinct_devices, note_for_batch, rejects_schema,
     },
 };
 
@@ -39,6 +39,11 @@ const BACKLOG_MEMORY_PERCENT: usize = 75;
 /// How often, and with what pause, a new QUIC stream looks whether the one before it has ended.
 const PREDECESSOR_LOOKS: usize = 5;
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
+/// Enrollments that are under way at once.
+const ENROLLED_AT_ONCE: usize = 256;
+/// Rows for devices that are not enrolled that are looked at, and other devices that are named.
+const UNKNOWN_DEVICES_MAX: usize = 64;
+const UNKNOWN_DEVICES_NAMED: usize = 3;
 /// How often a waiting backlog looks again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 
@@ -414,6 +419,7 @@ impl TelemetryReader {
                 },
             )
             .map_err(Judgement::Refused)?;
+            self.all_enrolled(batch, &judged)?;
             match schema {
                 Some(schema) if judged.new_fields.is_empty() => return Ok((schema, judged)),
                 _ => {
@@ -426,26 +432,64 @@ impl TelemetryReader {
         }
     }
 
+    /// An operator's batch for devices that are not enrolled is not taken: the operator is at hand
+    /// and can enroll them, and its sequence must not be used up meanwhile. (A gateway runs
+    /// unattended: such rows of its batches go to `rejects`, and the others are stored.)
+    fn all_enrolled(&self, batch: &WireBatch, judged: &Judged) -> Result<(), Judgement> {
+        if self.session.sender.kind != SenderKind::Operator {
+            return Ok(());
+        }
+        let Some(column) = batch.batch.column_by_name(DEVICE) else {
+            return Ok(());
+        };
+        let refused = judged.verdict.refused.iter();
+        let unknown: BTreeSet<DeviceId> = refused
+            .filter(|refused| refused.code == RejectCode::NotEnrolled)
+            .filter_map(|refused| device_in_row(column, refused.row as usize))
+            .take(UNKNOWN_DEVICES_MAX)
+            .collect();
+        let Some(first) = unknown.first() else {
+            return Ok(());
+        };
+        let others: Vec<&str> = unknown.iter().skip(1).map(DeviceId::as_str).collect();
+        let also = match others.len() {
+            0 => String::new(),
+            1..=UNKNOWN_DEVICES_NAMED => format!("; nor is {}", others.join(", ")),
+            _ => format!(
+                "; nor are {} and more",
+                others[..UNKNOWN_DEVICES_NAMED].join(", ")
+            ),
+        };
+        Err(Judgement::Closed(Closed::new(
+            StreamCloseCode::NotAllowed,
+            format!(
+                "device {first} is not enrolled, or revoked: enroll it (quiver devices enroll {first}) and send again; nothing is stored from here on{also}"
+            ),
+        )))
+    }
+
     /// Enrolls devices that an operator speaks for (demonstrations and loopback only).
     async fn enroll_devices(&self, batch: &WireBatch) -> Result<(), Judgement> {
         let context = &self.session.context;
         let Some(column) = batch.batch.column_by_name(DEVICE) else {
             return Ok(());
         };
-        for device in distinct_devices(column) {
-            if context
-                .control
-                .state()
-                .registry
-                .knows_device(device.as_str())
-            {
-                continue;
-            }
-            let sender = quiver_model::SenderId::device(device.clone());
-            let entry = RegistryEntry::new(&sender, context.record_clock.now());
-            context
-                .control
-                .change_registry(&RegistryChange::Put { entry })
+        let registry = &context.control.state().registry;
+        let unknown: Vec<DeviceId> = distinct_devices(column)
+            .into_iter()
+            .filter(|device| !registry.knows_device(device.as_str()))
+            .collect();
+        // Asked for together, they are durable together.
+        for some in unknown.chunks(ENROLLED_AT_ONCE) {
+            let changes = some.iter().map(|device| {
+                let sender = SenderId::device(device.clone());
+                let entry = RegistryEntry::new(&sender, context.record_clock.now());
+                async move {
+                    let change = RegistryChange::Put { entry };
+                    context.control.change_registry(&change).await
+                }
+            });
+            futures::future::try_join_all(changes)
                 .await
                 .map_err(|error| {
                     Judgement::Closed(Closed::new(StreamCloseCode::Retry, error.to_string()))

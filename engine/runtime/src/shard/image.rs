@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use quiver_model::{
-    Producer, ProducerKind, RejectCode, SenderId, Sequence, SessionId, ShardId, StreamName,
-    Timestamp,
+    Producer, ProducerKind, RefusedRows, RejectCode, SenderId, Sequence, SessionId, ShardId,
+    StreamName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ struct PairImage {
     last_used_us: i64,
     rejects_total: u64,
     rejects: Vec<(u64, u16, String)>,
+    /// Rows by the number of their code.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    refused_rows: Vec<(u16, u64)>,
 }
 
 impl ShardImage {
@@ -73,6 +76,11 @@ impl ShardImage {
                                     reject.message.clone(),
                                 )
                             })
+                            .collect(),
+                        refused_rows: pair
+                            .refused_rows
+                            .iter()
+                            .map(|(code, rows)| (code.number(), rows))
                             .collect(),
                     })
                     .collect(),
@@ -163,6 +171,11 @@ impl PairImage {
                 })
                 .collect::<VecDeque<_>>(),
             rejects_total: self.rejects_total,
+            refused_rows: self
+                .refused_rows
+                .into_iter()
+                .filter_map(|(code, rows)| Some((RejectCode::from_number(code)?, rows)))
+                .collect::<RefusedRows>(),
             live: None,
             ended: false,
         }
@@ -210,6 +223,7 @@ mod tests {
                 Timestamp(1),
                 0,
             );
+            state.count_refused(&key, [(RejectCode::NotEnrolled, 3)].into_iter());
             senders.insert(sender.clone(), state);
             ledger.insert(
                 sender,
@@ -231,6 +245,7 @@ mod tests {
                     state.pairs.values().next().unwrap().durable,
                     senders[&sender].pairs.values().next().unwrap().durable
                 );
+                assert_eq!(state.pairs.values().next().unwrap().refused_rows.total(), 3);
                 assert_eq!(ledgers[&sender], ledger[&sender]);
                 seen += 1;
             }

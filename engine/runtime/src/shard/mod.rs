@@ -29,7 +29,8 @@ pub use image::{ShardImage, merge_images};
 pub use inbox::{ShardInbox, ShardOutlet};
 pub use ledger::Ledger;
 pub use rejects::{
-    RejectNote, control_schema, distinct_devices, note_for_batch, notes_for_rows, rejects_schema,
+    RejectNote, control_schema, device_in_row, distinct_devices, note_for_batch, notes_for_rows,
+    rejects_schema,
 };
 pub use senders::{
     AppendRefused, LiveStream, OpenRefused, Opened, PairKey, ProducerState, RecentReject,

@@ -76,12 +76,14 @@ fn attributed(wire: &RecordBatch, row: usize, sender: &SenderId, code: RejectCod
     if sender.kind == SenderKind::Device || code == RejectCode::NotEnrolled {
         return sender.clone();
     }
-    device_of(wire, row).map_or_else(|| sender.clone(), SenderId::device)
+    wire.column_by_name(DEVICE)
+        .and_then(|column| device_in_row(column, row))
+        .map_or_else(|| sender.clone(), SenderId::device)
 }
 
-fn device_of(wire: &RecordBatch, row: usize) -> Option<DeviceId> {
-    let column = wire.column_by_name(DEVICE)?;
-    (!column.is_null(row)).then_some(())?;
+/// The device that a row of a text column names, if that is well formed.
+pub fn device_in_row(column: &ArrayRef, row: usize) -> Option<DeviceId> {
+    (row < column.len() && !column.is_null(row)).then_some(())?;
     let (values, index) = match column.as_any_dictionary_opt() {
         Some(dictionary) => (
             dictionary.values().clone(),

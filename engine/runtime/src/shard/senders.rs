@@ -14,7 +14,8 @@ use std::{
 };
 
 use quiver_model::{
-    Producer, ProducerKind, RejectCode, SenderKind, Sequence, SessionId, StreamName, Timestamp,
+    Producer, ProducerKind, RefusedRows, RejectCode, SenderKind, Sequence, SessionId, StreamName,
+    Timestamp,
 };
 use quiver_protocol::StreamCloseCode;
 use tokio::sync::Notify;
@@ -121,6 +122,8 @@ pub struct ProducerState {
     pub rejects: VecDeque<RecentReject>,
     /// Rejects in all.
     pub rejects_total: u64,
+    /// Rows refused one by one, in all.
+    pub refused_rows: RefusedRows,
     /// The QUIC stream that carries it now, or that has carried what is in flight.
     pub live: Option<LiveStream>,
     /// `live` has ended. It is kept until all it brought is settled, so that the sender is told.
@@ -137,6 +140,7 @@ impl ProducerState {
             last_used: now,
             rejects: VecDeque::new(),
             rejects_total: 0,
+            refused_rows: RefusedRows::default(),
             live: None,
             ended: false,
         }
@@ -436,6 +440,15 @@ impl SenderState {
             evicted += 1;
         }
         evicted
+    }
+
+    /// Rows of a settled batch of `key` were refused one by one.
+    pub fn count_refused(&mut self, key: &PairKey, rows: impl Iterator<Item = (RejectCode, u64)>) {
+        if let Some(pair) = self.pairs.get_mut(key) {
+            for (code, rows) in rows {
+                pair.refused_rows.add(code, rows);
+            }
+        }
     }
 
     /// Whether nothing would be lost by forgetting this sender.

@@ -225,10 +225,17 @@ impl Shard {
             settled.time,
             epoch,
         );
+        if settled.outcome == SettledOutcome::Stored {
+            let rows = settled.rejects.iter().map(|note| (note.code, note.rows));
+            sender.count_refused(&key, rows);
+        }
         if is_new {
             sender.evict(settled.sender.kind, &settled.stream, settled.time);
         }
-        let Some(live) = sender.pairs.get(&key).and_then(|pair| pair.live.as_ref()) else {
+        let Some(pair) = sender.pairs.get(&key) else {
+            return;
+        };
+        let Some(live) = &pair.live else {
             return;
         };
         let Some(session) = sender.sessions.get(&live.instance) else {
@@ -240,7 +247,9 @@ impl Shard {
                 .outbox
                 .reject(settled.producer, &settled.stream, reject.sequence, &refusal);
         }
-        session.outbox.ack(settled.producer, &settled.stream, next);
+        session
+            .outbox
+            .ack(settled.producer, &settled.stream, next, &pair.refused_rows);
         sender.release(&key);
         if let Some(received) = settled.received {
             self.parts
@@ -370,7 +379,9 @@ impl Shard {
             return;
         };
         // Only what is durable is acknowledged; an original still on its way will be, later.
-        session.outbox.ack(key.1, &key.0, pair.durable);
+        session
+            .outbox
+            .ack(key.1, &key.0, pair.durable, &pair.refused_rows);
     }
 }
 
