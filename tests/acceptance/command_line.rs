@@ -84,6 +84,43 @@ fn exit_codes_say_what_was_wrong() {
 }
 
 #[test]
+fn memory_for_less_than_one_batch_is_refused_by_every_verb_that_starts_an_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let fresh = directory.path().join("fresh");
+    let fresh = fresh.to_str().unwrap();
+    let mut server = Server::start(&[]);
+    server.stop();
+    let idle = server.data();
+    let local = ["--quic", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    for (verb, data, more) in [
+        ("serve", fresh, &local[..]),
+        ("demo", fresh, &local[..]),
+        ("sql", idle, &["SELECT 1"]),
+        ("audit", idle, &[]),
+    ] {
+        for memory in ["0", "64MiB"] {
+            let output = quiver(&[&[verb, "--data-dir", data, "--memory", memory], more].concat());
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{verb}: {message}");
+            let given = if memory == "0" {
+                "--memory 0 B"
+            } else {
+                "--memory 64.0 MiB"
+            };
+            for part in [given, "less than 150.0 MiB", "150MiB or more"] {
+                assert!(message.contains(part), "{verb}: {message}");
+            }
+        }
+    }
+    let archive = ["archive", "files", "--data-dir", idle, "--memory", "0"];
+    assert_eq!(quiver(&archive).status.code(), Some(78));
+    assert!(
+        !std::path::Path::new(fresh).exists(),
+        "nothing is made before"
+    );
+}
+
+#[test]
 fn every_verb_shows_an_example() {
     for verb in [
         "demo", "serve", "send", "sql", "audit", "archive", "pki", "devices", "version",

@@ -26,6 +26,7 @@ use crate::{
     access::{self, ServerAddresses},
     exit::{CONFIG, Failure, IO, UNAVAILABLE},
     http::{HttpDoor, HttpState},
+    numbers,
     settings::{Doors, EngineArgs},
     sources::{Sources, open_archive},
 };
@@ -237,9 +238,23 @@ pub fn start_failure(error: quiver_runtime::StartError) -> Failure {
     use quiver_runtime::StartError as E;
     let code = match &error {
         E::Lock(quiver_log::LockError::Held { .. }) => UNAVAILABLE,
+        E::Memory { bytes, least } => return too_little_memory(*bytes, *least),
         _ => IO,
     };
     Failure::with(code)(error)
+}
+
+fn too_little_memory(bytes: usize, least: usize) -> Failure {
+    let size = |bytes: usize| numbers::bytes(bytes as u64);
+    let mend = least.div_ceil(1 << 20);
+    Failure::new(
+        CONFIG,
+        format!(
+            "--memory {} is less than {}, what one batch of the limits announced to senders may take: such a batch would be refused for ever; set --memory (or QUIVER_MEMORY) to {mend}MiB or more",
+            size(bytes),
+            size(least)
+        ),
+    )
 }
 
 fn report(engine: &Engine) {
