@@ -1,7 +1,7 @@
 //! An engine with its archive, its queries and its doors, and the order in which they stop.
 //!
 //! ```text
-//! start: threads ─▶ recover ─▶ registry ─▶ QUIC door ─▶ HTTP door ─▶ server.json
+//! start: HTTP door (/live) ─▶ threads ─▶ recover ─▶ registry ─▶ QUIC door ─▶ all of HTTP ─▶ server.json
 //! stop:  HTTP door ─▶ connections ─▶ flush everything ─▶ checkpoint ─▶ log ─▶ threads
 //! ```
 
@@ -101,6 +101,8 @@ impl Node {
     pub async fn start(data_dir: &Path, args: &EngineArgs, doors: Doors) -> Result<Self, Failure> {
         check_doors(&doors)?;
         let options = args.options(data_dir, doors.enroll_unknown);
+        options.check().map_err(start_failure)?;
+        let http = HttpDoor::open(doors.http, doors.http_hosts.clone())?;
         // Whole from the start: a runtime may not be dropped on this thread, also when starting fails.
         let runtimes = Runtimes::start(usize::from(options.shard_count))?;
         let spawner = Arc::new(ThreadSpawner::new(
@@ -142,16 +144,15 @@ impl Node {
             queries,
             query_runtime: runtimes.query.handle()?,
             token: access::http_token(data_dir)?,
-            hosts: doors.http_hosts.clone(),
             started: clock.wall(),
         };
-        let http = HttpDoor::open(doors.http, state)?;
         let addresses = ServerAddresses {
             quic,
             http: http.address(),
             pid: std::process::id(),
         };
         engine.serve(endpoint.clone(), doors.tokens);
+        http.admit(state);
         addresses.save(data_dir)?;
         Ok(Self {
             engine,
