@@ -56,9 +56,9 @@ pub enum Verb {
     /// Prove that nothing was lost: rows received against rows that queries find
     #[command(after_help = "Example:\n  quiver audit --data-dir quiver-data")]
     Audit(AuditArgs),
-    /// The archive: its files, whether they are sound, merging small ones
+    /// The archive: its files, whether they are sound, merging small ones, deleting replaced ones
     #[command(
-        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings"
+        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
     )]
     Archive(ArchiveArgs),
     /// Certificates for development and for fleets
@@ -187,8 +187,24 @@ pub enum ArchiveAction {
     Files(ArchiveTarget),
     /// Check every file: present, readable, as its table says
     Check(ArchiveTarget),
-    /// Merge small files of a day into large ones
+    /// Merge small files of a day into large ones; the small ones stay until vacuum
     Compact(ArchiveTarget),
+    /// Delete files that no table lists any more: replaced by compact, or left by failed flushes
+    Vacuum(VacuumArgs),
+}
+
+/// `archive vacuum`.
+#[derive(Args, Debug)]
+pub struct VacuumArgs {
+    #[command(flatten)]
+    pub target: ArchiveTarget,
+    /// Keep files that were replaced, or left, more recently than this: a reader that opened the
+    /// table before may still be reading them. Queries of the engine itself are safe with any value
+    #[arg(long, env = "QUIVER_OLDER_THAN", default_value = "7d", value_parser = parse_duration)]
+    pub older_than: Duration,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long, env = "QUIVER_DRY_RUN")]
+    pub dry_run: bool,
 }
 
 /// Which part of which archive.

@@ -5,7 +5,8 @@
 //! | `/live`, `/ready`, `/metrics`, `/api/openapi.json` | GET | no |
 //! | `/api/v1/sql` | POST | yes |
 //! | `/api/v1/status`, `/api/v1/audit`, `/api/v1/devices`, `/api/v1/archive/files` | GET | yes |
-//! | `/api/v1/devices`, `/api/v1/devices/revoke`, `/api/v1/archive/check`, `/api/v1/archive/compact` | POST | yes |
+//! | `/api/v1/devices`, `/api/v1/devices/revoke` | POST | yes |
+//! | `/api/v1/archive/check`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
 //!
 //! The door opens before the engine recovers: until [`HttpDoor::admit`] is called, only `/live` is
 //! answered, and everything else is told to come back (503).
@@ -138,6 +139,7 @@ impl HttpDoor {
                         .route("/archive/files", web::get().to(admin::archive_files))
                         .route("/archive/check", web::post().to(admin::archive_check))
                         .route("/archive/compact", web::post().to(admin::archive_compact))
+                        .route("/archive/vacuum", web::post().to(admin::archive_vacuum))
                         .default_service(web::to(no_such_path)),
                 )
                 .service(
