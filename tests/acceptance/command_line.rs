@@ -37,6 +37,34 @@ fn demo_ends_by_itself_and_what_it_stored_can_be_proved() {
 }
 
 #[test]
+fn a_demo_whose_rows_are_refused_says_why_and_fails_soon() {
+    // More than any disk has free.
+    let refused = [
+        "--disk-reserve",
+        "900TiB",
+        "--devices",
+        "3",
+        "--rate",
+        "300",
+    ];
+    for duration in [&["--duration", "1s"][..], &[]] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        let begun = std::time::Instant::now();
+        let output = quiver(&[&["demo", "--data-dir", data], &refused[..], duration].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{message}");
+        // Which of its two streams is closed last is not said.
+        for part in ["it closes stream ", "disk is nearly full", "--disk-reserve"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("prove it"), "no success: {text}");
+        assert!(begun.elapsed().as_secs() < 25, "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn exit_codes_say_what_was_wrong() {
     let nowhere = tempfile::tempdir().unwrap();
     let nowhere = nowhere.path().to_str().unwrap();

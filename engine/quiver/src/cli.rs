@@ -88,15 +88,22 @@ pub struct DemoArgs {
     /// End by itself after this long [default: at Ctrl-C]
     #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// What the verbs that run an engine have in common.
+#[derive(Args, Debug)]
+pub struct NodeArgs {
     /// Directory of log, archive and credentials
     #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
-    /// UDP address of the QUIC door [default: a free port]
-    #[arg(long, env = "QUIVER_QUIC", default_value = "127.0.0.1:0")]
-    pub quic: SocketAddr,
-    /// TCP address of the HTTP door [default: a free port]
-    #[arg(long, env = "QUIVER_HTTP", default_value = "127.0.0.1:0")]
-    pub http: SocketAddr,
+    /// UDP address of the QUIC door [default: 127.0.0.1:4433 for serve, a free port for demo]
+    #[arg(long, env = "QUIVER_QUIC")]
+    pub quic: Option<SocketAddr>,
+    /// TCP address of the HTTP door [default: 127.0.0.1:8080 for serve, a free port for demo]
+    #[arg(long, env = "QUIVER_HTTP")]
+    pub http: Option<SocketAddr>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -104,15 +111,6 @@ pub struct DemoArgs {
 /// `serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Directory of log, archive and credentials
-    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
-    pub data_dir: PathBuf,
-    /// UDP address of the QUIC door
-    #[arg(long, env = "QUIVER_QUIC", default_value = "127.0.0.1:4433")]
-    pub quic: SocketAddr,
-    /// TCP address of the HTTP door
-    #[arg(long, env = "QUIVER_HTTP", default_value = "127.0.0.1:8080")]
-    pub http: SocketAddr,
     /// Name under which the HTTP door may be asked, beside localhost; may be repeated
     #[arg(long, env = "QUIVER_HTTP_HOST", value_delimiter = ',')]
     pub http_host: Vec<String>,
@@ -132,7 +130,7 @@ pub struct ServeArgs {
     #[arg(long, env = "QUIVER_ENROLL_UNKNOWN")]
     pub enroll_unknown: bool,
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub node: NodeArgs,
 }
 
 /// Which engine or data directory a verb is about.
