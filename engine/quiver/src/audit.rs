@@ -50,8 +50,8 @@ pub struct Audit {
     pub lines: Vec<AuditLine>,
     /// Damaged parts of the log that the last start found.
     pub damaged: Vec<String>,
-    /// Batches that came again since the start and were dropped.
-    pub duplicate_batches: u64,
+    /// Batches that came again since the engine started, and were dropped. 0 for an idle directory.
+    pub duplicate_batches_since_start: u64,
 }
 
 impl Audit {
@@ -115,7 +115,7 @@ pub async fn audit(
         position,
         lines: lines.into_values().collect(),
         damaged: Vec::new(),
-        duplicate_batches: 0,
+        duplicate_batches_since_start: 0,
     })
 }
 

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    logging::LogFormat, numbers::parse_duration, settings::EngineArgs, verbs::send::SendArgs,
+    logging::LogFormat,
+    numbers::{parse_duration, parse_lifetime},
+    settings::EngineArgs,
+    verbs::send::SendArgs,
 };
 
 /// Where data are unless said otherwise.
@@ -45,7 +48,7 @@ pub enum Verb {
     Serve(ServeArgs),
     /// Stream a file of rows to an engine; running it again stores nothing twice
     #[command(
-        after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv"
+        after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv\n\nNumbers: the words inf, infinity and nan (any case, with or without a sign) are stored as such; a\nnumber in digits that float64 cannot hold, such as 1e999, is an error that names its line and column."
     )]
     Send(SendArgs),
     /// Run a query over hot and archived rows
@@ -245,8 +248,8 @@ pub enum PkiAction {
         /// Directory to make [default: KIND-ID]
         #[arg(long, env = "QUIVER_OUT")]
         out: Option<PathBuf>,
-        /// How long it is valid
-        #[arg(long, env = "QUIVER_VALID_FOR", default_value = "365d", value_parser = parse_duration)]
+        /// How long it is valid: a second to 3650d, the lifetime of the CA
+        #[arg(long, env = "QUIVER_VALID_FOR", default_value = "365d", value_parser = parse_lifetime)]
         valid_for: Duration,
         /// When it begins to be valid, RFC 3339 [default: now]
         #[arg(long, env = "QUIVER_NOT_BEFORE")]
@@ -311,7 +314,7 @@ pub enum DevicesAction {
         #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = ',')]
         attribute: Vec<String>,
         /// Make a bearer token for it, and show it this once
-        #[arg(long, env = "QUIVER_TOKEN")]
+        #[arg(long, env = "QUIVER_NEW_TOKEN")]
         token: bool,
         /// Its id
         id: String,
@@ -326,4 +329,50 @@ pub enum DevicesAction {
         /// Its id
         id: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    /// Every variable of a command and its subcommands, with whether its flag takes a value.
+    fn variables(
+        command: &Command,
+        verb: &str,
+        all: &mut BTreeMap<String, BTreeMap<bool, String>>,
+    ) {
+        for arg in command.get_arguments() {
+            if let Some(variable) = arg.get_env() {
+                let kinds = all
+                    .entry(variable.to_string_lossy().into_owned())
+                    .or_default();
+                kinds.insert(
+                    arg.get_action().takes_values(),
+                    format!("{verb} --{}", arg.get_id()),
+                );
+            }
+        }
+        for sub in command.get_subcommands() {
+            variables(sub, &format!("{verb} {}", sub.get_name()), all);
+        }
+    }
+
+    #[test]
+    fn a_variable_is_a_switch_or_a_value_the_same_for_every_verb() {
+        let mut all = BTreeMap::new();
+        variables(&Cli::command(), "quiver", &mut all);
+        assert!(all.len() > 30);
+        for (variable, kinds) in all {
+            assert_eq!(kinds.len(), 1, "{variable}: {kinds:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -305,7 +305,7 @@ fn quic_config(
 ) -> Result<quinn::ServerConfig, Failure> {
     let credential = match &doors.certificates {
         Some((ca, cert, key)) => {
-            Credential::load_files(ca, cert, key).map_err(Failure::with(CONFIG))?
+            Credential::load_files(ca, cert, key).map_err(Failure::of_pem(CONFIG))?
         }
         None => access::server_credential(data_dir)?,
     };

@@ -107,7 +107,7 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            audit.duplicate_batches = state.engine.metrics().duplicate_batches.get();
+            audit.duplicate_batches_since_start = state.engine.metrics().duplicate_batches.get();
             HttpResponse::Ok().json(audit)
         }
         Ok(Err(error)) => failed(error.to_string()),
@@ -201,7 +201,8 @@ pub async fn revoke(
     match sender(&request.kind, &request.id) {
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
         Ok(sender) if state.engine.control().registry.get(&sender).is_none() => {
-            problem(StatusCode::NOT_FOUND, &format!("{sender} is not enrolled"))
+            let text = format!("{sender} is not enrolled; quiver devices list shows who is");
+            problem(StatusCode::NOT_FOUND, &text)
         }
         Ok(_) => {
             change(

@@ -101,6 +101,12 @@ fn show(audit: &Audit) {
     for damaged in &audit.damaged {
         println!("✗ {damaged}");
     }
+    if audit.duplicate_batches_since_start > 0 {
+        println!(
+            "{} batches came again since the engine started, and were dropped",
+            crate::numbers::grouped(audit.duplicate_batches_since_start)
+        );
+    }
     let received: u64 = audit.lines.iter().map(|line| line.received).sum();
     let verdict = if audit.holds() {
         "everything is accounted for"
