@@ -95,8 +95,9 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
         .iter()
         .map(|table| table.name().to_string())
         .collect();
+    let archive = state.archive.clone();
     let task = state.query_runtime.spawn(async move {
-        crate::audit::audit(position.get(), &ledgers, &streams, &queries).await
+        crate::audit::audit(position.get(), &ledgers, &streams, &queries, &archive).await
     });
     match task.await {
         Ok(Ok(mut audit)) => {
