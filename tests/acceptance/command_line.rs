@@ -37,6 +37,34 @@ fn demo_ends_by_itself_and_what_it_stored_can_be_proved() {
 }
 
 #[test]
+fn a_demo_whose_rows_are_refused_says_why_and_fails_soon() {
+    // More than any disk has free.
+    let refused = [
+        "--disk-reserve",
+        "900TiB",
+        "--devices",
+        "3",
+        "--rate",
+        "300",
+    ];
+    for duration in [&["--duration", "1s"][..], &[]] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        let begun = std::time::Instant::now();
+        let output = quiver(&[&["demo", "--data-dir", data], &refused[..], duration].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{message}");
+        // Which of its two streams is closed last is not said.
+        for part in ["it closes stream ", "disk is nearly full", "--disk-reserve"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("prove it"), "no success: {text}");
+        assert!(begun.elapsed().as_secs() < 25, "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn exit_codes_say_what_was_wrong() {
     let nowhere = tempfile::tempdir().unwrap();
     let nowhere = nowhere.path().to_str().unwrap();
@@ -80,6 +108,43 @@ fn exit_codes_say_what_was_wrong() {
             .status
             .code(),
         Some(65)
+    );
+}
+
+#[test]
+fn memory_for_less_than_one_batch_is_refused_by_every_verb_that_starts_an_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let fresh = directory.path().join("fresh");
+    let fresh = fresh.to_str().unwrap();
+    let mut server = Server::start(&[]);
+    server.stop();
+    let idle = server.data();
+    let local = ["--quic", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    for (verb, data, more) in [
+        ("serve", fresh, &local[..]),
+        ("demo", fresh, &local[..]),
+        ("sql", idle, &["SELECT 1"]),
+        ("audit", idle, &[]),
+    ] {
+        for memory in ["0", "64MiB"] {
+            let output = quiver(&[&[verb, "--data-dir", data, "--memory", memory], more].concat());
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{verb}: {message}");
+            let given = if memory == "0" {
+                "--memory 0 B"
+            } else {
+                "--memory 64.0 MiB"
+            };
+            for part in [given, "less than 150.0 MiB", "150MiB or more"] {
+                assert!(message.contains(part), "{verb}: {message}");
+            }
+        }
+    }
+    let archive = ["archive", "files", "--data-dir", idle, "--memory", "0"];
+    assert_eq!(quiver(&archive).status.code(), Some(78));
+    assert!(
+        !std::path::Path::new(fresh).exists(),
+        "nothing is made before"
     );
 }
 
@@ -239,5 +304,187 @@ fn rows_that_are_refused_or_quarantined_are_kept_with_their_reason_and_accounted
         // And again when all of it came back from the log.
         server.kill();
         server.restart();
+    }
+}
+
+#[test]
+fn enrolling_again_changes_what_is_said_and_keeps_the_rest() {
+    let server = Server::start(&["--tokens"]);
+    let data = server.data();
+    let credential = server.issue("device", "truck_1", &[]);
+    let shown = quiver_ok(&["pki", "show", credential.join("cert.pem").to_str().unwrap()]);
+    let fingerprint = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("fingerprint "))
+        .unwrap();
+    let enroll = |more: &[&str]| {
+        let args = ["devices", "enroll", "truck_1", "--data-dir", data];
+        quiver(&[&args, more].concat())
+    };
+    let show = || -> serde_json::Value {
+        let text = quiver_ok(&["devices", "show", "truck_1", "--data-dir", data]);
+        serde_json::from_str(&text).unwrap()
+    };
+
+    // As other tools print it: with colons, in capitals.
+    let pairs: Vec<&str> = (0..32)
+        .map(|byte| &fingerprint[2 * byte..2 * byte + 2])
+        .collect();
+    let written = pairs.join(":").to_uppercase();
+    assert!(
+        enroll(&[
+            "--fingerprint",
+            &written,
+            "--token",
+            "--gateway",
+            "gateway_1",
+            "--attribute",
+            "fleet=north",
+            "--attribute",
+            "color=red",
+        ])
+        .status
+        .success()
+    );
+    let first = show();
+    assert_eq!(first["fingerprint"], fingerprint);
+    assert!(
+        first["token_sha256"].as_str().unwrap().len() == 64,
+        "{first}"
+    );
+
+    assert!(
+        enroll(&["--attribute", "color=blue", "--gateway", "gateway_2"])
+            .status
+            .success()
+    );
+    let mut expected = first.clone();
+    expected["attributes"]["color"] = "blue".into();
+    expected["gateways"] = serde_json::json!(["gateway_1", "gateway_2"]);
+    assert_eq!(show(), expected);
+
+    // Revoked and enrolled again it is as it was.
+    let revoked = quiver_ok(&["devices", "revoke", "truck_1", "--data-dir", data]);
+    assert!(
+        revoked.contains("quiver devices enroll truck_1 --kind device"),
+        "{revoked}"
+    );
+    assert!(enroll(&[]).status.success());
+    assert_eq!(show(), expected);
+
+    for wrong in [
+        "",
+        "12",
+        &fingerprint[1..],
+        &format!("{fingerprint}0"),
+        &format!("g{}", &fingerprint[1..]),
+    ] {
+        let refused = enroll(&["--fingerprint", wrong]);
+        assert_eq!(refused.status.code(), Some(65), "{wrong:?}");
+        let message = String::from_utf8(refused.stderr).unwrap();
+        for part in ["SHA-256", "64 hexadecimal digits", "quiver pki show"] {
+            assert!(message.contains(part), "{wrong:?}: {message}");
+        }
+    }
+    assert_eq!(show(), expected, "nothing of what was refused");
+}
+
+#[test]
+fn what_is_said_of_an_operator_that_may_not_connect_names_the_way_out() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let data = server.data();
+    let file = server.path("rows.csv");
+    std::fs::write(&file, "ts,value\n2026-01-01T00:00:00Z,1\n").unwrap();
+    let send = || {
+        let args = ["send", "--data-dir", data, "--device", "d", "--stream", "s"];
+        quiver(&[&args[..], &[file.to_str().unwrap()]].concat())
+    };
+    let operator = |verb: &str, id: &str| {
+        quiver(&[
+            "devices",
+            verb,
+            id,
+            "--kind",
+            "operator",
+            "--data-dir",
+            data,
+        ])
+    };
+    let way_out = "quiver devices enroll local --kind operator";
+    let revoked = operator("revoke", "local");
+    assert!(revoked.status.success());
+    assert!(String::from_utf8(revoked.stdout).unwrap().contains(way_out));
+    let refused = send();
+    assert_eq!(refused.status.code(), Some(69));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains(way_out), "{message}");
+    assert!(operator("enroll", "local").status.success());
+    assert!(send().status.success());
+    for verb in ["revoke", "show"] {
+        let unknown = operator(verb, "nobody");
+        assert_eq!(unknown.status.code(), Some(65));
+        let message = String::from_utf8(unknown.stderr).unwrap();
+        assert!(message.contains("quiver devices list"), "{message}");
+    }
+}
+
+#[test]
+fn a_named_file_that_is_not_there_is_a_matter_of_reading() {
+    let server = Server::start(&[]);
+    let data = server.data();
+    let there = server.path("rows.csv");
+    std::fs::write(&there, "ts,value\n2026-01-01T00:00:00Z,1\n").unwrap();
+    let there = there.to_str().unwrap();
+    let certificates = [
+        "--ca",
+        "no-ca.pem",
+        "--cert",
+        "no-cert.pem",
+        "--key",
+        "no-key.pem",
+    ];
+    let to = ["send", "--data-dir", data, "--device", "d", "--stream", "s"];
+    let local = ["--quic", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let fresh = server.path("fresh");
+    let serve = ["serve", "--data-dir", fresh.to_str().unwrap()];
+    for (args, name) in [
+        (vec!["pki", "show", "no-such.pem"], "no-such.pem"),
+        ([&to[..], &["no-such.csv"]].concat(), "no-such.csv"),
+        ([&to[..], &["no-such.jsonl"]].concat(), "no-such.jsonl"),
+        ([&to[..], &["no-such.parquet"]].concat(), "no-such.parquet"),
+        ([&to[..], &["no-such.arrow"]].concat(), "no-such.arrow"),
+        ([&to[..], &certificates, &[there]].concat(), "no-cert.pem"),
+        ([&serve[..], &local, &certificates].concat(), "no-cert.pem"),
+    ] {
+        let output = quiver(&args);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(74), "{args:?}: {message}");
+        assert!(message.contains(name), "{args:?}: {message}");
+    }
+    // What is there and is no certificate is wrong data.
+    assert_eq!(quiver(&["pki", "show", there]).status.code(), Some(65));
+}
+
+#[test]
+fn a_certificate_for_no_time_or_for_ages_is_a_usage_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let out = directory.path().join("out");
+    for valid_for in ["0d", "0", "500ms", "4000d", "99999999999999999999d"] {
+        let args = [
+            "pki",
+            "issue",
+            "device",
+            "d",
+            "--data-dir",
+            data,
+            "--valid-for",
+            valid_for,
+        ];
+        let output = quiver(&[&args[..], &["--out", out.to_str().unwrap()]].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{valid_for}: {message}");
+        assert!(message.contains("--valid-for"), "{valid_for}: {message}");
+        assert!(!out.exists());
     }
 }

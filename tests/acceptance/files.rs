@@ -302,3 +302,96 @@ fn rows_that_are_refused_one_by_one_are_not_said_to_be_stored_in_this_run_or_the
         1
     );
 }
+
+/// Files that lie in a stream's directory, listed or not.
+fn parquet_files(server: &Server, stream: &str) -> usize {
+    let mut directories = vec![server.path("archive").join(stream)];
+    let mut count = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("_delta_log") {
+                directories.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|extension| extension == "parquet")
+            {
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+fn vacuum(server: &Server, more: &[&str]) -> String {
+    let args = ["archive", "vacuum", "--data-dir", server.data()];
+    quiver_ok(&[&args, more].concat())
+}
+
+/// Compacts and vacuums; `files` lie there before, in one table.
+fn compact_and_vacuum(server: &Server, files: usize, rows: u64) {
+    let count = "SELECT count(*) FROM measured";
+    assert_eq!(parquet_files(server, "measured"), files);
+    quiver_ok(&["archive", "compact", "--data-dir", server.data()]);
+    let listed = quiver_ok(&[
+        "archive",
+        "files",
+        "--data-dir",
+        server.data(),
+        "--json",
+        "measured",
+    ]);
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+    assert!(listed.len() < files, "{listed:?}");
+    let both = parquet_files(server, "measured");
+    assert_eq!(both, files + listed.len(), "the replaced files stay");
+
+    let kept = vacuum(server, &[]);
+    assert!(kept.starts_with("0 files"), "a week has not passed: {kept}");
+    let dry = vacuum(server, &["--older-than", "0s", "--dry-run", "measured"]);
+    assert_eq!(
+        dry.lines().filter(|line| line.contains(".parquet")).count(),
+        files,
+        "{dry}"
+    );
+    assert!(dry.contains("would be deleted"), "{dry}");
+    assert_eq!(parquet_files(server, "measured"), both, "a dry run");
+
+    let deleted = vacuum(server, &["--older-than", "0s", "--json"]);
+    let deleted: serde_json::Value = serde_json::from_str(&deleted).unwrap();
+    let of_stream = |file: &&serde_json::Value| file["stream"] == "measured";
+    assert_eq!(
+        deleted["files"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(of_stream)
+            .count(),
+        files
+    );
+    assert_eq!(parquet_files(server, "measured"), listed.len());
+    assert_eq!(server.number(count), rows);
+    quiver_ok(&["archive", "check", "--data-dir", server.data()]);
+    server.audit();
+}
+
+#[test]
+fn replaced_files_are_deleted_by_vacuum_on_a_running_engine_and_on_an_idle_directory() {
+    let mut server = Server::start(&["--enroll-unknown"]);
+    let rows = rows_of(FILES[0]).len() as u64;
+    // Each stop archives what was sent: a file for each day.
+    send(&server, FILES[0], "first");
+    server.stop();
+    let of_one_send = parquet_files(&server, "measured");
+    server.restart();
+    send(&server, FILES[0], "second");
+    server.stop();
+    server.restart();
+    compact_and_vacuum(&server, 2 * of_one_send, 2 * rows);
+    let compacted = parquet_files(&server, "measured");
+    send(&server, FILES[0], "third");
+    server.stop();
+    compact_and_vacuum(&server, compacted + of_one_send, 3 * rows);
+    let unknown = quiver(&["archive", "vacuum", "--data-dir", server.data(), "nothing"]);
+    assert_eq!(unknown.status.code(), Some(65));
+}

@@ -2,14 +2,21 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use crate::server::Server;
+use crate::server::{Server, binary};
 
 /// Status and body of a request written by hand.
 fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(server.http()).unwrap();
+    request_to(server.http(), head, body).unwrap()
+}
+
+/// The same, of a server that may not listen yet.
+fn request_to(address: SocketAddr, head: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
     let text = format!(
         "{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
@@ -19,7 +26,67 @@ fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status, body.to_owned())
+    Some((status, body.to_owned()))
+}
+
+/// Asks until the answer is this one.
+#[track_caller]
+fn wait_for(address: SocketAddr, path: &str, status: u16) -> String {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost");
+    let begun = Instant::now();
+    loop {
+        match request_to(address, &head, "") {
+            Some((found, body)) if found == status => return body,
+            found if begun.elapsed() > Duration::from_secs(60) => {
+                panic!("{path} is not answered with {status}, but {found:?}")
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+#[test]
+fn a_process_that_starts_is_alive_and_not_ready() {
+    let mut server = Server::start(&[]);
+    server.stop();
+    // A start reads this file on its way; as a pipe it holds the start up until it is written to.
+    let token = server.path("http-token");
+    std::fs::remove_file(&token).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(&token)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let address = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap();
+    let mut child = Command::new(binary())
+        .args([
+            "serve",
+            "--data-dir",
+            server.data(),
+            "--quic",
+            "127.0.0.1:0",
+        ])
+        .args(["--http", &address.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(wait_for(address, "/live", 200), "live\n");
+    for path in ["/ready", "/metrics", "/api/v1/status"] {
+        let body = wait_for(address, path, 503);
+        assert!(body.contains("the engine is starting"), "{path}: {body}");
+    }
+    std::fs::write(&token, "a-token").unwrap();
+    assert_eq!(wait_for(address, "/ready", 200), "ready\n");
+    assert_eq!(wait_for(address, "/live", 200), "live\n");
+    wait_for(address, "/api/v1/status", 401);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn every_acknowledged_row_is_there_once_after_twenty_kills() {
         "--checkpoint-interval",
         "1s",
         "--memory",
-        "64MiB",
+        "160MiB",
     ]);
     let runtime = device::runtime();
     let stop = Arc::new(AtomicBool::new(false));

@@ -120,6 +120,8 @@ pub fn options() -> EngineOptions {
     EngineOptions {
         shard_count: 2,
         memory_bytes: 8 << 20,
+        // Batches are small here, so that memory can be scarce.
+        memory_bytes_min: 0,
         flush_bytes: 64 << 10,
         flush_age: Duration::from_secs(8),
         log_bytes_max: 1 << 20,

@@ -8,7 +8,7 @@ use arrow_array::{
 };
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType};
-use arrow_select::take::take;
+use arrow_select::{dictionary::garbage_collect_dictionary, take::take};
 
 use crate::{Partition, Position, ShardId, StreamSchema, Timestamp, schema::FIXED_COLUMN_COUNT};
 
@@ -140,7 +140,10 @@ impl CheckedBatch {
             schema: self.schema.clone(),
             rows_sent: self.rows_sent,
             event_time: take(&self.event_time, rows, None)?.as_primitive().clone(),
-            device: take(&self.device, rows, None)?.as_dictionary().clone(),
+            // With its own names only: others would take memory again in each part.
+            device: garbage_collect_dictionary(
+                take(&self.device, rows, None)?.as_dictionary::<Int32Type>(),
+            )?,
             arrival,
             columns,
             offsets: Some(offsets),

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use arrow_array::{cast::AsArray, types::Int64Type};
-use quiver_model::{SenderId, SenderKind};
-use quiver_query::QueryEngine;
+use quiver_archive::DeltaArchive;
+use quiver_model::{SenderId, SenderKind, StreamName};
+use quiver_query::{QueryEngine, QueryError};
 use quiver_runtime::Ledger;
 use serde::{Deserialize, Serialize};
 
@@ -50,32 +51,42 @@ pub struct Audit {
     pub lines: Vec<AuditLine>,
     /// Damaged parts of the log that the last start found.
     pub damaged: Vec<String>,
-    /// Batches that came again since the start and were dropped.
-    pub duplicate_batches: u64,
+    /// Streams whose rows could not all be counted, each with the files that are at fault. What is
+    /// in them is missing in `found`.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
+    /// Batches that came again since the engine started, and were dropped. 0 for an idle directory.
+    pub duplicate_batches_since_start: u64,
 }
 
 impl Audit {
     /// Whether every line holds and nothing is damaged.
     pub fn holds(&self) -> bool {
-        self.damaged.is_empty() && self.lines.iter().all(AuditLine::holds)
+        self.damaged.is_empty()
+            && self.unreadable.is_empty()
+            && self.lines.iter().all(AuditLine::holds)
     }
 }
 
-/// Compares ledgers as of a position with what queries as of the same position find.
+/// Compares ledgers as of a position with what queries as of the same position find. A stream that
+/// cannot be read for damage does not hide the others; `archive` is asked for the files at fault.
 pub async fn audit(
     position: u64,
     ledgers: &BTreeMap<SenderId, Ledger>,
     streams: &[String],
     queries: &QueryEngine,
-) -> Result<Audit, quiver_query::QueryError> {
+    archive: &DeltaArchive,
+) -> Result<Audit, QueryError> {
+    let mut unreadable = Vec::new();
     let mut found: BTreeMap<String, u64> = BTreeMap::new();
     for stream in streams
         .iter()
         .filter(|stream| !matches!(stream.as_str(), "rejects" | "quiver_control"))
     {
         let sql = format!("SELECT device, count(*) FROM {stream} GROUP BY device");
-        for (device, rows) in counts(queries, &sql).await? {
-            *found.entry(device).or_default() += rows;
+        match counts(queries, &sql).await {
+            Ok(counts) => add(&mut found, counts),
+            Err(error) => unreadable.extend(at_fault(archive, stream, error).await?),
         }
     }
     let mut rejects: BTreeMap<String, u64> = BTreeMap::new();
@@ -83,8 +94,9 @@ pub async fn audit(
         // What a gateway or operator is to blame for is kept under its own id.
         let sql = "SELECT CASE WHEN substr(sender, strpos(sender, ':') + 1) = device THEN sender \
                    ELSE concat('device:', device) END, sum(rows) FROM rejects GROUP BY 1";
-        for (sender, rows) in counts(queries, sql).await? {
-            *rejects.entry(sender).or_default() += rows;
+        match counts(queries, sql).await {
+            Ok(counts) => add(&mut rejects, counts),
+            Err(error) => unreadable.extend(at_fault(archive, "rejects", error).await?),
         }
     }
     let mut lines: BTreeMap<String, AuditLine> = BTreeMap::new();
@@ -115,8 +127,35 @@ pub async fn audit(
         position,
         lines: lines.into_values().collect(),
         damaged: Vec::new(),
-        duplicate_batches: 0,
+        unreadable,
+        duplicate_batches_since_start: 0,
     })
+}
+
+fn add(sums: &mut BTreeMap<String, u64>, counts: Vec<(String, u64)>) {
+    for (name, rows) in counts {
+        *sums.entry(name).or_default() += rows;
+    }
+}
+
+/// The files that keep a stream from being read; the query's error, if it is not the files.
+async fn at_fault(
+    archive: &DeltaArchive,
+    stream: &str,
+    error: QueryError,
+) -> Result<Vec<String>, QueryError> {
+    let checked = match StreamName::new(stream) {
+        Ok(name) => archive.check(&name).await.ok(),
+        Err(_) => None,
+    };
+    let problems = checked.map(|report| report.problems).unwrap_or_default();
+    if problems.is_empty() {
+        return Err(error);
+    }
+    Ok(problems
+        .iter()
+        .map(|problem| format!("stream {stream} cannot be read: {problem}"))
+        .collect())
 }
 
 fn line(lines: &mut BTreeMap<String, AuditLine>, sender: String) -> &mut AuditLine {
@@ -126,10 +165,7 @@ fn line(lines: &mut BTreeMap<String, AuditLine>, sender: String) -> &mut AuditLi
     })
 }
 
-async fn counts(
-    queries: &QueryEngine,
-    sql: &str,
-) -> Result<Vec<(String, u64)>, quiver_query::QueryError> {
+async fn counts(queries: &QueryEngine, sql: &str) -> Result<Vec<(String, u64)>, QueryError> {
     let mut counts = Vec::new();
     for batch in queries.query(sql).await?.collect().await? {
         let names = cast_text(batch.column(0));

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    logging::LogFormat, numbers::parse_duration, settings::EngineArgs, verbs::send::SendArgs,
+    logging::LogFormat,
+    numbers::{parse_duration, parse_lifetime},
+    settings::EngineArgs,
+    verbs::send::SendArgs,
 };
 
 /// Where data are unless said otherwise.
@@ -45,7 +48,7 @@ pub enum Verb {
     Serve(ServeArgs),
     /// Stream a file of rows to an engine; running it again stores nothing twice
     #[command(
-        after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv"
+        after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv\n\nNumbers: the words inf, infinity and nan (any case, with or without a sign) are stored as such; a\nnumber in digits that float64 cannot hold, such as 1e999, is an error that names its line and column."
     )]
     Send(SendArgs),
     /// Run a query over hot and archived rows
@@ -56,9 +59,9 @@ pub enum Verb {
     /// Prove that nothing was lost: rows received against rows that queries find
     #[command(after_help = "Example:\n  quiver audit --data-dir quiver-data")]
     Audit(AuditArgs),
-    /// The archive: its files, whether they are sound, merging small ones
+    /// The archive: its files, whether they are sound, merging small ones, deleting replaced ones
     #[command(
-        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings"
+        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
     )]
     Archive(ArchiveArgs),
     /// Certificates for development and for fleets
@@ -88,15 +91,22 @@ pub struct DemoArgs {
     /// End by itself after this long [default: at Ctrl-C]
     #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// What the verbs that run an engine have in common.
+#[derive(Args, Debug)]
+pub struct NodeArgs {
     /// Directory of log, archive and credentials
     #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
-    /// UDP address of the QUIC door [default: a free port]
-    #[arg(long, env = "QUIVER_QUIC", default_value = "127.0.0.1:0")]
-    pub quic: SocketAddr,
-    /// TCP address of the HTTP door [default: a free port]
-    #[arg(long, env = "QUIVER_HTTP", default_value = "127.0.0.1:0")]
-    pub http: SocketAddr,
+    /// UDP address of the QUIC door [default: 127.0.0.1:4433 for serve, a free port for demo]
+    #[arg(long, env = "QUIVER_QUIC")]
+    pub quic: Option<SocketAddr>,
+    /// TCP address of the HTTP door [default: 127.0.0.1:8080 for serve, a free port for demo]
+    #[arg(long, env = "QUIVER_HTTP")]
+    pub http: Option<SocketAddr>,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -104,15 +114,6 @@ pub struct DemoArgs {
 /// `serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Directory of log, archive and credentials
-    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
-    pub data_dir: PathBuf,
-    /// UDP address of the QUIC door
-    #[arg(long, env = "QUIVER_QUIC", default_value = "127.0.0.1:4433")]
-    pub quic: SocketAddr,
-    /// TCP address of the HTTP door
-    #[arg(long, env = "QUIVER_HTTP", default_value = "127.0.0.1:8080")]
-    pub http: SocketAddr,
     /// Name under which the HTTP door may be asked, beside localhost; may be repeated
     #[arg(long, env = "QUIVER_HTTP_HOST", value_delimiter = ',')]
     pub http_host: Vec<String>,
@@ -132,7 +133,7 @@ pub struct ServeArgs {
     #[arg(long, env = "QUIVER_ENROLL_UNKNOWN")]
     pub enroll_unknown: bool,
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub node: NodeArgs,
 }
 
 /// Which engine or data directory a verb is about.
@@ -187,8 +188,24 @@ pub enum ArchiveAction {
     Files(ArchiveTarget),
     /// Check every file: present, readable, as its table says
     Check(ArchiveTarget),
-    /// Merge small files of a day into large ones
+    /// Merge small files of a day into large ones; the small ones stay until vacuum
     Compact(ArchiveTarget),
+    /// Delete files that no table lists any more: replaced by compact, or left by failed flushes
+    Vacuum(VacuumArgs),
+}
+
+/// `archive vacuum`.
+#[derive(Args, Debug)]
+pub struct VacuumArgs {
+    #[command(flatten)]
+    pub target: ArchiveTarget,
+    /// Keep files that were replaced, or left, more recently than this: a reader that opened the
+    /// table before may still be reading them. Queries of the engine itself are safe with any value
+    #[arg(long, env = "QUIVER_OLDER_THAN", default_value = "7d", value_parser = parse_duration)]
+    pub older_than: Duration,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long, env = "QUIVER_DRY_RUN")]
+    pub dry_run: bool,
 }
 
 /// Which part of which archive.
@@ -231,8 +248,8 @@ pub enum PkiAction {
         /// Directory to make [default: KIND-ID]
         #[arg(long, env = "QUIVER_OUT")]
         out: Option<PathBuf>,
-        /// How long it is valid
-        #[arg(long, env = "QUIVER_VALID_FOR", default_value = "365d", value_parser = parse_duration)]
+        /// How long it is valid: a second to 3650d, the lifetime of the CA
+        #[arg(long, env = "QUIVER_VALID_FOR", default_value = "365d", value_parser = parse_lifetime)]
         valid_for: Duration,
         /// When it begins to be valid, RFC 3339 [default: now]
         #[arg(long, env = "QUIVER_NOT_BEFORE")]
@@ -297,7 +314,7 @@ pub enum DevicesAction {
         #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = ',')]
         attribute: Vec<String>,
         /// Make a bearer token for it, and show it this once
-        #[arg(long, env = "QUIVER_TOKEN")]
+        #[arg(long, env = "QUIVER_NEW_TOKEN")]
         token: bool,
         /// Its id
         id: String,
@@ -312,4 +329,50 @@ pub enum DevicesAction {
         /// Its id
         id: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    /// Every variable of a command and its subcommands, with whether its flag takes a value.
+    fn variables(
+        command: &Command,
+        verb: &str,
+        all: &mut BTreeMap<String, BTreeMap<bool, String>>,
+    ) {
+        for arg in command.get_arguments() {
+            if let Some(variable) = arg.get_env() {
+                let kinds = all
+                    .entry(variable.to_string_lossy().into_owned())
+                    .or_default();
+                kinds.insert(
+                    arg.get_action().takes_values(),
+                    format!("{verb} --{}", arg.get_id()),
+                );
+            }
+        }
+        for sub in command.get_subcommands() {
+            variables(sub, &format!("{verb} {}", sub.get_name()), all);
+        }
+    }
+
+    #[test]
+    fn a_variable_is_a_switch_or_a_value_the_same_for_every_verb() {
+        let mut all = BTreeMap::new();
+        variables(&Cli::command(), "quiver", &mut all);
+        assert!(all.len() > 30);
+        for (variable, kinds) in all {
+            assert_eq!(kinds.len(), 1, "{variable}: {kinds:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use quiver_pki::PemError;
+
 /// The command line was used wrongly.
 pub const USAGE: u8 = 64;
 /// The data are not what they should be.
@@ -32,6 +34,18 @@ impl Failure {
     /// Made into a function of the error, for `map_err`.
     pub fn with<E: std::error::Error>(code: u8) -> impl FnOnce(E) -> Self {
         move |error| Self::new(code, chain(&error))
+    }
+
+    /// For a PEM file: what cannot be read is a matter of reading, whatever the file was for;
+    /// `code` says what it means if the content is wrong.
+    pub fn of_pem(code: u8) -> impl FnOnce(PemError) -> Self {
+        move |error| {
+            let code = match &error {
+                PemError::Io { .. } => IO,
+                _ => code,
+            };
+            Self::with(code)(error)
+        }
     }
 
     /// The exit code.

@@ -1,7 +1,7 @@
 //! An engine with its archive, its queries and its doors, and the order in which they stop.
 //!
 //! ```text
-//! start: threads ─▶ recover ─▶ registry ─▶ QUIC door ─▶ HTTP door ─▶ server.json
+//! start: HTTP door (/live) ─▶ threads ─▶ recover ─▶ registry ─▶ QUIC door ─▶ all of HTTP ─▶ server.json
 //! stop:  HTTP door ─▶ connections ─▶ flush everything ─▶ checkpoint ─▶ log ─▶ threads
 //! ```
 
@@ -26,6 +26,7 @@ use crate::{
     access::{self, ServerAddresses},
     exit::{CONFIG, Failure, IO, UNAVAILABLE},
     http::{HttpDoor, HttpState},
+    numbers,
     settings::{Doors, EngineArgs},
     sources::{Sources, open_archive},
 };
@@ -100,6 +101,8 @@ impl Node {
     pub async fn start(data_dir: &Path, args: &EngineArgs, doors: Doors) -> Result<Self, Failure> {
         check_doors(&doors)?;
         let options = args.options(data_dir, doors.enroll_unknown);
+        options.check().map_err(start_failure)?;
+        let http = HttpDoor::open(doors.http, doors.http_hosts.clone())?;
         // Whole from the start: a runtime may not be dropped on this thread, also when starting fails.
         let runtimes = Runtimes::start(usize::from(options.shard_count))?;
         let spawner = Arc::new(ThreadSpawner::new(
@@ -141,16 +144,15 @@ impl Node {
             queries,
             query_runtime: runtimes.query.handle()?,
             token: access::http_token(data_dir)?,
-            hosts: doors.http_hosts.clone(),
             started: clock.wall(),
         };
-        let http = HttpDoor::open(doors.http, state)?;
         let addresses = ServerAddresses {
             quic,
             http: http.address(),
             pid: std::process::id(),
         };
         engine.serve(endpoint.clone(), doors.tokens);
+        http.admit(state);
         addresses.save(data_dir)?;
         Ok(Self {
             engine,
@@ -237,9 +239,23 @@ pub fn start_failure(error: quiver_runtime::StartError) -> Failure {
     use quiver_runtime::StartError as E;
     let code = match &error {
         E::Lock(quiver_log::LockError::Held { .. }) => UNAVAILABLE,
+        E::Memory { bytes, least } => return too_little_memory(*bytes, *least),
         _ => IO,
     };
     Failure::with(code)(error)
+}
+
+fn too_little_memory(bytes: usize, least: usize) -> Failure {
+    let size = |bytes: usize| numbers::bytes(bytes as u64);
+    let mend = least.div_ceil(1 << 20);
+    Failure::new(
+        CONFIG,
+        format!(
+            "--memory {} is less than {}, what one batch of the limits announced to senders may take: such a batch would be refused for ever; set --memory (or QUIVER_MEMORY) to {mend}MiB or more",
+            size(bytes),
+            size(least)
+        ),
+    )
 }
 
 fn report(engine: &Engine) {
@@ -289,7 +305,7 @@ fn quic_config(
 ) -> Result<quinn::ServerConfig, Failure> {
     let credential = match &doors.certificates {
         Some((ca, cert, key)) => {
-            Credential::load_files(ca, cert, key).map_err(Failure::with(CONFIG))?
+            Credential::load_files(ca, cert, key).map_err(Failure::of_pem(CONFIG))?
         }
         None => access::server_credential(data_dir)?,
     };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use quiver_pki::CA_LIFETIME;
+
 /// `1234567` as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -56,6 +58,22 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
 }
 
+/// Parses the lifetime of a certificate, which a CA outlives.
+pub fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_duration(text)?;
+    // Certificates count whole seconds.
+    if lifetime < Duration::from_secs(1) {
+        return Err("a certificate must be valid for a second at least, as in 365d".to_owned());
+    }
+    if lifetime > CA_LIFETIME {
+        return Err(format!(
+            "a certificate is of no use for longer than its CA is valid, {}d",
+            CA_LIFETIME.as_secs() / 86_400
+        ));
+    }
+    Ok(lifetime)
+}
+
 /// Parses `512MiB`, `64k`, `1G`; a bare number is bytes. Units are binary.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let split = text
@@ -94,6 +112,21 @@ mod tests {
         assert_eq!(parse_duration("12s"), Ok(Duration::from_secs(12)));
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert!(parse_duration("5 parsecs").is_err());
+        assert_eq!(
+            parse_lifetime("365d"),
+            Ok(Duration::from_secs(365 * 86_400))
+        );
+        for wrong in [
+            "0d",
+            "500ms",
+            "3651d",
+            "100000000d",
+            "99999999999999999999d",
+            "-1d",
+        ] {
+            assert!(parse_lifetime(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_lifetime("3650d").is_ok() && parse_lifetime("1s").is_ok());
         assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
         assert_eq!(parse_bytes("64k"), Ok(64 << 10));
         assert!(parse_bytes("x").is_err());

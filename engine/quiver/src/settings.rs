@@ -10,7 +10,8 @@ use crate::numbers::{parse_bytes, parse_duration};
 /// Engine settings, shared by the verbs that run one.
 #[derive(Args, Clone, Debug)]
 pub struct EngineArgs {
-    /// Memory for queues and memtables of rows that senders send
+    /// Memory for queues and memtables of rows that senders send; at least 150MiB, what one batch of
+    /// the limits announced to senders may take
     #[arg(long, env = "QUIVER_MEMORY", default_value = "512MiB", value_parser = parse_bytes)]
     pub memory: u64,
     /// Flush a stream when its rows in memory take this much
@@ -81,5 +82,20 @@ impl EngineArgs {
             spill_directory: Some(data_dir.join("spill")),
             ..quiver_query::QueryLimits::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_help_names_the_least_memory_that_starts() {
+        use clap::CommandFactory;
+        let least = format!("{}MiB", quiver_runtime::MEMORY_BYTES_MIN.div_ceil(1 << 20));
+        let mut cli = crate::cli::Cli::command();
+        let serve = cli.find_subcommand_mut("serve").unwrap();
+        assert!(
+            serve.render_long_help().to_string().contains(&least),
+            "{least}"
+        );
     }
 }

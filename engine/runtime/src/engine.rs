@@ -23,7 +23,7 @@ use crate::{
     ingest::{IngestContext, accept_connections},
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
-    registry::RegistryChange,
+    registry::{AdmissionError, RegistryChange},
     shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
 };
 
@@ -337,9 +337,10 @@ impl Engine {
             let shard = sender.shard(self.options.shard_count);
             let close = ConnectionClose::new(
                 ConnectionCloseCode::Revoked,
-                format!(
-                    "{sender} was revoked; ask the operator of the server for a new credential"
-                ),
+                AdmissionError::Revoked {
+                    sender: sender.clone(),
+                }
+                .to_string(),
             );
             let message = CloseSender {
                 sender: Some(sender),

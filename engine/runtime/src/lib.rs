@@ -44,7 +44,7 @@ mod spawner;
 pub use commit::FatalError;
 pub use engine::{Engine, StopError};
 pub use metrics::{Counter, Gauge, Latency, Metrics};
-pub use options::EngineOptions;
+pub use options::{BATCH_MEMORY_BYTES_MAX, EngineOptions, MEMORY_BYTES_MIN};
 pub use progress::Progress;
 pub use recovery::{ArchiveFactory, Environment, Recovered, RecoveryReport, StartError, recover};
 pub use shard::Ledger;

@@ -4,6 +4,23 @@
 use std::{path::PathBuf, time::Duration};
 
 use quiver_log::LogOptions;
+use quiver_protocol::limits::{BATCH_DECODED_BYTES_MAX, BATCH_ROWS_MAX};
+
+use crate::{StartError, ingest::CONNECTION_WINDOW};
+
+/// Most times that a decoded value grows when it takes its stored type: an 8-bit integer of the
+/// wire is stored in 64 bits. All other types grow less, or not at all.
+const VALUE_GROWTH_MAX: usize = 8;
+/// Most bytes that a row takes beside its values: the engine's own columns (28 bytes), or, if the
+/// row is refused, the note about it (160 bytes, a message, a short excerpt).
+const ROW_BYTES_MAX: usize = 320;
+/// Most bytes that one batch within the announced limits takes between admission and the archive.
+pub const BATCH_MEMORY_BYTES_MAX: usize =
+    VALUE_GROWTH_MAX * BATCH_DECODED_BYTES_MAX + ROW_BYTES_MAX * BATCH_ROWS_MAX;
+/// Least [`EngineOptions::memory_bytes`]: one batch of the announced limits, and what QUIC holds
+/// of the next one meanwhile. With less, such a batch would be refused for ever, however long its
+/// sender waits.
+pub const MEMORY_BYTES_MIN: usize = BATCH_MEMORY_BYTES_MAX + CONNECTION_WINDOW as usize;
 
 /// Settings of an engine. [`EngineOptions::new`] gives the defaults for a data directory.
 #[derive(Clone, Debug)]
@@ -16,6 +33,10 @@ pub struct EngineOptions {
     /// Bytes for queues and memtables of rows that senders send. Default 512 MiB. Ingest waits
     /// (QUIC flow control) while they are used up; nothing is dropped.
     pub memory_bytes: usize,
+    /// Least `memory_bytes` that the engine starts with. Default [`MEMORY_BYTES_MIN`]. To be
+    /// lowered only where every batch is known to be far smaller than the announced limits, as in
+    /// a simulation: one that takes more than `memory_bytes` is refused for ever.
+    pub memory_bytes_min: usize,
     /// A stream is flushed when its unflushed rows take this many bytes. Default 64 MiB, never
     /// more than a quarter of `memory_bytes`.
     pub flush_bytes: usize,
@@ -61,6 +82,7 @@ impl EngineOptions {
             data_dir: data_dir.into(),
             shard_count: cores as u16,
             memory_bytes: 512 << 20,
+            memory_bytes_min: MEMORY_BYTES_MIN,
             flush_bytes: 64 << 20,
             flush_age: Duration::from_secs(600),
             log_bytes_max: 1 << 30,
@@ -81,5 +103,120 @@ impl EngineOptions {
     /// Bytes of unflushed rows at which a stream is flushed, whatever the two settings say.
     pub fn flush_bytes_effective(&self) -> usize {
         self.flush_bytes.min(self.memory_bytes / 4).max(1)
+    }
+
+    /// Whether an engine can work with these settings. Every start asks first.
+    ///
+    /// # Errors
+    /// If `memory_bytes` is too little for one batch.
+    pub fn check(&self) -> Result<(), StartError> {
+        if self.memory_bytes < self.memory_bytes_min {
+            return Err(StartError::Memory {
+                bytes: self.memory_bytes,
+                least: self.memory_bytes_min,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use arrow_array::{ArrayRef, Int8Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+    use quiver_model::{
+        DeviceId, NormaliseContext, RefusedRow, RejectCode, SenderId, SenderKind, StreamName,
+        StreamSchema, Timestamp, Verdict, judge,
+    };
+
+    use super::*;
+    use crate::admit::prepare;
+
+    #[test]
+    fn memory_for_less_than_one_batch_is_refused_with_what_is_needed() {
+        let with = |memory_bytes| EngineOptions {
+            memory_bytes,
+            ..EngineOptions::new("data")
+        };
+        assert!(EngineOptions::new("data").check().is_ok());
+        assert!(with(MEMORY_BYTES_MIN).check().is_ok());
+        for bytes in [0, MEMORY_BYTES_MIN - 1] {
+            let error = with(bytes).check().unwrap_err().to_string();
+            let (bytes, least) = (bytes.to_string(), MEMORY_BYTES_MIN.to_string());
+            for part in [&bytes, &least, "memory_bytes"] {
+                assert!(error.contains(part), "{error:?} does not say {part:?}");
+            }
+        }
+    }
+
+    /// The columns of the least wire types, as many as the decoded bytes allow.
+    fn widest(rows: usize, sender: &SenderId) -> (RecordBatch, Arc<StreamSchema>) {
+        let times = vec![1_000_000; rows];
+        // Each row names a device of its own, as long as ids may be.
+        let names: Vec<String> = (0..rows).map(|row| format!("{row:0>128}")).collect();
+        let mut columns: Vec<(String, ArrayRef)> = vec![
+            (
+                "ts".to_owned(),
+                Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")),
+            ),
+            ("device".to_owned(), Arc::new(StringArray::from(names))),
+        ];
+        let count = (BATCH_DECODED_BYTES_MAX - rows * (8 + 132)) / rows;
+        let values: ArrayRef = Arc::new(Int8Array::from(vec![1; rows]));
+        for index in 0..count.min(1_000) {
+            columns.push((format!("f{index}"), values.clone()));
+        }
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let stream = StreamName::new("wide").unwrap();
+        let judged = judge(
+            &batch,
+            &NormaliseContext {
+                sender,
+                stream: &stream,
+                schema: None,
+                now: Timestamp(2_000_000),
+                future_limit: Duration::from_secs(60),
+                may_speak_for: &|_| true,
+            },
+        )
+        .unwrap();
+        assert!(judged.verdict.refused.is_empty());
+        let schema = StreamSchema::new(stream, Default::default(), judged.new_fields).unwrap();
+        (batch, Arc::new(schema))
+    }
+
+    #[test]
+    fn the_largest_batches_of_the_announced_limits_fit() {
+        let sender = SenderId {
+            kind: SenderKind::Gateway,
+            id: DeviceId::new("gateway").unwrap(),
+        };
+        let mut most = BTreeMap::new();
+        for rows in [BATCH_ROWS_MAX, 14_000] {
+            let (batch, schema) = widest(rows, &sender);
+            let refused = |share: usize| Verdict {
+                refused: (0..rows as u32)
+                    .filter(|row| share > 0 && (*row as usize).is_multiple_of(share))
+                    .map(|row| RefusedRow {
+                        row,
+                        code: RejectCode::NotEnrolled,
+                    })
+                    .collect(),
+                ..Verdict::default()
+            };
+            for (shards, share) in [(1, 0), (16, 0), (16, 2), (16, 1)] {
+                let prepared = prepare(&batch, &schema, &sender, &refused(share), shards).unwrap();
+                let bytes = prepared.bytes();
+                assert!(
+                    bytes <= BATCH_MEMORY_BYTES_MAX,
+                    "{rows} rows, {shards} shards, 1 of {share} refused: {bytes} bytes"
+                );
+                most.insert(bytes, rows);
+            }
+        }
+        // And the floor is not far above what such a batch really takes.
+        let most = most.keys().last().copied().unwrap_or(0);
+        assert!(most > BATCH_MEMORY_BYTES_MAX / 2, "{most}");
     }
 }

@@ -61,6 +61,16 @@ pub struct Environment {
 /// Why an engine cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The memory is too little for one batch of the limits that are announced to senders.
+    #[error(
+        "memory_bytes is {bytes}, and one batch of the limits announced to senders takes up to {least}: give it at least that"
+    )]
+    Memory {
+        /// As it is set.
+        bytes: usize,
+        /// What it must be at least.
+        least: usize,
+    },
     /// The data directory cannot be made or read.
     #[error("data directory {path}: {source}")]
     DataDir {
@@ -190,6 +200,7 @@ pub async fn recover(
         path: options.data_dir.clone(),
         source,
     };
+    options.check()?;
     make_dirs(&*vfs, &options.data_dir).map_err(data_dir)?;
     let lock = DirLock::acquire(&*vfs, &options.data_dir)?;
     let log_dir = options.data_dir.join("log");

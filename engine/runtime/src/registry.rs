@@ -102,7 +102,7 @@ pub enum AdmissionError {
         sender: SenderId,
     },
     /// It was revoked.
-    #[error("{sender} is revoked")]
+    #[error("{sender} is revoked; to let it connect again, enroll it: quiver devices enroll {id} --kind {kind}", id = sender.id, kind = sender.kind.as_str())]
     Revoked {
         /// The identity.
         sender: SenderId,

@@ -29,7 +29,10 @@ use quiver_model::{
     StreamSchema, SystemClock,
 };
 
-use crate::{ArchiveError, CompactOptions, DeltaArchive, DeltaArchiveParts, DurableStore, Problem};
+use crate::{
+    ArchiveError, CompactOptions, DeltaArchive, DeltaArchiveParts, DurableStore, Problem,
+    VacuumOptions,
+};
 
 const DAY_US: i64 = 86_400_000_000;
 const LOG: &str = "00112233445566778899aabbccddeeff";
@@ -39,6 +42,13 @@ type Row = (i64, String, i64, Option<u64>);
 
 fn stream(name: &str) -> StreamName {
     StreamName::new(name).unwrap()
+}
+
+fn older_than(older_than: Duration) -> VacuumOptions {
+    VacuumOptions {
+        older_than,
+        ..VacuumOptions::default()
+    }
 }
 
 fn schema(name: &str, fields: &[&str]) -> Arc<StreamSchema> {
@@ -524,7 +534,7 @@ async fn a_commit_of_unknown_outcome_is_found_out_by_the_retry() {
 
         // Even without any grace, vacuum leaves the files of a commit that may still arrive.
         archive
-            .vacuum(schema.stream(), Duration::ZERO)
+            .vacuum(schema.stream(), &older_than(Duration::ZERO))
             .await
             .unwrap();
         let retried = archive.flush(flush).await.unwrap();
@@ -538,7 +548,7 @@ async fn a_commit_of_unknown_outcome_is_found_out_by_the_retry() {
         let orphans = if trouble == Trouble::Fail { 1 } else { 0 };
         assert_eq!(report.orphans.len(), orphans, "{trouble:?}");
         archive
-            .vacuum(schema.stream(), Duration::ZERO)
+            .vacuum(schema.stream(), &older_than(Duration::ZERO))
             .await
             .unwrap();
         assert_eq!(
@@ -577,16 +587,17 @@ async fn files_of_a_flush_that_died_before_its_commit_are_not_visible_and_are_va
         1
     );
     let kept = restarted
-        .vacuum(schema.stream(), Duration::from_secs(3_600))
+        .vacuum(schema.stream(), &older_than(Duration::from_secs(3_600)))
         .await
         .unwrap();
-    assert_eq!(kept.deleted, 0, "younger than the grace");
+    assert_eq!(kept.deleted.len(), 0, "younger than the grace");
     assert_eq!(
         restarted
-            .vacuum(schema.stream(), Duration::ZERO)
+            .vacuum(schema.stream(), &older_than(Duration::ZERO))
             .await
             .unwrap()
-            .deleted,
+            .deleted
+            .len(),
         1
     );
     assert_eq!(all(&restarted, &snapshot).await.len(), 10);
@@ -657,10 +668,10 @@ async fn compaction_keeps_every_row_and_leased_files_stay() {
     assert!(all(&archive_before, &report.snapshot).await == expected);
 
     let vacuumed = archive_before
-        .vacuum(schema.stream(), Duration::ZERO)
+        .vacuum(schema.stream(), &older_than(Duration::ZERO))
         .await
         .unwrap();
-    assert_eq!((vacuumed.deleted, vacuumed.leased), (0, 20));
+    assert_eq!((vacuumed.deleted.len(), vacuumed.leased), (0, 20));
     assert!(
         all(&archive_before, &before).await == expected,
         "a held version stays readable"
@@ -668,10 +679,11 @@ async fn compaction_keeps_every_row_and_leased_files_stay() {
     drop(before);
     assert_eq!(
         archive_before
-            .vacuum(schema.stream(), Duration::ZERO)
+            .vacuum(schema.stream(), &older_than(Duration::ZERO))
             .await
             .unwrap()
-            .deleted,
+            .deleted
+            .len(),
         20
     );
 
@@ -717,10 +729,11 @@ async fn replaced_files_outlast_the_grace_from_their_removal_even_after_a_restar
     let restarted = archive(directory.path());
     assert_eq!(
         restarted
-            .vacuum(schema.stream(), Duration::from_secs(60))
+            .vacuum(schema.stream(), &older_than(Duration::from_secs(60)))
             .await
             .unwrap()
-            .deleted,
+            .deleted
+            .len(),
         0
     );
     assert_eq!(
@@ -733,12 +746,25 @@ async fn replaced_files_outlast_the_grace_from_their_removal_even_after_a_restar
         0,
         "tombstones are no orphans"
     );
+    let dry = VacuumOptions {
+        is_dry_run: true,
+        ..older_than(Duration::ZERO)
+    };
+    for _ in 0..2 {
+        let report = restarted.vacuum(schema.stream(), &dry).await.unwrap();
+        assert_eq!(report.deleted.len(), 2, "a dry run deletes nothing");
+        for file in &report.deleted {
+            let path = directory.path().join("readings").join(&file.path);
+            assert_eq!(fs::metadata(path).unwrap().len(), file.bytes);
+        }
+    }
     assert_eq!(
         restarted
-            .vacuum(schema.stream(), Duration::ZERO)
+            .vacuum(schema.stream(), &older_than(Duration::ZERO))
             .await
             .unwrap()
-            .deleted,
+            .deleted
+            .len(),
         2
     );
 }

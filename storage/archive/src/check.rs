@@ -108,6 +108,14 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A Parquet file that lies in a table's directory, listed or not.
+pub(crate) struct ParquetFile {
+    /// Relative to the table's directory.
+    pub path: String,
+    pub written: Timestamp,
+    pub bytes: u64,
+}
+
 impl DeltaArchive {
     /// Reads every file's footer and positions.
     ///
@@ -214,16 +222,16 @@ impl DeltaArchive {
         let all = self.parquet_files(stream).await?;
         Ok(all
             .into_iter()
-            .map(|(path, _)| path)
+            .map(|file| file.path)
             .filter(|path| !known.contains(path.as_str()))
             .collect())
     }
 
-    /// Parquet files of the table's directory, relative to it, and when they were written.
+    /// Parquet files of the table's directory.
     pub(crate) async fn parquet_files(
         &self,
         stream: &StreamName,
-    ) -> Result<Vec<(String, quiver_model::Timestamp)>, ArchiveError> {
+    ) -> Result<Vec<ParquetFile>, ArchiveError> {
         let prefix = Path::from_iter([stream.as_str()]);
         let entries: Vec<_> =
             self.store
@@ -246,8 +254,11 @@ impl DeltaArchive {
                     && relative
                         .last()
                         .is_some_and(|last| last.ends_with(".parquet"));
-                let written = quiver_model::Timestamp(entry.last_modified.timestamp_micros());
-                is_data.then(|| (relative.join("/"), written))
+                is_data.then(|| ParquetFile {
+                    path: relative.join("/"),
+                    written: Timestamp(entry.last_modified.timestamp_micros()),
+                    bytes: entry.size,
+                })
             })
             .collect())
     }

@@ -47,4 +47,4 @@ pub use check::{CheckReport, Problem};
 pub use compact::{CompactOptions, CompactReport};
 pub use durable_store::DurableStore;
 pub use error::ArchiveError;
-pub use vacuum::VacuumReport;
+pub use vacuum::{VacuumOptions, VacuumReport, VacuumedFile};

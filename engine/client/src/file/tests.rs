@@ -191,6 +191,48 @@ fn what_is_wrong_is_named_with_file_line_column_and_remedy() {
 }
 
 #[test]
+fn a_number_beyond_float64_is_an_error_and_the_words_for_infinity_are_not() {
+    for number in ["1e999", "-1e999", "1.8e308"] {
+        check_error(
+            &format!("ts,value\n2026-01-01,1\n2026-01-01,{number}\n"),
+            |_| {},
+            &["line 3", "\"value\"", number, "float64 can hold", "=:utf8"],
+        );
+    }
+    let files = Files::new();
+    let words = "inf,-inf,Infinity,NaN,nan,1.7e308,4.9e-324,1e-999";
+    let path = files.write(
+        "words.csv",
+        format!(
+            "ts,value\n{}",
+            words
+                .split(',')
+                .map(|word| format!("2026-01-01,{word}\n"))
+                .collect::<String>()
+        ),
+    );
+    let batch = read(options(&path)).unwrap().remove(0);
+    let values = batch.column(2).as_primitive::<Float64Type>();
+    assert_eq!(values.value(0), f64::INFINITY);
+    assert_eq!(values.value(1), f64::NEG_INFINITY);
+    assert_eq!(values.value(2), f64::INFINITY);
+    assert!(values.value(3).is_nan() && values.value(4).is_nan());
+    assert_eq!(values.value(5), 1.7e308);
+    // As every reader of numbers does: what is nearer to nothing than float64 can say is nothing.
+    assert_eq!((values.value(6), values.value(7)), (4.9e-324, 0.0));
+
+    let path = files.write(
+        "numbers.jsonl",
+        "{\"ts\": \"2026-01-01\", \"value\": 1}\n{\"ts\": \"2026-01-01\", \"value\": 1e999}\n",
+    );
+    let error = read(options(&path)).unwrap_err().to_string();
+    assert!(
+        error.contains("numbers.jsonl, line 2") && error.contains("out of range"),
+        "{error}"
+    );
+}
+
+#[test]
 fn json_lines_may_leave_fields_out_and_nesting_is_refused() {
     let files = Files::new();
     let path = files.write("a.jsonl", "{\"time\":1767225600.5,\"t\":1,\"s\":\"x\"}\n\n{\"time\":1767225601,\"b\":true,\"t\":null}\n");

@@ -389,7 +389,13 @@ impl RowBuilder {
                     let remedy = format!(
                         "mend or empty the value, or send the column as text with --map {name:?}=:utf8"
                     );
-                    return Err(self.wrong(index, line, cell, field_type.as_str(), remedy));
+                    let is_number = field_type == FieldType::Float64 && cell.parse::<f64>().is_ok();
+                    let expected = if is_number {
+                        "a number that float64 can hold"
+                    } else {
+                        field_type.as_str()
+                    };
+                    return Err(self.wrong(index, line, cell, expected, remedy));
                 }
             }
         }
@@ -502,9 +508,9 @@ fn pad(builder: &mut impl Nulls, rows: usize) {
 /// Whether `cell` is a value of the builder's type, or none.
 fn append_text(builder: &mut FieldBuilder, cell: &str) -> bool {
     match builder {
-        FieldBuilder::Float(builder) => append(cell, cell.parse().ok(), |value| {
-            builder.append_option(value)
-        }),
+        FieldBuilder::Float(builder) => {
+            append(cell, float(cell), |value| builder.append_option(value))
+        }
         FieldBuilder::Int(builder) => {
             append(cell, integer(cell), |value| builder.append_option(value))
         }
@@ -527,6 +533,14 @@ fn append<T>(cell: &str, value: Option<T>, push: impl FnOnce(Option<T>)) -> bool
         push(value);
     }
     is_value
+}
+
+/// A number. `inf` and `nan` are words that mean what they say; digits that make an infinity are
+/// a number that would be another one when it is stored.
+fn float(text: &str) -> Option<f64> {
+    let value: f64 = text.parse().ok()?;
+    let is_kept = value.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit());
+    is_kept.then_some(value)
 }
 
 /// Whole numbers, also if written as decimals without a fraction.

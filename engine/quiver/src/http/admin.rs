@@ -1,12 +1,17 @@
 //! Administration: status, audit, devices, archive.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
+use quiver_archive::VacuumOptions;
 use quiver_model::{DeviceId, SenderId, SenderKind, StreamName};
 use quiver_runtime::registry::{EntryState, RegistryChange, RegistryEntry};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{HttpState, sql::problem};
+use crate::verbs::archive;
 
 /// What `demo` and people look at.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -90,8 +95,9 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
         .iter()
         .map(|table| table.name().to_string())
         .collect();
+    let archive = state.archive.clone();
     let task = state.query_runtime.spawn(async move {
-        crate::audit::audit(position.get(), &ledgers, &streams, &queries).await
+        crate::audit::audit(position.get(), &ledgers, &streams, &queries, &archive).await
     });
     match task.await {
         Ok(Ok(mut audit)) => {
@@ -102,7 +108,7 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            audit.duplicate_batches = state.engine.metrics().duplicate_batches.get();
+            audit.duplicate_batches_since_start = state.engine.metrics().duplicate_batches.get();
             HttpResponse::Ok().json(audit)
         }
         Ok(Err(error)) => failed(error.to_string()),
@@ -196,7 +202,8 @@ pub async fn revoke(
     match sender(&request.kind, &request.id) {
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
         Ok(sender) if state.engine.control().registry.get(&sender).is_none() => {
-            problem(StatusCode::NOT_FOUND, &format!("{sender} is not enrolled"))
+            let text = format!("{sender} is not enrolled; quiver devices list shows who is");
+            problem(StatusCode::NOT_FOUND, &text)
         }
         Ok(_) => {
             change(
@@ -226,38 +233,36 @@ pub struct StreamChoice {
     pub stream: Option<String>,
 }
 
-fn chosen(state: &HttpState, choice: &StreamChoice) -> Result<Vec<StreamName>, String> {
-    let archived: Vec<StreamName> = state
-        .engine
-        .tables()
-        .all()
-        .iter()
-        .filter(|table| table.state().archived().version >= 0)
-        .map(|table| table.name().clone())
-        .collect();
-    match &choice.stream {
-        None => Ok(archived),
-        Some(name) => match archived.into_iter().find(|stream| stream.as_str() == name) {
-            Some(stream) => Ok(vec![stream]),
-            None => Err(format!("stream {name:?} has nothing archived")),
-        },
-    }
-}
-
 /// `GET /api/v1/archive/files`.
 pub async fn archive_files(
     state: web::Data<HttpState>,
     choice: web::Query<StreamChoice>,
 ) -> HttpResponse {
-    match chosen(&state, &choice) {
+    let tables = state.engine.tables();
+    match archive::archived_streams(tables, choice.stream.as_deref()) {
+        Err(text) => problem(StatusCode::NOT_FOUND, &text),
+        Ok(streams) => HttpResponse::Ok().json(archive::files(tables, &streams)),
+    }
+}
+
+/// Works on the archive of the chosen streams, away from the threads that answer requests.
+async fn maintain<T, F>(
+    state: &HttpState,
+    stream: Option<&str>,
+    work: impl FnOnce(HttpState, Vec<StreamName>) -> F,
+) -> HttpResponse
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    match archive::archived_streams(state.engine.tables(), stream) {
         Err(text) => problem(StatusCode::NOT_FOUND, &text),
         Ok(streams) => {
-            let tables = state.engine.tables();
-            let snapshots = streams
-                .iter()
-                .filter_map(|stream| tables.table(stream))
-                .map(|table| table.state().archived().clone());
-            HttpResponse::Ok().json(crate::verbs::archive::file_rows(snapshots))
+            let task = state.query_runtime.spawn(work(state.clone(), streams));
+            match task.await {
+                Ok(done) => HttpResponse::Ok().json(done),
+                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            }
         }
     }
 }
@@ -267,19 +272,12 @@ pub async fn archive_check(
     state: web::Data<HttpState>,
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
-    match chosen(&state, &choice) {
-        Err(text) => problem(StatusCode::NOT_FOUND, &text),
-        Ok(streams) => {
-            let archive = state.archive.clone();
-            let task = state
-                .query_runtime
-                .spawn(async move { crate::verbs::archive::check(&archive, &streams).await });
-            match task.await {
-                Ok(checked) => HttpResponse::Ok().json(checked),
-                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-            }
-        }
-    }
+    maintain(
+        &state,
+        choice.stream.as_deref(),
+        |state, streams| async move { archive::check(&state.archive, &streams).await },
+    )
+    .await
 }
 
 /// `POST /api/v1/archive/compact`.
@@ -287,17 +285,52 @@ pub async fn archive_compact(
     state: web::Data<HttpState>,
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
-    match chosen(&state, &choice) {
-        Err(text) => problem(StatusCode::NOT_FOUND, &text),
-        Ok(streams) => {
-            let (archive, engine) = (state.archive.clone(), state.engine.clone());
-            let task = state.query_runtime.spawn(async move {
-                crate::verbs::archive::compact(&archive, engine.tables(), &streams).await
-            });
-            match task.await {
-                Ok(compacted) => HttpResponse::Ok().json(compacted),
-                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    maintain(
+        &state,
+        choice.stream.as_deref(),
+        |state, streams| async move {
+            archive::compact(&state.archive, state.engine.tables(), &streams).await
+        },
+    )
+    .await
+}
+
+/// Body of `POST /api/v1/archive/vacuum`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VacuumRequest {
+    /// The stream; all if none is named.
+    #[serde(default)]
+    pub stream: Option<String>,
+    /// Files replaced or left more recently are kept; 7 days if nothing is said.
+    #[serde(default)]
+    pub older_than_seconds: Option<f64>,
+    /// Only list what would be deleted.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST /api/v1/archive/vacuum`.
+pub async fn archive_vacuum(
+    state: web::Data<HttpState>,
+    request: web::Json<VacuumRequest>,
+) -> HttpResponse {
+    let mut options = VacuumOptions {
+        is_dry_run: request.dry_run,
+        ..VacuumOptions::default()
+    };
+    if let Some(seconds) = request.older_than_seconds {
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(older_than) => options.older_than = older_than,
+            Err(error) => {
+                let text = format!("older_than_seconds {seconds}: {error}; give a number from 0");
+                return problem(StatusCode::BAD_REQUEST, &text);
             }
         }
     }
+    let stream = request.stream.as_deref();
+    maintain(&state, stream, move |state, streams| async move {
+        archive::vacuum(&state.archive, &streams, &options).await
+    })
+    .await
 }

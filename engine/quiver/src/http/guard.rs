@@ -1,15 +1,17 @@
 //! Who may ask, and how.
 
+use std::rc::Rc;
+
 use actix_web::{
     Error, HttpResponse,
     body::{EitherBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{Extensions, ServiceRequest, ServiceResponse},
     http::{Method, header},
     middleware::Next,
     web::Data,
 };
 
-use super::HttpState;
+use super::{Gate, HttpState};
 
 type Answer<B> = Result<ServiceResponse<EitherBody<B>>, Error>;
 
@@ -46,12 +48,9 @@ pub async fn known_host<B: MessageBody + 'static>(
         .and_then(|host| host.to_str().ok())
         .unwrap_or("");
     let name = host_name(host).to_owned();
-    let known = request.app_data::<Data<HttpState>>().is_some_and(|state| {
-        state
-            .hosts
-            .iter()
-            .any(|host| host.eq_ignore_ascii_case(&name))
-    });
+    let known = request
+        .app_data::<Data<Gate>>()
+        .is_some_and(|gate| gate.knows_host(&name));
     if is_loopback(&name) || known {
         return next
             .call(request)
@@ -64,6 +63,28 @@ pub async fn known_host<B: MessageBody + 'static>(
         request,
         HttpResponse::MisdirectedRequest().json(problem(&text)),
     ))
+}
+
+/// Lets requests pass once the engine is there, and gives them its state.
+pub async fn started<B: MessageBody + 'static>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Answer<B> {
+    let state = request
+        .app_data::<Data<Gate>>()
+        .and_then(|gate| gate.state());
+    let Some(state) = state else {
+        let text = "the engine is starting: it brings back what its log holds; ask again in a moment, /ready says when";
+        let mut response = HttpResponse::ServiceUnavailable();
+        response.insert_header((header::RETRY_AFTER, "1"));
+        return Ok(refuse(request, response.json(problem(text))));
+    };
+    let mut extensions = Extensions::new();
+    extensions.insert(state);
+    request.add_data_container(Rc::new(extensions));
+    next.call(request)
+        .await
+        .map(ServiceResponse::map_into_left_body)
 }
 
 /// Lets only requests pass that have the token, and, if they have a body, say that it is JSON.

@@ -26,6 +26,7 @@ mod tests {
             "/api/v1/archive/files",
             "/api/v1/archive/check",
             "/api/v1/archive/compact",
+            "/api/v1/archive/vacuum",
         ] {
             assert!(api["paths"].get(path).is_some(), "{path}");
         }

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use quiver_archive::{CompactOptions, DeltaArchive};
+use quiver_archive::{CompactOptions, DeltaArchive, VacuumOptions};
 use quiver_hot::{ArchiveSnapshot, Tables};
 use quiver_model::StreamName;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{on_system, print_table, remote};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     exit::{DATA, Failure, IO},
     idle::Idle,
     numbers::{bytes, grouped},
+    remote::Remote,
 };
 
 /// A file of the archive.
@@ -29,7 +30,7 @@ pub struct FileRow {
 }
 
 /// The files of these versions.
-pub fn file_rows(snapshots: impl Iterator<Item = Arc<ArchiveSnapshot>>) -> Vec<FileRow> {
+fn file_rows(snapshots: impl Iterator<Item = Arc<ArchiveSnapshot>>) -> Vec<FileRow> {
     let mut rows = Vec::new();
     for snapshot in snapshots {
         rows.extend(snapshot.files.iter().map(|file| FileRow {
@@ -115,54 +116,111 @@ pub async fn compact(archive: &DeltaArchive, tables: &Tables, streams: &[StreamN
     compacted
 }
 
+/// A file that a vacuum deleted, or would delete.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VacuumedRow {
+    stream: String,
+    /// Relative to `archive/<stream>/` in the data directory.
+    path: String,
+    bytes: u64,
+}
+
+/// Result of a vacuum.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Vacuumed {
+    /// Whether nothing was deleted, because only the list was wanted.
+    dry_run: bool,
+    files: Vec<VacuumedRow>,
+    /// Files that are old enough, and still read by somebody or of a commit that may yet arrive.
+    in_use: usize,
+    /// Parts of files that a crash left.
+    unfinished: u64,
+    problems: BTreeMap<String, String>,
+}
+
+/// Deletes what these streams' tables no longer list.
+pub async fn vacuum(
+    archive: &DeltaArchive,
+    streams: &[StreamName],
+    options: &VacuumOptions,
+) -> Vacuumed {
+    let mut vacuumed = Vacuumed {
+        dry_run: options.is_dry_run,
+        ..Vacuumed::default()
+    };
+    for stream in streams {
+        match archive.vacuum(stream, options).await {
+            Ok(report) => {
+                vacuumed.in_use += report.leased;
+                vacuumed.unfinished += report.staged;
+                vacuumed
+                    .files
+                    .extend(report.deleted.into_iter().map(|file| VacuumedRow {
+                        stream: stream.to_string(),
+                        path: file.path,
+                        bytes: file.bytes,
+                    }));
+            }
+            Err(error) => {
+                vacuumed
+                    .problems
+                    .insert(stream.to_string(), crate::exit::chain(&error));
+            }
+        }
+    }
+    vacuumed
+}
+
+/// Streams that have an archived table: all of them, or the one that is wanted.
+pub fn archived_streams(tables: &Tables, wanted: Option<&str>) -> Result<Vec<StreamName>, String> {
+    let archived: Vec<StreamName> = tables
+        .all()
+        .iter()
+        .filter(|table| table.state().archived().version >= 0)
+        .map(|table| table.name().clone())
+        .collect();
+    match wanted {
+        None => Ok(archived),
+        Some(wanted) => match archived
+            .into_iter()
+            .find(|stream| stream.as_str() == wanted)
+        {
+            Some(stream) => Ok(vec![stream]),
+            None => Err(format!(
+                "stream {wanted:?} has nothing archived; quiver archive files lists what has"
+            )),
+        },
+    }
+}
+
+/// The files of these streams' tables, as queries see them.
+pub fn files(tables: &Tables, streams: &[StreamName]) -> Vec<FileRow> {
+    let tables = streams.iter().filter_map(|stream| tables.table(stream));
+    file_rows(tables.map(|table| table.state().archived().clone()))
+}
+
 /// Does what is asked, on a running engine or an idle data directory.
 pub fn run(action: ArchiveAction) -> Result<(), Failure> {
     match action {
         ArchiveAction::Files(target) => {
-            let rows: Vec<FileRow> = match remote(&target.target)? {
-                Some(remote) => {
-                    let query = target
-                        .stream
-                        .as_ref()
-                        .map_or(String::new(), |stream| format!("?stream={stream}"));
-                    parse(&remote.get(&format!("/api/v1/archive/files{query}"))?)?
-                }
-                None => on_system(async {
-                    let idle = open(&target).await?;
-                    let streams = streams(&idle, target.stream.as_deref())?;
-                    let tables = idle.recovered.tables();
-                    let tables = streams.iter().filter_map(|stream| tables.table(stream));
-                    Ok(file_rows(
-                        tables.map(|table| table.state().archived().clone()),
-                    ))
-                })?,
-            };
+            let query = target
+                .stream
+                .as_ref()
+                .map_or(String::new(), |stream| format!("?stream={stream}"));
+            let rows: Vec<FileRow> = at(
+                &target,
+                |remote| remote.get(&format!("/api/v1/archive/files{query}")),
+                async |idle, streams| files(idle.recovered.tables(), streams),
+            )?;
             show(&rows, target.json, || show_files(&rows))
         }
         ArchiveAction::Check(target) => {
-            let checked: Checked = match remote(&target.target)? {
-                Some(remote) => {
-                    parse(&remote.post_text("/api/v1/archive/check", &choice(&target))?)?
-                }
-                None => on_system(async {
-                    let idle = open(&target).await?;
-                    let streams = streams(&idle, target.stream.as_deref())?;
-                    Ok(check(&idle.archive, &streams).await)
-                })?,
-            };
-            show(&checked, target.json, || {
-                println!(
-                    "{} files, {} rows, {} orphans",
-                    checked.files,
-                    grouped(checked.rows),
-                    checked.orphans
-                );
-                for (stream, problems) in &checked.problems {
-                    for problem in problems {
-                        println!("✗ {stream}: {problem}");
-                    }
-                }
-            })?;
+            let checked: Checked = at(
+                &target,
+                |remote| remote.post_text("/api/v1/archive/check", &choice(&target)),
+                async |idle, streams| check(&idle.archive, streams).await,
+            )?;
+            show(&checked, target.json, || show_checked(&checked))?;
             match checked.problems.is_empty() {
                 true => Ok(()),
                 false => Err(Failure::new(
@@ -172,57 +230,69 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
             }
         }
         ArchiveAction::Compact(target) => {
-            let compacted: Compacted = match remote(&target.target)? {
-                Some(remote) => {
-                    parse(&remote.post_text("/api/v1/archive/compact", &choice(&target))?)?
-                }
-                None => on_system(async {
-                    let idle = open(&target).await?;
-                    let streams = streams(&idle, target.stream.as_deref())?;
-                    Ok(compact(&idle.archive, idle.recovered.tables(), &streams).await)
-                })?,
-            };
+            let compacted: Compacted = at(
+                &target,
+                |remote| remote.post_text("/api/v1/archive/compact", &choice(&target)),
+                async |idle, streams| {
+                    compact(&idle.archive, idle.recovered.tables(), streams).await
+                },
+            )?;
             show(&compacted, target.json, || {
                 println!(
                     "{} files merged into {}",
                     compacted.removed, compacted.added
                 );
             })?;
-            match compacted.problems.iter().next() {
-                None => Ok(()),
-                Some((stream, problem)) => Err(Failure::new(DATA, format!("{stream}: {problem}"))),
-            }
+            first_problem(&compacted.problems)
+        }
+        ArchiveAction::Vacuum(args) => {
+            let target = &args.target;
+            let options = VacuumOptions {
+                older_than: args.older_than,
+                is_dry_run: args.dry_run,
+            };
+            let vacuumed: Vacuumed = at(
+                target,
+                |remote| {
+                    let mut body = choice(target);
+                    // Never younger than what was asked for.
+                    body["older_than_seconds"] = args.older_than.as_secs_f64().ceil().into();
+                    body["dry_run"] = args.dry_run.into();
+                    remote.post_text("/api/v1/archive/vacuum", &body)
+                },
+                async |idle, streams| vacuum(&idle.archive, streams, &options).await,
+            )?;
+            show(&vacuumed, target.json, || show_vacuumed(&vacuumed))?;
+            first_problem(&vacuumed.problems)
         }
     }
+}
+
+/// Asks the engine that runs, or does it on the idle data directory.
+fn at<T: DeserializeOwned>(
+    target: &ArchiveTarget,
+    ask: impl FnOnce(&Remote) -> Result<String, Failure>,
+    act: impl AsyncFnOnce(&Idle, &[StreamName]) -> T,
+) -> Result<T, Failure> {
+    if let Some(remote) = remote(&target.target)? {
+        return serde_json::from_str(&ask(&remote)?).map_err(Failure::with(IO));
+    }
+    on_system(async {
+        let idle = Idle::open(&target.target.data_dir, &target.engine).await?;
+        let streams = archived_streams(idle.recovered.tables(), target.stream.as_deref())
+            .map_err(|text| Failure::new(DATA, text))?;
+        Ok(act(&idle, &streams).await)
+    })
 }
 
 fn choice(target: &ArchiveTarget) -> serde_json::Value {
     serde_json::json!({ "stream": target.stream })
 }
 
-fn parse<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(Failure::with(IO))
-}
-
-async fn open(target: &ArchiveTarget) -> Result<Idle, Failure> {
-    Idle::open(&target.target.data_dir, &target.engine).await
-}
-
-fn streams(idle: &Idle, wanted: Option<&str>) -> Result<Vec<StreamName>, Failure> {
-    let tables = idle.recovered.tables().all();
-    let archived = tables
-        .iter()
-        .filter(|table| table.state().archived().version >= 0);
-    let streams: Vec<StreamName> = archived.map(|table| table.name().clone()).collect();
-    match wanted {
-        None => Ok(streams),
-        Some(wanted) => match streams.into_iter().find(|stream| stream.as_str() == wanted) {
-            Some(stream) => Ok(vec![stream]),
-            None => Err(Failure::new(
-                DATA,
-                format!("stream {wanted:?} has nothing archived"),
-            )),
-        },
+fn first_problem(problems: &BTreeMap<String, String>) -> Result<(), Failure> {
+    match problems.first_key_value() {
+        None => Ok(()),
+        Some((stream, problem)) => Err(Failure::new(DATA, format!("{stream}: {problem}"))),
     }
 }
 
@@ -258,4 +328,42 @@ fn show_files(files: &[FileRow]) {
     print_table(&rows);
     let total: u64 = files.iter().map(|file| file.bytes).sum();
     println!("{} files, {}", files.len(), bytes(total));
+}
+
+fn show_checked(checked: &Checked) {
+    println!(
+        "{} files, {} rows, {} orphans",
+        checked.files,
+        grouped(checked.rows),
+        checked.orphans
+    );
+    for (stream, problems) in &checked.problems {
+        for problem in problems {
+            println!("✗ {stream}: {problem}");
+        }
+    }
+}
+
+fn show_vacuumed(vacuumed: &Vacuumed) {
+    for file in &vacuumed.files {
+        println!("{}/{}  {}", file.stream, file.path, bytes(file.bytes));
+    }
+    let total: u64 = vacuumed.files.iter().map(|file| file.bytes).sum();
+    println!(
+        "{} files, {}, {}; {} old enough are still in use",
+        vacuumed.files.len(),
+        bytes(total),
+        if vacuumed.dry_run {
+            "would be deleted (a dry run)"
+        } else {
+            "deleted"
+        },
+        vacuumed.in_use
+    );
+    if vacuumed.unfinished > 0 {
+        println!(
+            "{} unfinished files of a crash deleted",
+            vacuumed.unfinished
+        );
+    }
 }

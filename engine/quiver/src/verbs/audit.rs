@@ -49,7 +49,9 @@ async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
         .collect();
     let position = idle.recovered.progress().committed().get();
     let runtime = query_runtime(2).map_err(Failure::with(IO))?;
-    let task = runtime.spawn(async move { audit(position, &ledgers, &streams, &queries).await });
+    let archive = idle.archive.clone();
+    let task =
+        runtime.spawn(async move { audit(position, &ledgers, &streams, &queries, &archive).await });
     let finished = task.await;
     // Before any error leaves: a runtime may not be dropped on this thread.
     runtime.shutdown_background();
@@ -98,8 +100,14 @@ fn show(audit: &Audit) {
         rows.push(row);
     }
     print_table(&rows);
-    for damaged in &audit.damaged {
+    for damaged in audit.damaged.iter().chain(&audit.unreadable) {
         println!("✗ {damaged}");
+    }
+    if audit.duplicate_batches_since_start > 0 {
+        println!(
+            "{} batches came again since the engine started, and were dropped",
+            crate::numbers::grouped(audit.duplicate_batches_since_start)
+        );
     }
     let received: u64 = audit.lines.iter().map(|line| line.received).sum();
     let verdict = if audit.holds() {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     cli::DemoArgs,
-    exit::{Failure, IO},
+    exit::{Failure, IO, UNAVAILABLE},
     http::Status,
     node::Node,
     numbers::{bytes, grouped, milliseconds},
@@ -26,26 +27,30 @@ use crate::{
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Where it listens unless said otherwise; [`crate::cli::NodeArgs`] says so in its help.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Runs the demonstration.
 pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let doors = Doors {
-        quic: args.quic,
-        http: args.http,
+        quic: args.node.quic.unwrap_or(ANY_PORT),
+        http: args.node.http.unwrap_or(ANY_PORT),
         http_hosts: Vec::new(),
         certificates: None,
         tokens: false,
         enroll_unknown: true,
     };
     let mut signals = Signals::new()?;
-    let mut engine_args = args.engine.clone();
+    let data_dir = &args.node.data_dir;
+    let mut engine_args = args.node.engine.clone();
     // A demonstration shows the archive too: it is flushed often.
     engine_args.flush_age = engine_args.flush_age.min(Duration::from_secs(5));
-    let node = Node::start(&args.data_dir, &engine_args, doors).await?;
+    let node = Node::start(data_dir, &engine_args, doors).await?;
     println!(
         "engine   quic {}   http http://{}   data {}",
         node.addresses.quic,
         node.addresses.http,
-        args.data_dir.display()
+        data_dir.display()
     );
     println!(
         "fleet    {} trucks, {}",
@@ -56,8 +61,8 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
             format!("{} rows/s", grouped(args.rate))
         }
     );
-    let fleet = Fleet::start(args.devices, args.rate, node.addresses.quic, &args.data_dir)?;
-    let mut view = View::new(&args.data_dir);
+    let fleet = Fleet::start(args.devices, args.rate, node.addresses.quic, data_dir)?;
+    let mut view = View::new(data_dir);
     let began = view.clock.monotonic();
     let end = async {
         match args.duration {
@@ -70,7 +75,11 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     tick.tick().await;
     let failed = loop {
         tokio::select! {
-            _ = tick.tick() => view.draw(&Status::of(&node.engine, ""), &fleet.counts),
+            _ = tick.tick() => {
+                view.draw(&Status::of(&node.engine, ""), &fleet.counts);
+                // Without this it would show nothing happening until somebody ends it.
+                if fleet.counts.never_stored_reason().is_some() { break None }
+            }
             () = &mut end => break None,
             told = signals.next() => if matches!(told, Told::Stop) { break None },
             fatal = node.failed() => break Some(fatal),
@@ -83,11 +92,15 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let elapsed = view.clock.monotonic().saturating_sub(began);
     println!("\nstopping: the fleet settles what it sent, the engine flushes everything");
     let counts = fleet.counts.clone();
-    fleet.stop().await;
+    let settled = fleet.stop().await;
     node.engine.flush_all().await.map_err(Failure::with(IO))?;
     let status = Status::of(&node.engine, "");
+    let disk_low = node.engine.is_disk_low();
     node.stop().await?;
-    summary(&status, &counts, elapsed, &args.data_dir);
+    if status.rows > 0 {
+        summary(&status, &counts, elapsed, data_dir);
+    }
+    settled.map_err(|reason| not_settled(&counts, &reason, disk_low, data_dir))?;
     let lost = counts
         .failed_batches
         .load(std::sync::atomic::Ordering::Relaxed);
@@ -98,6 +111,24 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// The failure of a fleet whose rows the engine does not take.
+fn not_settled(counts: &FleetCounts, reason: &str, disk_low: bool, data_dir: &Path) -> Failure {
+    use std::sync::atomic::Ordering::Relaxed;
+    let sent = counts.sent_rows.load(Relaxed);
+    let settled = counts.settled_rows.load(Relaxed);
+    let mut text = format!(
+        "the engine does not take what the fleet sends: {reason} ({} rows are not stored)",
+        grouped(sent.saturating_sub(settled))
+    );
+    if disk_low {
+        text.push_str(&format!(
+            "; free space on the disk of {}, or lower --disk-reserve",
+            data_dir.display()
+        ));
+    }
+    Failure::new(UNAVAILABLE, text)
 }
 
 struct View {

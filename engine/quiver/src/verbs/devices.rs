@@ -31,8 +31,10 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
             let found = entries(&target)?
                 .into_iter()
                 .find(|entry| entry.kind == kind && entry.id == id);
-            let entry =
-                found.ok_or_else(|| Failure::new(DATA, format!("{kind}:{id} is not enrolled")))?;
+            let entry = found.ok_or_else(|| {
+                let text = format!("{kind}:{id} is not enrolled; quiver devices list shows who is");
+                Failure::new(DATA, text)
+            })?;
             println!(
                 "{}",
                 serde_json::to_string_pretty(&entry).map_err(Failure::with(DATA))?
@@ -70,7 +72,9 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
         DevicesAction::Revoke { target, kind, id } => {
             let body = serde_json::json!({ "id": id, "kind": kind });
             running(&target)?.post_text("/api/v1/devices/revoke", &body)?;
-            println!("{kind}:{id} is revoked");
+            println!(
+                "{kind}:{id} is revoked; to let it connect again: quiver devices enroll {id} --kind {kind}"
+            );
             Ok(())
         }
     }

@@ -6,7 +6,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use hdrhistogram::Histogram;
-use quiver_client::{Client, ClientOptions, ClientStream, Settled};
+use quiver_client::{Client, ClientEvent, ClientOptions, ClientStream, Observer, Settled};
 use quiver_model::{Clock, DeviceId, Entropy, OsEntropy, SenderId, SystemClock};
 use quiver_pki::{ClientTls, Request, Validity, rustls_client_config};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -33,6 +33,11 @@ const CONNECTING_MAX: usize = 64;
 /// Batches of a stream that may be unsettled per truck, flat out.
 const UNSETTLED_MAX: usize = 4;
 
+/// For so long the engine may take nothing before it is said to: short causes pass by themselves.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(5);
+/// A truck that cannot settle within this time has lost its server.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What the fleet did so far.
 #[derive(Debug)]
 pub struct FleetCounts {
@@ -47,10 +52,21 @@ pub struct FleetCounts {
     /// Batches that were not stored.
     pub failed_batches: AtomicU64,
     latency: Mutex<Histogram<u64>>,
+    clock: Arc<dyn Clock>,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+/// The engine takes nothing.
+#[derive(Debug)]
+struct Refusal {
+    /// The newest reason it gave.
+    reason: String,
+    /// When it gave the first since it last took something.
+    since: Duration,
 }
 
 impl FleetCounts {
-    fn new() -> Result<Self, Failure> {
+    fn new(clock: Arc<dyn Clock>) -> Result<Self, Failure> {
         let latency = Histogram::new_with_bounds(1, 600_000_000, 3)
             .map_err(|error| Failure::new(CONFIG, error.to_string()))?;
         Ok(Self {
@@ -60,7 +76,38 @@ impl FleetCounts {
             settled_rows: AtomicU64::new(0),
             failed_batches: AtomicU64::new(0),
             latency: Mutex::new(latency),
+            clock,
+            refusal: Mutex::new(None),
         })
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self, reason: String) {
+        let mut refusal = self.refusal();
+        let since = match &*refusal {
+            Some(refusal) => refusal.since,
+            None => self.clock.monotonic(),
+        };
+        *refusal = Some(Refusal { reason, since });
+    }
+
+    /// Why the engine takes nothing, if it has given reasons for a while and settled nothing
+    /// meanwhile.
+    pub fn refusal_reason(&self) -> Option<String> {
+        let now = self.clock.monotonic();
+        self.refusal()
+            .as_ref()
+            .filter(|refusal| now.saturating_sub(refusal.since) >= REFUSED_PATIENCE)
+            .map(|refusal| refusal.reason.clone())
+    }
+
+    /// Like [`Self::refusal_reason`], for a fleet that has stored nothing at all.
+    pub fn never_stored_reason(&self) -> Option<String> {
+        let stored = self.settled_rows.load(Ordering::Relaxed);
+        self.refusal_reason().filter(|_| stored == 0)
     }
 
     /// Time from handing a batch to the client until it was settled, in microseconds.
@@ -73,6 +120,7 @@ impl FleetCounts {
 
     fn settled(&self, rows: u64, latency: Duration) {
         self.settled_rows.fetch_add(rows, Ordering::Relaxed);
+        *self.refusal() = None;
         let micros = u64::try_from(latency.as_micros())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -80,6 +128,24 @@ impl FleetCounts {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .saturating_record(micros);
+    }
+}
+
+impl Observer for FleetCounts {
+    fn on_event(&self, event: &ClientEvent) {
+        match event {
+            ClientEvent::StreamPaused {
+                stream, message, ..
+            }
+            | ClientEvent::StreamRefused {
+                stream, message, ..
+            } => self.refused(format!("it closes stream {stream}: {message}")),
+            ClientEvent::Rejected {
+                stream, message, ..
+            } => self.refused(format!("it rejects batches of stream {stream}: {message}")),
+            ClientEvent::Disconnected { reason, .. } => self.refused(reason.to_string()),
+            _ => {}
+        }
     }
 }
 
@@ -107,11 +173,11 @@ impl Fleet {
             .enable_all()
             .build()
             .map_err(Failure::with(UNAVAILABLE))?;
-        let counts = Arc::new(FleetCounts::new()?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let counts = Arc::new(FleetCounts::new(clock.clone())?);
         let stop = Arc::new(AtomicBool::new(false));
         let connecting = Arc::new(tokio::sync::Semaphore::new(CONNECTING_MAX));
         let ca = access::development_ca(data_dir)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let validity = Validity::starting_now(&*clock, Duration::from_secs(7 * 86_400));
         let mut tasks = Vec::new();
         for index in 0..devices {
@@ -124,6 +190,7 @@ impl Fleet {
                 .map_err(Failure::with(CONFIG))?;
             let mut options = ClientOptions::new(server, "localhost", tls);
             options.software = concat!("quiver-demo/", env!("CARGO_PKG_VERSION")).to_owned();
+            options.observer = Some(counts.clone());
             let pace = Pace::of(rate, devices);
             let driver = Driver {
                 pace,
@@ -143,15 +210,32 @@ impl Fleet {
         })
     }
 
-    /// Stops sending, waits until everything sent is settled, and disconnects.
-    pub async fn stop(mut self) {
+    /// Stops sending, waits until everything sent is settled, and disconnects. The error says why
+    /// it is not settled.
+    pub async fn stop(mut self) -> Result<(), String> {
         self.stop.store(true, Ordering::SeqCst);
         let all = futures::future::join_all(std::mem::take(&mut self.tasks));
-        // A truck that cannot settle within this time has lost its server.
-        let _ = tokio::time::timeout(Duration::from_secs(30), all).await;
+        let unsettled = tokio::select! {
+            _ = all => self.counts.never_stored_reason(),
+            reason = refused(&self.counts) => Some(reason),
+            () = tokio::time::sleep(SETTLE_PATIENCE) => {
+                Some(format!("it did not settle within {} s", SETTLE_PATIENCE.as_secs()))
+            }
+        };
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
+        unsettled.map_or(Ok(()), Err)
+    }
+}
+
+/// Waits until the engine has taken nothing for a while; why.
+async fn refused(counts: &FleetCounts) -> String {
+    loop {
+        if let Some(reason) = counts.refusal_reason() {
+            return reason;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -100,7 +100,7 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
 }
 
 fn show(file: &Path) -> Result<(), Failure> {
-    for certificate in load_certificates(file).map_err(Failure::with(DATA))? {
+    for certificate in load_certificates(file).map_err(Failure::of_pem(DATA))? {
         match identity_of(&certificate) {
             Ok(sender) => println!("identity    {}", sender.to_urn()),
             Err(error) => println!("identity    none: {error}"),

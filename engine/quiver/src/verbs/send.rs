@@ -6,14 +6,17 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quiver_client::{
     ClientOptions, Token,
-    file::{ColumnMap, FileFormat, FileOptions, SendFileError, SendOptions, TimeFormat, send_file},
+    file::{
+        ColumnMap, FileError, FileFormat, FileOptions, SendFileError, SendOptions, TimeFormat,
+        send_file,
+    },
 };
 use quiver_model::{DeviceId, RejectCode, StreamName, SystemClock};
 use quiver_pki::{ClientTls, Credential, rustls_client_config};
 
 use crate::{
     access::{ServerAddresses, operator_dir},
-    exit::{CONFIG, DATA, Failure, UNAVAILABLE, USAGE, chain},
+    exit::{CONFIG, DATA, Failure, IO, UNAVAILABLE, USAGE, chain},
     numbers::grouped,
 };
 
@@ -194,11 +197,11 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
     let clock = Arc::new(SystemClock::new());
     let tls = match (&args.ca, &args.cert, &args.key, &args.token) {
         (Some(ca), Some(cert), Some(key), _) => {
-            ClientTls::new(Credential::load_files(ca, cert, key).map_err(Failure::with(CONFIG))?)
+            ClientTls::new(Credential::load_files(ca, cert, key).map_err(Failure::of_pem(CONFIG))?)
         }
         (_, _, _, Some(_)) => {
             let ca = crate::access::ca_dir(&args.data_dir).join("ca.pem");
-            let roots = quiver_pki::load_certificates(&ca).map_err(Failure::with(CONFIG))?;
+            let roots = quiver_pki::load_certificates(&ca).map_err(Failure::of_pem(CONFIG))?;
             ClientTls {
                 roots,
                 identity: None,
@@ -233,6 +236,7 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
 
 fn failure(error: SendFileError) -> Failure {
     let code = match &error {
+        SendFileError::File(FileError::Io { .. }) => IO,
         SendFileError::File(_) | SendFileError::Send(_) | SendFileError::Flush(_) => DATA,
         SendFileError::Start(_) => CONFIG,
         SendFileError::Refused(_) | SendFileError::Unavailable { .. } => UNAVAILABLE,

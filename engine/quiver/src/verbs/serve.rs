@@ -1,5 +1,7 @@
 //! `quiver serve`.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -9,9 +11,14 @@ use crate::{
     settings::Doors,
 };
 
+/// Where it listens unless said otherwise; [`crate::cli::NodeArgs`] names them in its help.
+const QUIC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4433);
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 /// Runs the engine until it is told to stop, or its log fails.
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
-    if args.enroll_unknown && !args.quic.ip().is_loopback() {
+    let quic = args.node.quic.unwrap_or(QUIC);
+    if args.enroll_unknown && !quic.ip().is_loopback() {
         return Err(Failure::new(
             CONFIG,
             "--enroll-unknown is for loopback only: enroll devices with quiver devices enroll",
@@ -22,18 +29,18 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         _ => None,
     };
     let doors = Doors {
-        quic: args.quic,
-        http: args.http,
+        quic,
+        http: args.node.http.unwrap_or(HTTP),
         http_hosts: args.http_host,
         certificates,
         tokens: args.tokens,
         enroll_unknown: args.enroll_unknown,
     };
     let mut signals = Signals::new()?;
-    let node = Node::start(&args.data_dir, &args.engine, doors).await?;
+    let node = Node::start(&args.node.data_dir, &args.node.engine, doors).await?;
     println!("quic  {}", node.addresses.quic);
     println!("http  http://{}", node.addresses.http);
-    println!("data  {}", args.data_dir.display());
+    println!("data  {}", args.node.data_dir.display());
     let fatal = loop {
         tokio::select! {
             what = signals.next() => match what {

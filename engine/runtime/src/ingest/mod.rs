@@ -20,6 +20,7 @@ mod transport;
 pub use endpoint::accept_connections;
 pub use identify::Identified;
 pub use session::run_session;
+pub(crate) use transport::CONNECTION_WINDOW;
 pub use transport::{endpoint_config, server_config};
 
 use std::sync::{Arc, atomic::AtomicBool};

@@ -13,7 +13,7 @@ const BIDI_STREAMS: u32 = 4;
 /// Bytes of one QUIC stream that may be under way unread.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes of one connection that may be under way unread.
-const CONNECTION_WINDOW: u32 = 2 << 20;
+pub(crate) const CONNECTION_WINDOW: u32 = 2 << 20;
 /// Bytes that the engine may have unacknowledged towards a client: control messages only.
 const SEND_WINDOW: u64 = 256 << 10;
 /// Bytes of TLS handshake messages buffered out of order.
