@@ -8,7 +8,7 @@ use std::{
 use crate::server::Server;
 
 /// Status and body of a request written by hand.
-fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
+pub fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.http()).unwrap();
     let text = format!(
         "{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

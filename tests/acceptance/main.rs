@@ -14,6 +14,7 @@
 
 mod backpressure;
 mod command_line;
+mod damage;
 mod device;
 mod files;
 mod fleet;

@@ -90,18 +90,13 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
         .iter()
         .map(|table| table.name().to_string())
         .collect();
+    let engine = state.engine.clone();
     let task = state.query_runtime.spawn(async move {
-        crate::audit::audit(position.get(), &ledgers, &streams, &queries).await
+        let damage = &engine.control().damage;
+        crate::audit::audit(position.get(), &ledgers, &streams, &queries, damage).await
     });
     match task.await {
         Ok(Ok(mut audit)) => {
-            audit.damaged = state
-                .engine
-                .report()
-                .damaged
-                .iter()
-                .map(ToString::to_string)
-                .collect();
             audit.duplicate_batches = state.engine.metrics().duplicate_batches.get();
             HttpResponse::Ok().json(audit)
         }

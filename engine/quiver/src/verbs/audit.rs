@@ -29,10 +29,7 @@ pub fn run(args: &AuditArgs) -> Result<(), Failure> {
     if audit.holds() {
         return Ok(());
     }
-    Err(Failure::new(
-        DATA,
-        "the audit does not hold: see the lines marked with ✗ and the damaged parts",
-    ))
+    Err(Failure::new(DATA, failure(&audit)))
 }
 
 async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
@@ -49,21 +46,23 @@ async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
         .collect();
     let position = idle.recovered.progress().committed().get();
     let runtime = query_runtime(2).map_err(Failure::with(IO))?;
-    let task = runtime.spawn(async move { audit(position, &ledgers, &streams, &queries).await });
+    let control = idle.recovered.control.clone();
+    let task = runtime
+        .spawn(async move { audit(position, &ledgers, &streams, &queries, &control.damage).await });
     let finished = task.await;
     // Before any error leaves: a runtime may not be dropped on this thread.
     runtime.shutdown_background();
-    let mut audit = finished
+    finished
         .map_err(Failure::with(IO))?
-        .map_err(Failure::with(DATA))?;
-    audit.damaged = idle
-        .recovered
-        .report
-        .damaged
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    Ok(audit)
+        .map_err(Failure::with(DATA))
+}
+
+fn failure(audit: &Audit) -> &'static str {
+    if audit.balances() {
+        "data were lost in damaged parts of the log: see the lines marked with ! and the parts named; check the disk"
+    } else {
+        "the audit does not hold: see the lines marked with ✗"
+    }
 }
 
 fn show(audit: &Audit) {
@@ -77,12 +76,19 @@ fn show(audit: &Audit) {
             "rejected",
             "quarantined",
             "in rejects",
+            "damaged",
+            "damaged batches",
         ]
         .map(str::to_owned)
         .to_vec(),
     ];
     for line in &audit.lines {
-        let mark = if line.holds() { "✓" } else { "✗" };
+        let is_whole = line.damaged == 0 && line.batches_damaged == 0;
+        let mark = match (line.holds(), is_whole) {
+            (true, true) => "✓",
+            (true, false) => "!",
+            (false, _) => "✗",
+        };
         let mut row = vec![mark.to_owned(), line.sender.clone()];
         row.extend(
             [
@@ -92,20 +98,28 @@ fn show(audit: &Audit) {
                 line.rejected,
                 line.quarantined,
                 line.rejects_found,
+                line.damaged,
+                line.batches_damaged,
             ]
             .map(|number| number.to_string()),
         );
         rows.push(row);
     }
     print_table(&rows);
-    for damaged in &audit.damaged {
-        println!("✗ {damaged}");
+    for range in &audit.damaged {
+        let mark = if range.harmless { "✓" } else { "!" };
+        println!("{mark}  damaged: {range}");
     }
     let received: u64 = audit.lines.iter().map(|line| line.received).sum();
     let verdict = if audit.holds() {
-        "everything is accounted for"
+        "everything is accounted for".to_owned()
+    } else if audit.balances() {
+        format!(
+            "everything is accounted for, and {} damaged parts of the log have lost {} batches that are known",
+            audit.damaged_ranges, audit.damaged_batches
+        )
     } else {
-        "NOT everything is accounted for"
+        "NOT everything is accounted for".to_owned()
     };
     println!(
         "{} rows of {} identities up to position {}: {verdict}",
