@@ -1,130 +1,166 @@
-//! Files of the archive that are damaged or gone: what can still be said is said, and the file is
-//! named.
+//! Bits of the log that rot on a real disk, in the middle of what the archive does not have yet.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::server::{Server, quiver, quiver_ok};
+use quiver_client::Client;
 
-/// Data files of a stream.
-fn parquet_files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("_delta_log") {
-            found.extend(parquet_files(&path));
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "parquet")
-        {
-            found.push(path);
-        }
+use crate::{
+    device::{self, numbered},
+    http::request,
+    server::{Server, quiver},
+};
+
+const ROWS: i64 = 10;
+
+/// Sends batches of rows `from..to`, each its own commit group.
+fn send(server: &Server, device: &str, from: i64, to: i64) {
+    let mut credential = server.path(&format!("credential-device-{device}"));
+    if !credential.exists() {
+        credential = server.issue("device", device, &[]);
     }
-    found
-}
-
-fn send(server: &Server, stream: &str, device: &str, rows: u32) {
-    let file = server.path(&format!("{stream}-{device}.csv"));
-    let text: String = (0..rows)
-        .map(|row| format!("2026-01-01T00:00:{row:02}Z,{row}\n"))
-        .collect();
-    std::fs::write(&file, format!("ts,value\n{text}")).unwrap();
-    quiver_ok(&[
-        "send",
-        "--data-dir",
-        server.data(),
-        "--stream",
-        stream,
-        "--device",
-        device,
-        file.to_str().unwrap(),
-    ]);
-}
-
-/// The cells of the line about a device, after its name.
-fn line_of<'a>(text: &'a str, device: &str) -> Vec<&'a str> {
-    let name = format!("device:{device}");
-    let line = text
-        .lines()
-        .find(|line| line.split_whitespace().nth(1) == Some(name.as_str()))
-        .unwrap_or_else(|| panic!("no line of {device} in {text}"));
-    line.split_whitespace().collect()
-}
-
-/// Audits with the file of one stream harmed, on the idle directory and on a running engine.
-fn audit_names_the_file(harm: impl Fn(&Path)) {
-    let mut server = Server::start(&["--enroll-unknown"]);
-    send(&server, "whole", "a", 7);
-    send(&server, "broken", "b", 5);
-    send(&server, "whole", "c", 3);
-    send(&server, "broken", "c", 2);
-    // Everything is archived.
-    server.stop();
-    server.audit();
-    let files = parquet_files(&server.path("archive").join("broken"));
-    let [file] = files.as_slice() else {
-        panic!("{files:?}");
-    };
-    harm(file);
-    let name = file.file_name().unwrap().to_str().unwrap();
-
-    for state in ["idle", "running"] {
-        if state == "running" {
-            server.restart();
+    let options = device::options(server, &credential);
+    device::runtime().block_on(async {
+        let client = Client::connect(options).await.unwrap();
+        let stream = client.stream("numbers").unwrap();
+        for begin in (from..to).step_by(ROWS as usize) {
+            let _handle = stream.send(&numbered(begin, begin + ROWS)).await.unwrap();
+            client.flush().await.unwrap();
         }
-        let output = quiver(&["audit", "--data-dir", server.data()]);
-        let (text, message) = (
-            String::from_utf8(output.stdout).unwrap(),
-            String::from_utf8(output.stderr).unwrap(),
-        );
-        assert_eq!(output.status.code(), Some(65), "{state}: {text}{message}");
-        assert!(!message.contains("panicked"), "{state}: {message}");
-        // received, stored, found
-        assert_eq!(
-            line_of(&text, "a")[..5],
-            ["✓", "device:a", "7", "7", "7"],
-            "{state}"
-        );
-        assert_eq!(
-            line_of(&text, "b")[..5],
-            ["✗", "device:b", "5", "5", "0"],
-            "{state}"
-        );
-        assert_eq!(
-            line_of(&text, "c")[..5],
-            ["✗", "device:c", "5", "5", "3"],
-            "{state}"
-        );
-        let fault = text.lines().find(|line| line.contains(name));
-        assert!(
-            fault.is_some_and(|line| line.starts_with('✗') && line.contains("stream broken")),
-            "{state}: {text}"
-        );
-        let json = quiver(&["audit", "--json", "--data-dir", server.data()]);
-        assert_eq!(json.status.code(), Some(65));
-        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-        assert!(
-            json["unreadable"][0].as_str().unwrap().contains(name),
-            "{json}"
-        );
-    }
-}
-
-#[test]
-fn an_audit_names_the_file_that_is_missing_and_says_what_it_can() {
-    audit_names_the_file(|file| std::fs::remove_file(file).unwrap());
-}
-
-#[test]
-fn an_audit_names_the_file_that_is_damaged_and_says_what_it_can() {
-    // The end of a Parquet file says where everything is.
-    audit_names_the_file(|file| {
-        let length = std::fs::metadata(file).unwrap().len();
-        let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
-        file.set_len(length / 2).unwrap();
+        client.close().await;
     });
 }
 
+/// Flips a byte of the payload at the end of the commit group that holds `position`.
+fn rot(server: &Server, position: u64) {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    let mut segments: Vec<PathBuf> = std::fs::read_dir(server.path("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .collect();
+    segments.sort();
+    for path in segments {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = (0..bytes.len()).step_by(512).find(|offset| {
+            let group = &bytes[*offset..];
+            group.starts_with(b"QUIVRLOG")
+                && (number(&group[40..48])..number(&group[48..56])).contains(&position)
+        });
+        if let Some(offset) = found {
+            let body = u32::from_le_bytes(bytes[offset + 64..offset + 68].try_into().unwrap());
+            bytes[offset + 80 + body as usize - 3] ^= 0x10;
+            std::fs::write(&path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("position {position} is not in the log");
+}
+
+/// What `quiver audit` says, as JSON; its exit code must be that of bad data.
+#[track_caller]
+fn audit(server: &Server) -> serde_json::Value {
+    let output = quiver(&["audit", "--json", "--data-dir", server.data()]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(65), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
+}
+
+#[track_caller]
+fn line<'a>(audit: &'a serde_json::Value, sender: &str) -> &'a serde_json::Value {
+    let lines = audit["lines"].as_array().unwrap();
+    let line = lines.iter().find(|line| line["sender"] == sender);
+    line.unwrap_or_else(|| panic!("{sender} is not in {audit}"))
+}
+
+/// `received = stored + rejected + quarantined + damaged`, and what is stored is found.
+#[track_caller]
+fn balanced(line: &serde_json::Value) {
+    let number = |name: &str| line[name].as_u64().unwrap();
+    let sum: u64 = ["stored", "rejected", "quarantined", "damaged"]
+        .map(number)
+        .iter()
+        .sum();
+    assert_eq!(number("received"), sum, "{line}");
+    assert_eq!(number("stored"), number("found"), "{line}");
+}
+
 #[test]
-fn an_audit_names_the_file_that_is_empty_and_says_what_it_can() {
-    audit_names_the_file(|file| std::fs::write(file, "").unwrap());
+fn a_damaged_part_of_the_log_is_named_by_every_audit_from_then_on() {
+    let mut server = Server::start(&[
+        "--enroll-unknown",
+        "--flush-age",
+        "1h",
+        "--checkpoint-interval",
+        "1h",
+    ]);
+    send(&server, "d0", 0, 30);
+    // Flushes and checkpoints: what comes now is beyond both.
+    server.stop();
+    server.restart();
+    send(&server, "d1", 100, 200);
+    send(&server, "d2", 200, 250);
+    server.audit();
+    let position = server.number("SELECT min(position) FROM numbers WHERE n = 145");
+    server.kill();
+    rot(&server, position);
+
+    server.restart();
+    let present = |server: &Server| server.number("SELECT count(*) FROM numbers");
+    assert_eq!(present(&server), 30 + 90 + 50);
+    assert_eq!(
+        server.number("SELECT count(*) FROM numbers WHERE n >= 140 AND n < 150"),
+        0,
+        "one batch is lost"
+    );
+    for start in 0..4_i64 {
+        let more = (start * ROWS) as u64;
+        assert_eq!(present(&server), 170 + more, "start {start}");
+        let report = "SELECT body FROM quiver_control WHERE kind = 'damage_reported'";
+        let reports = server.sql(report);
+        assert_eq!(reports.len(), 1, "start {start}: {reports:?}");
+        assert!(reports[0].contains("device:d1"), "{reports:?}");
+        let head = "GET /metrics HTTP/1.1\r\nHost: localhost";
+        let (_, metrics) = request(&server, head, "");
+        assert!(metrics.contains("quiver_log_damaged_ranges 1\n"));
+        assert!(metrics.contains("quiver_log_damaged_batches 1\n"));
+        named(&audit(&server), position, more);
+
+        send(
+            &server,
+            "d1",
+            1_000 + start * ROWS,
+            1_000 + (start + 1) * ROWS,
+        );
+        if start == 0 {
+            // The damage is still in the log, and found again.
+            server.kill();
+        } else {
+            // It is flushed and checkpointed over.
+            server.stop();
+        }
+        named(&audit(&server), position, more + ROWS as u64);
+        server.restart();
+    }
+    let told = quiver(&["audit", "--data-dir", server.data()]);
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(text.contains("!  damaged: positions"), "{text}");
+    assert!(text.contains("everything is accounted for, and"), "{text}");
+}
+
+/// An audit names the one batch of `d1` that is damaged, and everything else is there.
+#[track_caller]
+fn named(found: &serde_json::Value, position: u64, more: u64) {
+    assert_eq!(found["damaged_ranges"], 1, "{found}");
+    assert_eq!(found["damaged_batches"], 1, "{found}");
+    assert_eq!(found["damaged"].as_array().unwrap().len(), 1);
+    assert_eq!(found["damaged"][0]["first_position"], position - 5);
+    assert_eq!(found["damaged"][0]["rows"], 10);
+    for line in found["lines"].as_array().unwrap() {
+        balanced(line);
+    }
+    let damaged = line(found, "device:d1");
+    assert_eq!(damaged["received"], 100 + more);
+    assert_eq!(damaged["damaged"], 10);
+    assert_eq!(damaged["batches_damaged"], 1);
+    assert_eq!(line(found, "device:d0")["damaged"], 0);
 }

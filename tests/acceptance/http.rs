@@ -10,7 +10,7 @@ use std::{
 use crate::server::{Server, binary};
 
 /// Status and body of a request written by hand.
-fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
+pub fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
     request_to(server.http(), head, body).unwrap()
 }
 

@@ -15,6 +15,7 @@
 mod backpressure;
 mod command_line;
 mod damage;
+mod damaged_archive;
 mod device;
 mod files;
 mod fleet;

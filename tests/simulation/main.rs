@@ -38,6 +38,7 @@ mod stage;
 mod watch;
 
 mod broken_disk;
+mod damage;
 mod flushes;
 mod quic_streams;
 mod registry;

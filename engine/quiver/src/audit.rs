@@ -2,14 +2,23 @@
 //! rows that queries find, as of one position.
 //!
 //! `received = stored in tables + rejected + quarantined + expired by retention + damaged`.
+//!
+//! Rows of a damaged part of the log are told apart by where the state was restored from when the
+//! damage was found. Beyond that position no ledger has counted them: those that the archive has
+//! all the same are received and stored, and what could be named of the others is in the ledger
+//! as damaged. Up to that position the ledgers have counted them as stored: those that the tables
+//! miss are damaged, and there can be no more of them than the damaged part had positions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{cast::AsArray, types::Int64Type};
 use quiver_archive::DeltaArchive;
 use quiver_model::{SenderId, SenderKind, StreamName};
 use quiver_query::{QueryEngine, QueryError};
-use quiver_runtime::Ledger;
+use quiver_runtime::{
+    Ledger,
+    damage::{DamageBook, DamageRange},
+};
 use serde::{Deserialize, Serialize};
 
 /// One identity's line.
@@ -27,12 +36,20 @@ pub struct AuditLine {
     pub rejected: u64,
     /// Rows kept aside.
     pub quarantined: u64,
+    /// Rows that were acknowledged and are lost in damaged parts of the log, as far as they can be
+    /// counted.
+    #[serde(default)]
+    pub damaged: u64,
     /// Refused and quarantined rows that queries find in `rejects`.
     pub rejects_found: u64,
     /// Batches refused as a whole.
     pub batches_rejected: u64,
     /// Batches that the sender declared lost.
     pub batches_lost: u64,
+    /// Batches that were acknowledged and are lost in damaged parts of the log, as far as they are
+    /// known.
+    #[serde(default)]
+    pub batches_damaged: u64,
 }
 
 impl AuditLine {
@@ -49,8 +66,14 @@ pub struct Audit {
     pub position: u64,
     /// By identity.
     pub lines: Vec<AuditLine>,
-    /// Damaged parts of the log that the last start found.
-    pub damaged: Vec<String>,
+    /// Damaged parts of the log that any start has found, in the order they were found.
+    pub damaged: Vec<DamageRange>,
+    /// How many there ever were with which something was lost, or may have been.
+    #[serde(default)]
+    pub damaged_ranges: u64,
+    /// Batches known to be lost with them.
+    #[serde(default)]
+    pub damaged_batches: u64,
     /// Streams whose rows could not all be counted, each with the files that are at fault. What is
     /// in them is missing in `found`.
     #[serde(default)]
@@ -60,45 +83,35 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Whether every line holds and nothing is damaged.
+    /// Whether everything received is accounted for, damage included.
+    pub fn balances(&self) -> bool {
+        self.lines.iter().all(AuditLine::holds)
+    }
+
+    /// Whether everything received is accounted for, and nothing is lost to damage.
     pub fn holds(&self) -> bool {
-        self.damaged.is_empty()
-            && self.unreadable.is_empty()
-            && self.lines.iter().all(AuditLine::holds)
+        self.damaged_ranges == 0 && self.unreadable.is_empty() && self.balances()
     }
 }
 
-/// Compares ledgers as of a position with what queries as of the same position find. A stream that
-/// cannot be read for damage does not hide the others; `archive` is asked for the files at fault.
+/// Compares ledgers as of a position with what queries as of the same position find.
 pub async fn audit(
     position: u64,
     ledgers: &BTreeMap<SenderId, Ledger>,
     streams: &[String],
     queries: &QueryEngine,
     archive: &DeltaArchive,
+    damage: &DamageBook,
 ) -> Result<Audit, QueryError> {
-    let mut unreadable = Vec::new();
-    let mut found: BTreeMap<String, u64> = BTreeMap::new();
-    for stream in streams
-        .iter()
-        .filter(|stream| !matches!(stream.as_str(), "rejects" | "quiver_control"))
-    {
-        let sql = format!("SELECT device, count(*) FROM {stream} GROUP BY device");
-        match counts(queries, &sql).await {
-            Ok(counts) => add(&mut found, counts),
-            Err(error) => unreadable.extend(at_fault(archive, stream, error).await?),
-        }
-    }
-    let mut rejects: BTreeMap<String, u64> = BTreeMap::new();
-    if streams.iter().any(|stream| stream == "rejects") {
-        // What a gateway or operator is to blame for is kept under its own id.
-        let sql = "SELECT CASE WHEN substr(sender, strpos(sender, ':') + 1) = device THEN sender \
-                   ELSE concat('device:', device) END, sum(rows) FROM rejects GROUP BY 1";
-        match counts(queries, sql).await {
-            Ok(counts) => add(&mut rejects, counts),
-            Err(error) => unreadable.extend(at_fault(archive, "rejects", error).await?),
-        }
-    }
+    let ranges = damage.ranges();
+    let mut finder = Finder {
+        streams,
+        queries,
+        archive,
+        unreadable: BTreeSet::new(),
+    };
+    let found = finder.rows_by_device("").await?;
+    let rejects = finder.rejects_by_sender("").await?;
     let mut lines: BTreeMap<String, AuditLine> = BTreeMap::new();
     for (sender, ledger) in ledgers {
         lines.insert(
@@ -110,31 +123,149 @@ pub async fn audit(
                 found: 0,
                 rejected: ledger.rejected,
                 quarantined: ledger.quarantined,
+                damaged: ledger.damaged,
                 rejects_found: 0,
                 batches_rejected: ledger.batches_rejected,
                 batches_lost: ledger.batches_lost,
+                batches_damaged: ledger.batches_damaged,
             },
         );
     }
-    let device = |id: &str| format!("{}:{id}", SenderKind::Device.as_str());
-    for (id, rows) in found {
-        line(&mut lines, device(&id)).found += rows;
+    for (sender, rows) in found {
+        line(&mut lines, sender).found += rows;
     }
     for (sender, rows) in rejects {
         line(&mut lines, sender).rejects_found += rows;
     }
+    if let Some(uncounted) = condition(&ranges) {
+        for (sender, rows) in finder.rows_by_device(&uncounted).await? {
+            add(line(&mut lines, sender), rows, |line| &mut line.stored);
+        }
+        let refused = |quarantined: &str| format!("{uncounted} AND {quarantined}");
+        let kept = refused("quarantined");
+        for (sender, rows) in finder.rejects_by_sender(&kept).await? {
+            add(line(&mut lines, sender), rows, |line| &mut line.quarantined);
+        }
+        let refused = refused("NOT quarantined");
+        for (sender, rows) in finder.rejects_by_sender(&refused).await? {
+            add(line(&mut lines, sender), rows, |line| &mut line.rejected);
+        }
+    }
+    let mut lines: Vec<AuditLine> = lines.into_values().collect();
+    // Rows of a file that cannot be read are missing for another reason than damage of the log.
+    if finder.unreadable.is_empty() {
+        explain_missing(&mut lines, &ranges);
+    }
+    let totals = damage.totals();
     Ok(Audit {
         position,
-        lines: lines.into_values().collect(),
-        damaged: Vec::new(),
-        unreadable,
+        lines,
+        damaged: ranges,
+        damaged_ranges: totals.ranges,
+        damaged_batches: totals.batches,
+        unreadable: finder.unreadable.into_iter().collect(),
         duplicate_batches_since_start: 0,
     })
 }
 
-fn add(sums: &mut BTreeMap<String, u64>, counts: Vec<(String, u64)>) {
-    for (name, rows) in counts {
-        *sums.entry(name).or_default() += rows;
+fn add(line: &mut AuditLine, rows: u64, to: impl Fn(&mut AuditLine) -> &mut u64) {
+    line.received += rows;
+    *to(line) += rows;
+}
+
+/// SQL for "in a damaged part whose rows no ledger has counted"; `None` if there is none.
+fn condition(ranges: &[DamageRange]) -> Option<String> {
+    let parts: Vec<String> = ranges
+        .iter()
+        .map(DamageRange::uncounted)
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("position >= {} AND position < {}", part.start, part.end))
+        .collect();
+    (!parts.is_empty()).then(|| format!("WHERE ({})", parts.join(" OR ")))
+}
+
+/// Makes rows that were counted as stored or refused, and are missing, damaged ones: if there is
+/// damage that they can have been in, and no more are missing than were there.
+fn explain_missing(lines: &mut [AuditLine], ranges: &[DamageRange]) {
+    let positions: u64 = ranges
+        .iter()
+        .filter(|range| !range.harmless)
+        .map(|range| range.counted())
+        .map(|part| part.end - part.start)
+        .sum();
+    let missing = |line: &AuditLine| line.stored.saturating_sub(line.found);
+    // The rejects of a batch that was refused as a whole are one position, however many rows.
+    if positions == 0 || lines.iter().map(missing).sum::<u64>() > positions {
+        return;
+    }
+    for line in lines {
+        let stored = missing(line);
+        let refused = (line.rejected + line.quarantined).saturating_sub(line.rejects_found);
+        let rejected = refused.min(line.rejected);
+        line.stored -= stored;
+        line.rejected -= rejected;
+        line.quarantined -= refused - rejected;
+        line.damaged += stored + refused;
+    }
+}
+
+/// Counts what queries find, and notes the files that keep them from it.
+struct Finder<'a> {
+    streams: &'a [String],
+    queries: &'a QueryEngine,
+    archive: &'a DeltaArchive,
+    unreadable: BTreeSet<String>,
+}
+
+impl Finder<'_> {
+    /// Rows in the streams by identity, where `condition` holds.
+    async fn rows_by_device(
+        &mut self,
+        condition: &str,
+    ) -> Result<BTreeMap<String, u64>, QueryError> {
+        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        for stream in self.streams {
+            if matches!(stream.as_str(), "rejects" | "quiver_control") {
+                continue;
+            }
+            let sql = format!("SELECT device, count(*) FROM {stream} {condition} GROUP BY device");
+            for (device, rows) in self.counts(stream, &sql).await? {
+                let sender = format!("{}:{device}", SenderKind::Device.as_str());
+                *found.entry(sender).or_default() += rows;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Rows that `rejects` stands for by identity, where `condition` holds.
+    async fn rejects_by_sender(
+        &mut self,
+        condition: &str,
+    ) -> Result<BTreeMap<String, u64>, QueryError> {
+        let mut rejects: BTreeMap<String, u64> = BTreeMap::new();
+        if self.streams.iter().any(|stream| stream == "rejects") {
+            // What a gateway or operator is to blame for is kept under its own id.
+            let sql = format!(
+                "SELECT CASE WHEN substr(sender, strpos(sender, ':') + 1) = device THEN sender \
+                 ELSE concat('device:', device) END, sum(rows) FROM rejects {condition} GROUP BY 1"
+            );
+            for (sender, rows) in self.counts("rejects", &sql).await? {
+                *rejects.entry(sender).or_default() += rows;
+            }
+        }
+        Ok(rejects)
+    }
+
+    /// What a query over a stream counts; nothing, if files of it cannot be read.
+    async fn counts(&mut self, stream: &str, sql: &str) -> Result<Vec<(String, u64)>, QueryError> {
+        match counts(self.queries, sql).await {
+            Ok(counts) => Ok(counts),
+            Err(error) => {
+                let at_fault = at_fault(self.archive, stream, error).await?;
+                self.unreadable.extend(at_fault);
+                Ok(Vec::new())
+            }
+        }
     }
 }
 
@@ -198,4 +329,62 @@ fn cast_text(column: &arrow_array::ArrayRef) -> Option<arrow_array::StringArray>
             .map(|key| Some(values.value(key).to_owned()))
             .collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u64, last: u64, checkpoint: u64) -> DamageRange {
+        DamageRange {
+            first_position: first,
+            last_position: last,
+            checkpoint,
+            ..DamageRange::default()
+        }
+    }
+
+    fn line(stored: u64, found: u64) -> AuditLine {
+        AuditLine {
+            received: stored,
+            stored,
+            found,
+            ..AuditLine::default()
+        }
+    }
+
+    #[test]
+    fn missing_rows_are_damaged_only_as_far_as_damage_can_have_held_them() {
+        // Ten positions that the ledgers had counted.
+        let ranges = [range(11, 30, 20)];
+        let mut lines = [line(50, 44), line(30, 26)];
+        explain_missing(&mut lines, &ranges);
+        for line in &lines {
+            assert!(line.holds() && line.received == line.stored + line.damaged);
+        }
+        assert_eq!([lines[0].damaged, lines[1].damaged], [6, 4]);
+        let mut lines = [line(50, 44), line(30, 25)];
+        explain_missing(&mut lines, &ranges);
+        assert_eq!(lines, [line(50, 44), line(30, 25)]);
+        let mut lines = [line(50, 49)];
+        let harmless = DamageRange {
+            harmless: true,
+            ..range(11, 30, 20)
+        };
+        explain_missing(&mut lines, &[harmless]);
+        assert!(
+            !lines[0].holds(),
+            "archived rows do not get lost by damage of the log"
+        );
+    }
+
+    #[test]
+    fn rows_that_no_ledger_has_counted_are_looked_for_in_the_tables() {
+        let ranges = [range(11, 30, 20), range(40, 45, 60), range(70, 70, 60)];
+        assert_eq!(
+            condition(&ranges).unwrap(),
+            "WHERE (position >= 21 AND position < 31 OR position >= 70 AND position < 71)"
+        );
+        assert_eq!(condition(&ranges[1..2]), None);
+    }
 }

@@ -143,6 +143,12 @@ impl Catalog {
         SchemaId(self.read().last_id + 1)
     }
 
+    /// Gives no number up to `id` again: its record is lost, and others still name it.
+    pub(crate) fn reserve(&self, id: SchemaId) {
+        let mut state = self.write();
+        state.last_id = state.last_id.max(id.get());
+    }
+
     /// Applies a durable stream schema record. Applying it again changes nothing.
     pub(crate) fn apply_stream_schema(
         &self,

@@ -2,7 +2,7 @@
 //! the log's order, not by a sample.
 //!
 //! ```text
-//! Checkpointer ──Checkpoint──▶ commit loop: C, catalog, registry ──in band──▶ shards: their images
+//! Checkpointer ──Checkpoint──▶ commit loop: C, control state ──in band──▶ shards: their images
 //!      └───────────── all delivered: write, fsync, rename, fsync ◀──────────────────┘
 //! ```
 //!
@@ -20,6 +20,7 @@ use crate::{
     catalog::CatalogImage,
     commit::{AppendQueue, CommitCommand},
     control::ControlState,
+    damage::DamageImage,
     flush::Flusher,
     metrics::Metrics,
     record_clock::RecordClock,
@@ -38,6 +39,7 @@ struct Collected {
     position: Position,
     catalog: Option<CatalogImage>,
     registry: Vec<RegistryEntry>,
+    damage: DamageImage,
     images: Vec<Option<ShardImage>>,
     done: Option<oneshot::Sender<CheckpointState>>,
 }
@@ -48,6 +50,7 @@ pub struct CheckpointState {
     pub position: Position,
     pub(crate) catalog: Option<CatalogImage>,
     pub(crate) registry: Vec<RegistryEntry>,
+    pub(crate) damage: DamageImage,
     pub(crate) images: Vec<ShardImage>,
     /// Recovery needs the log from here on.
     pub replay_from: Position,
@@ -61,6 +64,9 @@ struct Header {
     record_time_us: i64,
     catalog: Option<CatalogImage>,
     registry: Vec<RegistryEntry>,
+    /// Absent in checkpoints of before damage was kept.
+    #[serde(default)]
+    damage: DamageImage,
     images: Vec<ShardImage>,
 }
 
@@ -83,6 +89,7 @@ impl CheckpointState {
             record_time_us: i64,
             catalog: &'a Option<CatalogImage>,
             registry: &'a [RegistryEntry],
+            damage: &'a DamageImage,
             images: &'a [ShardImage],
         }
         let header = serde_json::to_vec(&HeaderRef {
@@ -90,6 +97,7 @@ impl CheckpointState {
             record_time_us: self.record_time.as_micros(),
             catalog: &self.catalog,
             registry: &self.registry,
+            damage: &self.damage,
             images: &self.images,
         })?;
         let mut payload = vec![PAYLOAD_VERSION];
@@ -125,6 +133,7 @@ impl CheckpointState {
             position,
             catalog: header.catalog,
             registry: header.registry,
+            damage: header.damage,
             images: header.images,
             replay_from: Position(header.replay_from),
             record_time: Timestamp(header.record_time_us),
@@ -144,6 +153,7 @@ impl CheckpointCollector {
             position: Position(0),
             catalog: None,
             registry: Vec::new(),
+            damage: DamageImage::default(),
             images: vec![None; usize::from(shard_count)],
             done: Some(done),
         };
@@ -161,6 +171,7 @@ impl CheckpointCollector {
         state.position = position;
         state.catalog = Some(control.catalog.export());
         state.registry = control.registry.all();
+        state.damage = control.damage.export();
     }
 
     /// A shard has reached it.
@@ -176,6 +187,7 @@ impl CheckpointCollector {
                 position: state.position,
                 catalog: state.catalog.take(),
                 registry: std::mem::take(&mut state.registry),
+                damage: std::mem::take(&mut state.damage),
                 images: state.images.iter_mut().filter_map(Option::take).collect(),
                 replay_from: Position(0),
                 record_time: Timestamp(0),
@@ -297,6 +309,7 @@ mod tests {
             position: Position(7),
             catalog: None,
             registry: Vec::new(),
+            damage: DamageImage::default(),
             images: vec![ShardImage::with_last_values(vec![1, 2, 3]); 2],
             replay_from: Position(3),
             record_time: Timestamp(9),

@@ -19,6 +19,7 @@ use quiver_protocol::{DecodeLimits, decode_schema};
 use crate::{
     catalog::{Catalog, KnownWireSchema, SchemaPayload},
     commit::{AppendFailure, AppendQueue},
+    damage::{DamageBook, DamageReport},
     record_clock::{ClockStep, RecordClock},
     registry::{Registry, RegistryChange},
 };
@@ -29,13 +30,15 @@ const WIRE_SCHEMAS_MAX: usize = 65_536;
 /// Senders whose growth of today is remembered.
 const GROWTH_SENDERS_MAX: usize = 100_000;
 
-/// Catalog and registry, as of the committed position.
+/// Catalog, registry and reported damage, as of the committed position.
 #[derive(Debug, Default)]
 pub struct ControlState {
     /// Schemas.
     pub catalog: Catalog,
     /// Identities.
     pub registry: Registry,
+    /// Damaged parts of the log.
+    pub damage: DamageBook,
 }
 
 impl ControlState {
@@ -74,6 +77,10 @@ impl ControlState {
                 let change: RegistryChange =
                     serde_json::from_slice(&record.payload).map_err(|error| error.to_string())?;
                 self.registry.apply(&change);
+            }
+            RecordKind::Control(ControlKind::DamageReported) => {
+                let report = DamageReport::read(record).map_err(|error| error.to_string())?;
+                self.damage.apply(position, &report);
             }
             _ => {}
         }

@@ -15,8 +15,8 @@
 //! - [`commit`]: the queue and the loop that give positions and make groups durable.
 //! - [`shard`]: what is known and held in memory of a part of the identities.
 //! - [`flush`], [`checkpoint`], [`recover`]: from memory to disk and back.
-//! - [`catalog`], [`registry`], [`control`]: schemas and identities, as the log's control records
-//!   add up to them.
+//! - [`catalog`], [`registry`], [`damage`], [`control`]: schemas, identities and reported damage,
+//!   as the log's control records add up to them.
 //!
 //! Where data may be refused: only before the append. Where it is durable: after the commit
 //! group's fdatasync, and no Ack leaves earlier. Invariant: nothing here knows SQL, Parquet or
@@ -27,6 +27,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod commit;
 pub mod control;
+pub mod damage;
 pub mod device;
 mod disk;
 mod engine;

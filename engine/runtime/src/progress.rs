@@ -53,6 +53,14 @@ impl Progress {
         )
     }
 
+    /// Recovery has committed and applied everything up to `position`.
+    pub(crate) fn set_recovered(&self, position: Position) {
+        self.set_committed(position);
+        for applied in &self.applied {
+            applied.store(position.get(), Ordering::Release);
+        }
+    }
+
     pub(crate) fn set_applied(&self, shard: ShardId, position: Position) {
         self.applied[usize::from(shard.get())].store(position.get(), Ordering::Release);
         self.moved.notify_waiters();

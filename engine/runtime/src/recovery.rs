@@ -5,6 +5,12 @@
 //! position C, and for a memtable if it is beyond what its table has archived; each shard and
 //! table knows, so every record is simply told. Memory is bounded: when it runs short, the largest
 //! table is flushed on the way.
+//!
+//! Damaged parts of the log are passed over, and reported in the log itself before anything runs:
+//! see [`findings`].
+
+mod findings;
+mod report;
 
 use std::sync::Arc;
 
@@ -13,25 +19,28 @@ use quiver_hot::{
     StreamTable, Tables,
 };
 use quiver_log::{
-    CheckpointStore, DamagedRange, DirLock, Log, LogId, RecordKind, RecoveryFloor, Vfs,
+    CheckpointStore, ControlKind, DamagedRange, DirLock, Log, LogId, RecordKind, RecoveryFloor, Vfs,
 };
 use quiver_model::{
-    Clock, Entropy, Position, SchemaId, ShardId, StreamName, StreamSchema, Timestamp,
+    Clock, Entropy, Position, SchemaId, SenderId, ShardId, StreamName, StreamSchema, Timestamp,
 };
 use quiver_protocol::{DecodeLimits, decode_schema};
 
 use crate::{
     EngineOptions, Metrics,
-    admit::settlement_of,
+    admit::{ReplayRefusal, settlement_of},
     catalog::CatalogImageError,
     checkpoint::CheckpointState,
-    commit::AppendQueue,
+    commit::{AppendQueue, Settlement},
     control::ControlState,
+    damage::DamageReport,
     flush::chain,
     progress::Progress,
+    recovery::findings::{Findings, missing_ends},
     registry::RegistryChange,
     shard::{
-        ControlRow, Shard, ShardEvent, ShardImage, ShardParts, dispatch_settlement, merge_images,
+        SettledOutcome, Shard, ShardEvent, ShardImage, ShardParts, dispatch_control,
+        dispatch_settlement, merge_images,
     },
 };
 
@@ -120,6 +129,9 @@ pub enum StartError {
     /// A flush on the way failed.
     #[error("a flush during recovery failed: {0}")]
     Flush(String),
+    /// Damage was found, and the log does not take the report of it.
+    #[error("damage of the log could not be reported: {0}")]
+    Report(#[source] quiver_log::AppendError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -136,8 +148,9 @@ pub struct RecoveryReport {
     pub records: u64,
     /// Of these, rows that went into memory.
     pub rows: u64,
-    /// Parts of the log that are damaged.
-    pub damaged: Vec<DamagedRange>,
+    /// Damage of the log that this start found and reported; what earlier ones found is in
+    /// [`ControlState::damage`].
+    pub damaged: Vec<DamageReport>,
     /// Tables of the archive that cannot be opened.
     pub damaged_tables: Vec<String>,
     /// Bytes cut off the log's end: a group that was never acknowledged.
@@ -222,6 +235,7 @@ pub async fn recover(
         .map_or(Position(1), |checkpoint| checkpoint.replay_from);
     report.checkpoint = checkpoint.as_ref().map(|checkpoint| checkpoint.position);
 
+    let mut damaged = Vec::new();
     // The archive's transactions name the log, so the log's id comes first; what the archive holds
     // then says which positions the log must not give again.
     let log_options = quiver_log::LogOptions {
@@ -232,9 +246,11 @@ pub async fn recover(
         Some(id) => id,
         None => {
             let floor = RecoveryFloor { at_least: restored };
-            Log::open(vfs.clone(), &log_dir, log_options.clone(), &*entropy, floor)?
-                .0
-                .id()
+            let (log, found) =
+                Log::open(vfs.clone(), &log_dir, log_options.clone(), &*entropy, floor)?;
+            // Opening cuts what is damaged at the end: the next time it is not found.
+            damaged = found.damaged;
+            log.id()
         }
     };
     let archive = archive(id).map_err(data_dir)?;
@@ -256,7 +272,15 @@ pub async fn recover(
         at_least: restored.max(archived),
     };
     let (log, found) = Log::open(vfs.clone(), &log_dir, log_options, &*entropy, floor)?;
-    report.damaged = found.damaged;
+    damaged.extend(found.damaged);
+    damaged.extend(missing_ends(
+        &log_dir,
+        found.oldest,
+        found.log_end,
+        restored,
+        floor.at_least,
+        replay_from,
+    ));
     report.cut_bytes = found.cut_bytes;
 
     let control = Arc::new(ControlState::default());
@@ -320,7 +344,9 @@ pub async fn recover(
         archive,
         report,
     };
-    recovered.replay(replay_from, restored).await?;
+    recovered
+        .replay(replay_from, restored, damaged, &options.log)
+        .await?;
     Ok(recovered)
 }
 
@@ -345,6 +371,7 @@ fn restore_control(
             .catalog
             .import(catalog, |bytes| decode_schema(bytes, &DecodeLimits::STORED))?;
     }
+    control.damage.import(checkpoint.damage);
     for entry in checkpoint.registry {
         control.registry.apply(&RegistryChange::Put { entry });
     }
@@ -390,20 +417,31 @@ fn schema_of(
 }
 
 impl Recovered {
-    async fn replay(&mut self, from: Position, restored: Position) -> Result<(), StartError> {
-        let from = from.max(self.log.oldest_position());
+    async fn replay(
+        &mut self,
+        replay_from: Position,
+        restored: Position,
+        damaged: Vec<DamagedRange>,
+        options: &quiver_log::LogOptions,
+    ) -> Result<(), StartError> {
+        let from = replay_from.max(self.log.oldest_position());
+        let mut findings = Findings::new(damaged, &self.parts.tables, restored, replay_from);
+        if !findings.is_empty() {
+            self.shards.iter_mut().for_each(Shard::watch_gaps);
+        }
         let shard_count = self.parts.tables.shard_count();
         let replay = self.log.replay(from)?;
         for committed in replay {
             let committed = match committed {
                 Ok(committed) => committed,
                 Err(quiver_log::ReplayError::Damaged(range)) => {
-                    tracing::error!(%range, "a part of the log is damaged and was passed over");
+                    findings.add(*range);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
             let (position, record) = (committed.position, committed.record);
+            findings.pass_until(position, &mut self.shards);
             self.report.records += 1;
             self.control.apply(position, &record);
             self.control
@@ -428,11 +466,20 @@ impl Recovered {
                         &self.parts.budget,
                         rows,
                     )
-                    .map_err(|error| StartError::Record {
-                        position,
-                        problem: error.to_string(),
+                    .or_else(|error| {
+                        let is_explained = matches!(error, ReplayRefusal::Schema(_))
+                            && findings.undecodable(position, &record, &self.control.damage);
+                        let Some(sender) = record.sender.clone().filter(|_| is_explained) else {
+                            return Err(StartError::Record {
+                                position,
+                                problem: error.to_string(),
+                            });
+                        };
+                        tracing::error!(%position, %error, "a record is lost with its schema, which is in a damaged part of the log");
+                        self.control.catalog.reserve(record.schema.max(record.wire_schema));
+                        Ok(unreadable(sender))
                     })?;
-                    if rows {
+                    if rows && settlement.rows.is_some() {
                         self.report.rows += u64::from(record.rows);
                     }
                     dispatch_settlement(
@@ -445,9 +492,14 @@ impl Recovered {
                     );
                 }
                 _ => {
-                    if let Some(row) = ControlRow::of(position, &record) {
-                        told.push((ShardId(0), ShardEvent::Control(row)));
+                    if record.kind == RecordKind::Control(ControlKind::DamageReported)
+                        && let Ok(report) = DamageReport::read(&record)
+                    {
+                        findings.reported(report);
                     }
+                    dispatch_control(shard_count, position, &record, &mut |shard, event| {
+                        told.push((shard, event));
+                    });
                 }
             }
             for (shard, event) in told {
@@ -456,11 +508,13 @@ impl Recovered {
             if self.parts.budget.used(Share::Device)
                 > self.parts.budget.capacity(Share::Device) / 100 * FLUSH_PERCENT
             {
+                self.report_before_flush(&mut findings)?;
                 self.flush_largest(Position(committed_end(position, &record).get()))
                     .await?;
             }
         }
-        Ok(())
+        findings.pass_until(self.log.committed_end(), &mut self.shards);
+        self.report_damage(findings, options.group_bytes_max)
     }
 
     /// Makes room: everything up to `position` was applied to every shard.
@@ -503,6 +557,17 @@ impl Recovered {
         table
             .complete_flush(position, snapshot)
             .map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// What is told of a sender's record that cannot be decoded: its sequence is settled, its rows are
+/// lost.
+fn unreadable(sender: SenderId) -> Settlement {
+    Settlement {
+        sender,
+        rows: None,
+        outcome: SettledOutcome::Stored,
+        received: std::time::Duration::ZERO,
     }
 }
 

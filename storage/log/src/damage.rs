@@ -3,7 +3,7 @@
 
 use std::{fmt, ops::Range, path::PathBuf};
 
-use quiver_model::{Position, Producer, SenderId, Sequence, StreamName};
+use quiver_model::{Position, Producer, ProducerKind, SenderId, Sequence, StreamName, Timestamp};
 
 use crate::{codec, record::RecordKind};
 
@@ -28,8 +28,12 @@ pub struct DamagedRange {
 /// A record in a damaged group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRecord {
+    /// Where it was: certain if the range is complete, else at the earliest.
+    pub position: Position,
     /// What it was.
     pub kind: RecordKind,
+    /// How the producer counts.
+    pub producer_kind: ProducerKind,
     /// Who sent it.
     pub sender: Option<SenderId>,
     /// The scope of its sequence.
@@ -38,8 +42,23 @@ pub struct DamagedRecord {
     pub stream: Option<StreamName>,
     /// Its sequence.
     pub sequence: Sequence,
-    /// Its rows.
+    /// Its record time.
+    pub time: Timestamp,
+    /// Its rows as sent, refused ones included.
     pub rows: u32,
+    /// How many of them were refused.
+    pub refused: u32,
+}
+
+impl DamagedRecord {
+    /// The position after its last row.
+    pub fn end(&self) -> Position {
+        Position(
+            self.position
+                .get()
+                .saturating_add(u64::from(self.rows.max(1))),
+        )
+    }
 }
 
 impl fmt::Display for DamagedRange {
@@ -62,21 +81,36 @@ impl fmt::Display for DamagedRange {
     }
 }
 
-/// Names the records at the start of `body` as far as their headers are intact.
-pub(crate) fn name_records(mut body: &[u8], most: usize) -> Vec<DamagedRecord> {
+/// Names the records at the start of `body` as far as their headers are intact and `positions`
+/// has room for them.
+pub(crate) fn name_records(
+    mut body: &[u8],
+    most: usize,
+    positions: &Range<Position>,
+) -> Vec<DamagedRecord> {
     let mut records = Vec::new();
+    let mut position = positions.start;
     while records.len() < most
         && let Ok(head) = codec::decode_head(body)
     {
         let record = head.record;
-        records.push(DamagedRecord {
+        let named = DamagedRecord {
+            position,
             kind: record.kind,
+            producer_kind: record.producer_kind,
             sender: record.sender,
             producer: record.producer,
             stream: record.stream,
             sequence: record.sequence,
+            time: record.time,
             rows: record.rows,
-        });
+            refused: u32::try_from(record.verdict.refused.len()).unwrap_or(u32::MAX),
+        };
+        position = named.end();
+        if position > positions.end {
+            break;
+        }
+        records.push(named);
         body = body.get(head.total_bytes..).unwrap_or(&[]);
     }
     records

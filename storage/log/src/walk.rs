@@ -244,12 +244,13 @@ impl<S: Source> SegmentWalk<S> {
             }
         };
         let bytes = end_offset - self.offset;
-        let (records, complete) = self.name_records(header.as_ref(), bytes)?;
+        let positions = lost_from..lost_to;
+        let (records, complete) = self.name_records(header.as_ref(), bytes, &positions)?;
         let complete = complete && header.is_some_and(|header| header.end == lost_to);
         let damage = Damage {
             offset: self.offset,
             bytes,
-            positions: lost_from..lost_to,
+            positions,
             records,
             complete,
         };
@@ -265,6 +266,7 @@ impl<S: Source> SegmentWalk<S> {
         &self,
         header: Option<&GroupHeader>,
         damaged_bytes: u64,
+        positions: &Range<Position>,
     ) -> io::Result<(Vec<DamagedRecord>, bool)> {
         let length = header
             .map_or(NAMED_BYTES_MAX, |header| u64::from(header.body_bytes))
@@ -278,7 +280,7 @@ impl<S: Source> SegmentWalk<S> {
         )?;
         body.truncate(read);
         let most = header.map_or(usize::MAX, |header| header.records as usize);
-        let records = damage::name_records(&body, most);
+        let records = damage::name_records(&body, most, positions);
         let complete = records.len() == most;
         Ok((records, complete))
     }

@@ -95,19 +95,21 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
         .iter()
         .map(|table| table.name().to_string())
         .collect();
-    let archive = state.archive.clone();
+    let (engine, archive) = (state.engine.clone(), state.archive.clone());
     let task = state.query_runtime.spawn(async move {
-        crate::audit::audit(position.get(), &ledgers, &streams, &queries, &archive).await
+        let damage = &engine.control().damage;
+        crate::audit::audit(
+            position.get(),
+            &ledgers,
+            &streams,
+            &queries,
+            &archive,
+            damage,
+        )
+        .await
     });
     match task.await {
         Ok(Ok(mut audit)) => {
-            audit.damaged = state
-                .engine
-                .report()
-                .damaged
-                .iter()
-                .map(ToString::to_string)
-                .collect();
             audit.duplicate_batches_since_start = state.engine.metrics().duplicate_batches.get();
             HttpResponse::Ok().json(audit)
         }

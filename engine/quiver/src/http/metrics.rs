@@ -190,6 +190,22 @@ fn exposition(engine: &Engine) -> String {
         "checkpoints that failed",
         metrics.checkpoint_failures.get(),
     );
+    let damage = engine.control().damage.totals();
+    out.gauge(
+        "log_damaged_ranges",
+        "damaged parts of the log with which something was lost",
+        i64::try_from(damage.ranges).unwrap_or(i64::MAX),
+    );
+    out.gauge(
+        "log_damaged_harmless_ranges",
+        "damaged parts of the log that had been archived",
+        i64::try_from(damage.harmless_ranges).unwrap_or(i64::MAX),
+    );
+    out.gauge(
+        "log_damaged_batches",
+        "batches known to be lost in damaged parts of the log",
+        i64::try_from(damage.batches).unwrap_or(i64::MAX),
+    );
     out.gauge(
         "disk_low",
         "1 while ingest is refused for lack of space",

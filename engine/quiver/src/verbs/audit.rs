@@ -29,10 +29,7 @@ pub fn run(args: &AuditArgs) -> Result<(), Failure> {
     if audit.holds() {
         return Ok(());
     }
-    Err(Failure::new(
-        DATA,
-        "the audit does not hold: see the lines marked with ✗ and the damaged parts",
-    ))
+    Err(Failure::new(DATA, failure(&audit)))
 }
 
 async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
@@ -49,23 +46,32 @@ async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
         .collect();
     let position = idle.recovered.progress().committed().get();
     let runtime = query_runtime(2).map_err(Failure::with(IO))?;
-    let archive = idle.archive.clone();
-    let task =
-        runtime.spawn(async move { audit(position, &ledgers, &streams, &queries, &archive).await });
+    let (archive, control) = (idle.archive.clone(), idle.recovered.control.clone());
+    let task = runtime.spawn(async move {
+        audit(
+            position,
+            &ledgers,
+            &streams,
+            &queries,
+            &archive,
+            &control.damage,
+        )
+        .await
+    });
     let finished = task.await;
     // Before any error leaves: a runtime may not be dropped on this thread.
     runtime.shutdown_background();
-    let mut audit = finished
+    finished
         .map_err(Failure::with(IO))?
-        .map_err(Failure::with(DATA))?;
-    audit.damaged = idle
-        .recovered
-        .report
-        .damaged
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    Ok(audit)
+        .map_err(Failure::with(DATA))
+}
+
+fn failure(audit: &Audit) -> &'static str {
+    if audit.unreadable.is_empty() && audit.balances() {
+        "data were lost in damaged parts of the log: see the lines marked with ! and the parts named; check the disk"
+    } else {
+        "the audit does not hold: see the lines marked with ✗"
+    }
 }
 
 fn show(audit: &Audit) {
@@ -79,12 +85,19 @@ fn show(audit: &Audit) {
             "rejected",
             "quarantined",
             "in rejects",
+            "damaged",
+            "damaged batches",
         ]
         .map(str::to_owned)
         .to_vec(),
     ];
     for line in &audit.lines {
-        let mark = if line.holds() { "✓" } else { "✗" };
+        let is_whole = line.damaged == 0 && line.batches_damaged == 0;
+        let mark = match (line.holds(), is_whole) {
+            (true, true) => "✓",
+            (true, false) => "!",
+            (false, _) => "✗",
+        };
         let mut row = vec![mark.to_owned(), line.sender.clone()];
         row.extend(
             [
@@ -94,14 +107,20 @@ fn show(audit: &Audit) {
                 line.rejected,
                 line.quarantined,
                 line.rejects_found,
+                line.damaged,
+                line.batches_damaged,
             ]
             .map(|number| number.to_string()),
         );
         rows.push(row);
     }
     print_table(&rows);
-    for damaged in audit.damaged.iter().chain(&audit.unreadable) {
-        println!("✗ {damaged}");
+    for range in &audit.damaged {
+        let mark = if range.harmless { "✓" } else { "!" };
+        println!("{mark}  damaged: {range}");
+    }
+    for unreadable in &audit.unreadable {
+        println!("✗ {unreadable}");
     }
     if audit.duplicate_batches_since_start > 0 {
         println!(
@@ -111,9 +130,14 @@ fn show(audit: &Audit) {
     }
     let received: u64 = audit.lines.iter().map(|line| line.received).sum();
     let verdict = if audit.holds() {
-        "everything is accounted for"
+        "everything is accounted for".to_owned()
+    } else if audit.unreadable.is_empty() && audit.balances() {
+        format!(
+            "everything is accounted for, and {} damaged parts of the log have lost {} batches that are known",
+            audit.damaged_ranges, audit.damaged_batches
+        )
     } else {
-        "NOT everything is accounted for"
+        "NOT everything is accounted for".to_owned()
     };
     println!(
         "{} rows of {} identities up to position {}: {verdict}",

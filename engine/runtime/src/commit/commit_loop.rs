@@ -15,7 +15,7 @@ use crate::{
     metrics::Metrics,
     progress::Progress,
     record_clock::RecordClock,
-    shard::{ControlRow, ShardEvent, ShardInbox, dispatch_settlement},
+    shard::{ShardEvent, ShardInbox, dispatch_control, dispatch_settlement},
 };
 
 /// Records of one group at most: bounds the time an early record waits for its group.
@@ -233,9 +233,11 @@ impl CommitLoop {
                 OnCommit::Settle(settlement) => self.settle(position, &record, *settlement),
                 OnCommit::Control(reply) => {
                     self.control.apply(position, &record);
-                    if let Some(row) = ControlRow::of(position, &record) {
-                        self.outgoing.push((ShardId(0), ShardEvent::Control(row)));
-                    }
+                    let shard_count = self.inboxes.len() as u16;
+                    let outgoing = &mut self.outgoing;
+                    dispatch_control(shard_count, position, &record, &mut |shard, event| {
+                        outgoing.push((shard, event));
+                    });
                     // Whoever asked may have gone away; the record stands all the same.
                     let _ = reply.send(Ok(position));
                 }

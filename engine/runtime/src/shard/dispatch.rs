@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use quiver_hot::{Reservation, StreamTable, Tables};
-use quiver_log::Record;
+use quiver_log::{ControlKind, Record, RecordKind};
 use quiver_model::{CheckedBatch, Position, ShardId};
 
-use super::{RejectNote, ShardEvent, event::Settled};
-use crate::commit::Settlement;
+use super::{ControlRow, RejectNote, ShardEvent, event::Settled};
+use crate::{commit::Settlement, damage::DamageReport};
 
 /// The rows of one shard.
 pub struct RowPart {
@@ -94,4 +94,33 @@ pub fn dispatch_settlement(
         received: Some(received),
     };
     tell(shard, ShardEvent::Settled(Box::new(settled)));
+}
+
+/// Tells the shards of a control record: its row to shard 0, and what it says of senders to their
+/// shards.
+pub fn dispatch_control(
+    shard_count: u16,
+    position: Position,
+    record: &Record,
+    tell: &mut dyn FnMut(ShardId, ShardEvent),
+) {
+    if let Some(row) = ControlRow::of(position, record) {
+        tell(ShardId(0), ShardEvent::Control(row));
+    }
+    if record.kind == RecordKind::Control(ControlKind::DamageReported)
+        // One that cannot be read was said to be so when it was applied to the control state.
+        && let Ok(report) = DamageReport::read(record)
+    {
+        for damage in report.senders {
+            let Some((sender, _, _)) = damage.key() else {
+                continue;
+            };
+            let event = ShardEvent::Damaged {
+                position,
+                time: record.time,
+                damage: Box::new(damage),
+            };
+            tell(sender.shard(shard_count), event);
+        }
+    }
 }

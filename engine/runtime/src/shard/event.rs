@@ -10,7 +10,7 @@ use quiver_model::{
 };
 
 use super::RejectNote;
-use crate::{checkpoint::CheckpointCollector, flush::FlushTicket};
+use crate::{checkpoint::CheckpointCollector, damage::SenderDamage, flush::FlushTicket};
 
 /// What became of a sender's batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,15 @@ pub enum ShardEvent {
     },
     /// A control record is durable (told to shard 0 only).
     Control(ControlRow),
+    /// Batches of one of this shard's senders lie in a damaged part of the log.
+    Damaged {
+        /// Position of the report.
+        position: Position,
+        /// Its record time.
+        time: Timestamp,
+        /// The batches.
+        damage: Box<SenderDamage>,
+    },
     /// Freeze a stream's memtable for a flush.
     Barrier {
         /// The flush.

@@ -12,16 +12,25 @@ pub struct Ledger {
     pub rejected: u64,
     /// Rows kept aside because they may be right (event time too far ahead).
     pub quarantined: u64,
+    /// Rows that were acknowledged and are lost in a damaged part of the log, as far as they can
+    /// be counted. Rows that were counted as stored before are not in here: they are still in
+    /// `stored`, and an audit misses them in the tables.
+    #[serde(default)]
+    pub damaged: u64,
     /// Batches refused as a whole.
     pub batches_rejected: u64,
     /// Batches that the sender declared lost.
     pub batches_lost: u64,
+    /// Batches that were acknowledged and are lost in a damaged part of the log, as far as they
+    /// are known.
+    #[serde(default)]
+    pub batches_damaged: u64,
 }
 
 impl Ledger {
     /// Rows that were received: each of them is in exactly one of the other counts.
     pub fn received(&self) -> u64 {
-        self.stored + self.rejected + self.quarantined
+        self.stored + self.rejected + self.quarantined + self.damaged
     }
 
     /// Adds another ledger's counts.
@@ -29,7 +38,9 @@ impl Ledger {
         self.stored += other.stored;
         self.rejected += other.rejected;
         self.quarantined += other.quarantined;
+        self.damaged += other.damaged;
         self.batches_rejected += other.batches_rejected;
         self.batches_lost += other.batches_lost;
+        self.batches_damaged += other.batches_damaged;
     }
 }

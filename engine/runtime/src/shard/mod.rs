@@ -15,6 +15,7 @@
 mod actor;
 mod dispatch;
 mod event;
+mod gaps;
 mod image;
 mod inbox;
 mod ledger;
@@ -23,8 +24,9 @@ mod senders;
 mod state;
 
 pub use actor::{AdoptConnection, AuditShard, CloseSender, ShardActor, StopShard};
-pub use dispatch::{RowPart, RowParts, dispatch_settlement};
+pub use dispatch::{RowPart, RowParts, dispatch_control, dispatch_settlement};
 pub use event::{ControlRow, SettledOutcome, ShardEvent};
+pub use gaps::{GapWatch, SequenceGap};
 pub use image::{ShardImage, merge_images};
 pub use inbox::{ShardInbox, ShardOutlet};
 pub use ledger::Ledger;

@@ -7,16 +7,21 @@ use std::{
 
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use quiver_hot::{Appended, FreezeError, LastValues, MemoryBudget, Share, Tables};
-use quiver_model::{BatchRefusal, Clock, DEVICE, DeviceId, Position, SenderId, Sequence, ShardId};
+use quiver_log::{DamagedRecord, RecordKind};
+use quiver_model::{
+    BatchRefusal, Clock, DEVICE, DeviceId, Position, ProducerKind, SenderId, Sequence, ShardId,
+    Timestamp,
+};
 use quiver_protocol::StreamCloseCode;
 
 use super::{
-    ControlRow, Ledger, RecentReject, SenderState, SettledOutcome, ShardEvent, ShardImage,
-    control_schema,
+    ControlRow, GapWatch, Ledger, RecentReject, SenderState, SequenceGap, SettledOutcome,
+    ShardEvent, ShardImage, control_schema,
     event::Settled,
+    gaps::is_news,
     rejects::{control_row, reject_rows},
 };
-use crate::{commit::AppendQueue, metrics::Metrics, progress::Progress};
+use crate::{commit::AppendQueue, damage::SenderDamage, metrics::Metrics, progress::Progress};
 
 /// How long a sender waits before it opens a QUIC stream again after the log refused a batch.
 const RETRY_AFTER_MS: u32 = 500;
@@ -49,6 +54,8 @@ pub struct Shard {
     /// Senders of this shard.
     pub(crate) senders: HashMap<SenderId, SenderState>,
     ledger: BTreeMap<SenderId, Ledger>,
+    /// While a damaged log is replayed.
+    gaps: Option<GapWatch>,
 }
 
 impl Shard {
@@ -61,6 +68,7 @@ impl Shard {
             restored,
             senders,
             ledger,
+            gaps: None,
         }
     }
 
@@ -118,6 +126,11 @@ impl Shard {
                 self.append_failed(&sender, &(stream, producer), epoch, &reason);
             }
             ShardEvent::Control(row) => self.control(&row),
+            ShardEvent::Damaged {
+                position,
+                time,
+                damage,
+            } => self.damaged(position, time, &damage),
             ShardEvent::Barrier { ticket, position } => {
                 match ticket.table().freeze(self.id, position) {
                     Ok(outcome) => ticket.frozen(position, outcome),
@@ -173,6 +186,14 @@ impl Shard {
     fn settle(&mut self, settled: Settled) {
         if settled.position > self.restored {
             self.count_refused(&settled);
+            if settled.outcome != SettledOutcome::Lost
+                && settled.producer_kind == ProducerKind::Dense
+                && let Some(gaps) = &mut self.gaps
+            {
+                let state = self.senders.get(&settled.sender);
+                let key = (&settled.sender, &settled.stream, settled.producer);
+                gaps.look(state, key, settled.sequence, settled.position);
+            }
             let next = match settled.outcome {
                 SettledOutcome::Lost => settled.sequence,
                 SettledOutcome::Stored | SettledOutcome::Rejected { .. } => settled.sequence.next(),
@@ -191,16 +212,20 @@ impl Shard {
                 ledger.rejected += note.rows;
             }
         }
-        let own = match settled.outcome {
-            SettledOutcome::Stored => return,
-            SettledOutcome::Rejected { .. } | SettledOutcome::Lost => {
-                self.ledger.entry(settled.sender.clone()).or_default()
+        match settled.outcome {
+            SettledOutcome::Stored => {}
+            SettledOutcome::Rejected { .. } => {
+                let own = self.ledger.entry(settled.sender.clone()).or_default();
+                own.batches_rejected += 1;
             }
-        };
-        if settled.outcome == SettledOutcome::Lost {
-            own.batches_lost += 1;
-        } else {
-            own.batches_rejected += 1;
+            SettledOutcome::Lost => {
+                let key = (settled.stream.clone(), settled.producer);
+                let state = self.senders.get(&settled.sender);
+                let pair = state.and_then(|state| state.pairs.get(&key));
+                let known = pair.map_or(Sequence(0), |pair| pair.durable);
+                let own = self.ledger.entry(settled.sender.clone()).or_default();
+                own.batches_lost += settled.sequence.get().saturating_sub(known.get());
+            }
         }
     }
 
@@ -230,7 +255,12 @@ impl Shard {
             sender.count_refused(&key, rows);
         }
         if is_new {
-            sender.evict(settled.sender.kind, &settled.stream, settled.time);
+            let evicted = sender.evict(settled.sender.kind, &settled.stream, settled.time);
+            if evicted > 0
+                && let Some(gaps) = &mut self.gaps
+            {
+                gaps.evicted(&settled.sender, &settled.stream);
+            }
         }
         let Some(pair) = sender.pairs.get(&key) else {
             return;
@@ -257,6 +287,65 @@ impl Shard {
                 .ack_latency
                 .record(self.parts.clock.monotonic().saturating_sub(received));
         }
+    }
+
+    /// From now on jumps of sequences are noted, until [`Shard::take_gaps`].
+    pub(crate) fn watch_gaps(&mut self) {
+        self.gaps.get_or_insert_default();
+    }
+
+    /// The jumps that were seen; no more are noted.
+    pub(crate) fn take_gaps(&mut self) -> Vec<SequenceGap> {
+        self.gaps.take().unwrap_or_default().into_gaps()
+    }
+
+    /// Settles the sequence of a record of which only its header is left, in a damaged part of
+    /// the log that ends at `end`: what was acknowledged stays so. `false` if this cannot be what
+    /// was there.
+    pub(crate) fn settle_damaged(&mut self, record: &DamagedRecord, end: Position) -> bool {
+        let (Some(sender), Some(stream)) = (&record.sender, &record.stream) else {
+            return false;
+        };
+        let state = self.senders.get(sender);
+        let next = match record.kind {
+            RecordKind::Data | RecordKind::Reject => record.sequence.next(),
+            RecordKind::Lost => record.sequence,
+            _ => return false,
+        };
+        if !is_news(state, record) {
+            return false;
+        }
+        if record.kind != RecordKind::Lost
+            && record.producer_kind == ProducerKind::Dense
+            && let Some(gaps) = &mut self.gaps
+        {
+            let key = (sender, stream, record.producer);
+            gaps.look(state, key, record.sequence, end);
+        }
+        let key = (stream.clone(), record.producer);
+        let kind = record.producer_kind;
+        let epoch = self.parts.queue.epoch();
+        let state = self.senders.entry(sender.clone()).or_default();
+        state.settle(&key, kind, next, None, record.time, epoch);
+        true
+    }
+
+    /// Counts what a report says of a sender, and settles its sequences, which the log may tell
+    /// no more.
+    fn damaged(&mut self, position: Position, time: Timestamp, damage: &SenderDamage) {
+        let Some((sender, stream, producer)) = damage.key().filter(|_| position > self.restored)
+        else {
+            return;
+        };
+        let ledger = self.ledger.entry(sender.clone()).or_default();
+        ledger.batches_damaged += damage.batches;
+        if !damage.counted {
+            ledger.damaged += damage.rows;
+        }
+        let epoch = self.parts.queue.epoch();
+        let next = Sequence(damage.next_sequence);
+        let state = self.senders.entry(sender).or_default();
+        state.settle(&(stream, producer), damage.kind(), next, None, time, epoch);
     }
 
     fn keep_rejects(&mut self, mut settled: Settled) {
