@@ -71,7 +71,7 @@ pub enum Verb {
     Pki(PkiArgs),
     /// The identities that may connect
     #[command(
-        after_help = "Examples:\n  quiver devices enroll truck_1 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1"
+        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1"
     )]
     Devices(DevicesArgs),
     /// Show the version
@@ -316,8 +316,9 @@ pub enum DevicesAction {
         /// Make a bearer token for it, and show it this once
         #[arg(long, env = "QUIVER_NEW_TOKEN")]
         token: bool,
-        /// Its id
-        id: String,
+        /// Its id; several may be enrolled at once
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
     /// Close its connections, and let it connect no more
     Revoke {

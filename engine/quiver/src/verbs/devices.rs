@@ -48,24 +48,35 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
             gateway,
             attribute,
             token,
-            id,
+            ids,
         } => {
             let attributes = parse_attributes(&attribute)?;
-            let token = token.then(random_token);
-            let token_sha256: Option<String> = token.as_ref().map(|token| {
-                Sha256::digest(token.as_bytes())
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect()
-            });
-            let body = serde_json::json!({
-                "id": id, "kind": kind, "fingerprint": fingerprint, "token_sha256": token_sha256,
-                "gateways": gateway, "attributes": attributes,
-            });
-            running(&target)?.post_text("/api/v1/devices", &body)?;
-            println!("{kind}:{id} is enrolled");
-            if let Some(token) = token {
-                println!("token {token}");
+            if let (Some(_), [first, second, ..]) = (&fingerprint, ids.as_slice()) {
+                return Err(Failure::new(
+                    USAGE,
+                    format!(
+                        "--fingerprint is of one certificate, and {first} and {second} cannot share it; enroll them one by one"
+                    ),
+                ));
+            }
+            let engine = running(&target)?;
+            for id in ids {
+                let token = token.then(random_token);
+                let token_sha256: Option<String> = token.as_ref().map(|token| {
+                    Sha256::digest(token.as_bytes())
+                        .iter()
+                        .map(|byte| format!("{byte:02x}"))
+                        .collect()
+                });
+                let body = serde_json::json!({
+                    "id": id, "kind": kind, "fingerprint": fingerprint,
+                    "token_sha256": token_sha256, "gateways": gateway, "attributes": attributes,
+                });
+                engine.post_text("/api/v1/devices", &body)?;
+                println!("{kind}:{id} is enrolled");
+                if let Some(token) = token {
+                    println!("token {token}");
+                }
             }
             Ok(())
         }
