@@ -1,10 +1,11 @@
-//! A telemetry QUIC stream after its `OpenStream`: an Arrow IPC stream from a hostile peer.
+//! A telemetry QUIC stream after its `OpenStream`: an Arrow IPC stream, or its messages
+//! compressed one by one, from a hostile peer.
 
 use bytes::Bytes;
 use quiver_model::{Producer, Sequence, StreamName};
 use quiver_protocol::{
-    DecodeLimits, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema,
-    encode_self_contained,
+    DecodeLimits, Encoding, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch,
+    decode_compressed_batch, decode_schema, encode_self_contained,
     limits::{BATCH_COLUMNS_MAX, BATCH_ROWS_MAX},
 };
 
@@ -12,7 +13,18 @@ use quiver_protocol::{
 /// batches keep to the limits; sequences are dense; what a batch becomes for the log reads back
 /// equal; the pieces in which bytes arrive do not matter.
 pub fn ipc_frame(data: &[u8]) {
-    let whole = events(data, data.len().max(1));
+    for encoding in [Encoding::Arrow, Encoding::ArrowZstd] {
+        telemetry(encoding, data);
+    }
+    let message = Bytes::copy_from_slice(data);
+    if let Ok(schema) = decode_schema(&message, &DecodeLimits::STORED) {
+        let _ = decode_batch(&schema, &message, &DecodeLimits::STORED);
+        let _ = decode_compressed_batch(&schema, &message, &DecodeLimits::STORED);
+    }
+}
+
+fn telemetry(encoding: Encoding, data: &[u8]) {
+    let whole = events(encoding, data, data.len().max(1));
     let mut next = 0;
     for event in &whole {
         match event {
@@ -38,13 +50,8 @@ pub fn ipc_frame(data: &[u8]) {
             TelemetryEvent::Open(_) | TelemetryEvent::Schema(_) | TelemetryEvent::Ended { .. } => {}
         }
     }
-    let in_pieces = events(data, 61);
+    let in_pieces = events(encoding, data, 61);
     assert_eq!(format!("{whole:?}"), format!("{in_pieces:?}"));
-
-    let message = Bytes::copy_from_slice(data);
-    if let Ok(schema) = decode_schema(&message, &DecodeLimits::STORED) {
-        let _ = decode_batch(&schema, &message, &DecodeLimits::STORED);
-    }
 }
 
 fn check_stored(received: &quiver_protocol::WireBatch) {
@@ -67,11 +74,15 @@ fn check_stored(received: &quiver_protocol::WireBatch) {
     }
 }
 
-fn events(data: &[u8], piece: usize) -> Vec<TelemetryEvent> {
+fn events(encoding: Encoding, data: &[u8], piece: usize) -> Vec<TelemetryEvent> {
     let mut decoder = TelemetryDecoder::default();
     let mut events = Vec::new();
     if let Ok(stream) = StreamName::new("readings") {
-        decoder.handle_bytes(OpenStream::new(stream, Producer(1), Sequence(0)).encode());
+        let open = OpenStream {
+            encoding,
+            ..OpenStream::new(stream, Producer(1), Sequence(0))
+        };
+        decoder.handle_bytes(open.encode());
     }
     events.extend(std::iter::from_fn(|| decoder.poll_event()));
     for piece in data.chunks(piece) {

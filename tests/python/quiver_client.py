@@ -23,6 +23,7 @@ import asyncio
 import io
 import random
 import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -315,9 +316,13 @@ class Connection:
         lost_before: int = 0,
         ack_level: int = 0,
         replayed: bool = False,
+        whole: bool = False,
         **options: Any,
     ) -> TelemetryStream:
-        """A telemetry QUIC stream with its ``OpenStream`` sent. ``options`` are pyarrow's."""
+        """A telemetry QUIC stream with its ``OpenStream`` sent. ``options`` are pyarrow's.
+
+        With ``whole`` messages are compressed one by one (encoding 2).
+        """
         telemetry = self.open_raw(
             q.delimited(
                 q.OpenStream(
@@ -325,14 +330,14 @@ class Connection:
                     producer=producer,
                     first_sequence=first_sequence,
                     lost_before=lost_before,
-                    encoding=q.ENCODING_ARROW,
+                    encoding=q.ENCODING_ARROW_ZSTD if whole else q.ENCODING_ARROW,
                     ack_level=ack_level,
                     replayed=replayed,
                 )
             )
         )
         telemetry.pair = (producer, stream)
-        telemetry.start(schema, first_sequence, **options)
+        telemetry.start(schema, first_sequence, whole=whole, **options)
         return telemetry
 
     def open_raw(self, data: bytes, *, beyond_limit: bool = False) -> TelemetryStream:
@@ -423,8 +428,9 @@ class Connection:
 class IpcWriter:
     """pyarrow's IPC stream writer, piece by piece: what it writes is taken away as bytes."""
 
-    def __init__(self, schema: pa.Schema, **options: Any) -> None:
+    def __init__(self, schema: pa.Schema, *, whole: bool = False, **options: Any) -> None:
         self._sink = io.BytesIO()
+        self._whole = whole
         self._writer = ipc.new_stream(self._sink, schema, options=ipc.IpcWriteOptions(**options))
 
     def batch(self, batch: pa.RecordBatch) -> bytes:
@@ -441,7 +447,23 @@ class IpcWriter:
         data = self._sink.getvalue()
         self._sink.seek(0)
         self._sink.truncate()
-        return data
+        return compress_messages(data) if self._whole else data
+
+
+def compress_messages(data: bytes) -> bytes:
+    """The messages of an IPC stream, each compressed as a whole (encoding 2)."""
+    out = bytearray()
+    reader = pa.BufferReader(data)
+    start = 0
+    while start < len(data):
+        if data[start:] == q.END_OF_STREAM:
+            return bytes(out) + struct.pack("<II", 0, 0)
+        ipc.read_message(reader)
+        raw = data[start : reader.tell()]
+        frame = pa.compress(raw, codec="zstd", asbytes=True)
+        out += struct.pack("<II", len(frame), len(raw)) + frame
+        start = reader.tell()
+    return bytes(out)
 
 
 class TelemetryStream:

@@ -23,6 +23,7 @@ ALPN = "quiver/1"
 PROTOCOL_VERSION = 1
 DEFAULT_PORT = 4433
 ENCODING_ARROW = 1
+ENCODING_ARROW_ZSTD = 2
 HELLO_TIMEOUT_SECONDS = 10
 
 # Section 8. Fixed in this version; `Welcome.limits` announces those that are fields of `Limits`.

@@ -31,10 +31,15 @@ async def acks(ctx: Context) -> None:
     """Batches in each compression, many on one QUIC stream, are acknowledged in sequence."""
     async with ctx.session() as connection:
         total = 0
-        for compression in (None, "lz4", "zstd"):
+        for compression in (None, "lz4", "zstd", "whole"):
             producer = draw()
+            whole = compression == "whole"
             telemetry = connection.open(
-                ctx.stream, producer, ctx.batch(0).schema, compression=compression
+                ctx.stream,
+                producer,
+                ctx.batch(0).schema,
+                whole=whole,
+                compression=None if whole else compression,
             )
             for _ in range(5):
                 telemetry.write(ctx.batch(ROWS, total))

@@ -9,8 +9,8 @@ use std::{
 };
 
 use quiver_client::{
-    BackoffOptions, Client, ClientOptions, MemoryDirectory, SpoolOptions, Transport, WhenFull,
-    Window,
+    BackoffOptions, Client, ClientOptions, Compression, MemoryDirectory, SpoolOptions, Transport,
+    WhenFull, Window,
 };
 use quiver_model::{Clock, DeviceId, SenderId};
 
@@ -140,6 +140,13 @@ impl Device {
                 let name = device_name(self.index);
                 move |event: &quiver_client::ClientEvent| say(&format!("{name} {event:?}"))
             })),
+            // All that clients may use, one each.
+            compression: [
+                Compression::Lz4,
+                Compression::ZstdMessage,
+                Compression::None,
+                Compression::Zstd,
+            ][self.index % 4],
             ..ClientOptions::new(server_address(), SERVER_NAME, self.tls.clone())
         }
     }

@@ -47,6 +47,7 @@ pub use error::{ConnectError, FlushError, SendError, StartError, StreamError};
 pub use event::{ClientEvent, Disconnect, Observer, RenumberReason, Settled, Totals};
 pub use options::{ClientOptions, ServerAddress, Token, Transport};
 pub use queue::Window;
+pub use quiver_protocol::{Compression, RefusedRowCount};
 pub use shared::Connection;
 pub use spool::{
     MemoryDirectory, OsDirectory, SegmentFile, SpoolDirectory, SpoolError, SpoolOptions, WhenFull,

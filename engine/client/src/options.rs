@@ -95,7 +95,7 @@ pub struct ClientOptions {
     /// queued in all; more waits in `send`. Default 8 MiB and 1,024 batches. The client's memory
     /// is bounded by about twice its bytes.
     pub window: Window,
-    /// Compression of the buffers of a batch. Default LZ4.
+    /// Compression of batches. Default LZ4.
     pub compression: Compression,
     /// What waited longer than this for a connection goes to a producer of its own, marked
     /// `replayed`, with lower priority than what is measured now. Default 30 s.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use quinn::{Connection, SendStream, VarInt};
 use quiver_model::Sequence;
-use quiver_protocol::{OpenStream, ipc::END_OF_STREAM};
+use quiver_protocol::{Encoding, OpenStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
@@ -117,6 +117,8 @@ impl LaneTask {
         );
         open.lost_before = Sequence(plan.lost_before);
         open.replayed = plan.replayed;
+        open.encoding = Encoding::of_schema_message(&schema);
+        let end_of_stream = open.encoding.end_of_stream();
         let mut prelude = [open.encode(), schema];
         if stream.write_all_chunks(&mut prelude).await.is_err() {
             return self.why();
@@ -150,7 +152,7 @@ impl LaneTask {
                     }
                 }
                 SendStep::Finish => {
-                    if stream.write_all(&END_OF_STREAM).await.is_err() || stream.finish().is_err() {
+                    if stream.write_all(&end_of_stream).await.is_err() || stream.finish().is_err() {
                         return self.why();
                     }
                     self.shared.ring();

@@ -163,19 +163,40 @@ impl AckLevel {
     }
 }
 
-/// How batches follow on a telemetry QUIC stream. Numbers from 2 on are free for encodings to come.
+/// How batches follow on a telemetry QUIC stream. Numbers from 3 on are free for encodings to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// An Arrow IPC stream.
     #[default]
     Arrow,
+    /// The messages of an Arrow IPC stream, each compressed as a whole with zstd.
+    ArrowZstd,
 }
 
 impl Encoding {
+    /// The encoding that a schema message written by [`BatchEncoder`](crate::BatchEncoder) is in.
+    pub fn of_schema_message(message: &[u8]) -> Self {
+        // A compressed length of 4 GiB is beyond every limit.
+        if message.starts_with(&crate::ipc::CONTINUATION) {
+            Self::Arrow
+        } else {
+            Self::ArrowZstd
+        }
+    }
+
+    /// What may be sent before the QUIC stream is finished.
+    pub const fn end_of_stream(self) -> [u8; 8] {
+        match self {
+            Self::Arrow => crate::ipc::END_OF_STREAM,
+            Self::ArrowZstd => crate::ipc::END_OF_COMPRESSED_STREAM,
+        }
+    }
+
     /// The number on the wire.
     pub const fn number(self) -> u32 {
         match self {
             Self::Arrow => 1,
+            Self::ArrowZstd => 2,
         }
     }
 
@@ -183,6 +204,7 @@ impl Encoding {
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Arrow),
+            2 => Some(Self::ArrowZstd),
             _ => None,
         }
     }

@@ -20,13 +20,16 @@ mod dictionary;
 mod encode;
 mod guard;
 mod schema;
+pub(crate) mod whole;
 
 pub use encode::{BatchEncoder, Compression, END_OF_STREAM, EncodeError, encode_self_contained};
+
+pub use whole::END_OF_COMPRESSED_STREAM;
 
 pub(crate) use decode::decode_with;
 pub(crate) use decompress::Decompressor;
 pub(crate) use dictionary::Dictionaries;
-pub(crate) use guard::{MessageKind, PREFIX_BYTES, describe};
+pub(crate) use guard::{CONTINUATION, MessageKind, PREFIX_BYTES, describe};
 pub(crate) use schema::{SchemaPlan, read_schema};
 
 use arrow_array::RecordBatch;
@@ -64,5 +67,26 @@ pub fn decode_batch(
         message,
         limits,
         &mut Decompressor::default(),
+    )
+}
+
+/// As [`decode_batch`], for a message that was compressed as a whole, its lengths included.
+///
+/// # Errors
+/// As [`decode_batch`].
+pub fn decode_compressed_batch(
+    schema: &SchemaRef,
+    message: &[u8],
+    limits: &DecodeLimits,
+) -> Result<RecordBatch, BatchRefusal> {
+    let plan = SchemaPlan::without_dictionaries(schema)?;
+    let mut decompressor = Decompressor::default();
+    let message = whole::decompress(message, limits, &mut decompressor)?;
+    decode_with(
+        &plan,
+        &Dictionaries::default(),
+        &message,
+        &whole::inside(limits),
+        &mut decompressor,
     )
 }

@@ -74,7 +74,8 @@ pub use conversation::{
     ServerRules,
 };
 pub use ipc::{
-    BatchEncoder, Compression, EncodeError, decode_batch, decode_schema, encode_self_contained,
+    BatchEncoder, Compression, EncodeError, decode_batch, decode_compressed_batch, decode_schema,
+    encode_self_contained,
 };
 pub use limits::{ALPN, DecodeLimits, Limits, PROTOCOL_VERSION};
 pub use telemetry::{

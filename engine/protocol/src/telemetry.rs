@@ -12,6 +12,7 @@
 //!   cannot be read as a message is batch n, and is rejected as such.
 //! - The end of the QUIC stream inside a message: that batch was not sent. No reject.
 
+mod compressed;
 mod decoder;
 mod frames;
 mod open;

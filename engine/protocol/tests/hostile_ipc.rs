@@ -32,7 +32,8 @@ use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use quiver_model::{Producer, RejectCode, Sequence, StreamName};
 use quiver_protocol::{
-    DecodeLimits, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema,
+    BatchEncoder, Compression, DecodeLimits, Encoding, OpenStream, TelemetryDecoder,
+    TelemetryEvent, decode_batch, decode_schema,
     limits::{
         BATCH_BODY_BYTES_MAX, BATCH_DECODED_BYTES_MAX, DECODE_MEMORY_MAX, DICTIONARY_MESSAGES_MAX,
         RATIO_FREE_BYTES,
@@ -228,20 +229,24 @@ fn repetitive() -> RecordBatch {
     .unwrap()
 }
 
-fn open() -> Bytes {
-    OpenStream::new(
-        StreamName::new("readings").unwrap(),
-        Producer(7),
-        Sequence(0),
-    )
+fn open(encoding: Encoding) -> Bytes {
+    let stream = StreamName::new("readings").unwrap();
+    OpenStream {
+        encoding,
+        ..OpenStream::new(stream, Producer(7), Sequence(0))
+    }
     .encode()
 }
 
 /// All events of a stream of IPC bytes.
 fn events_of(ipc: &[u8]) -> Vec<TelemetryEvent> {
+    events_in(Encoding::Arrow, ipc)
+}
+
+fn events_in(encoding: Encoding, ipc: &[u8]) -> Vec<TelemetryEvent> {
     let mut decoder = TelemetryDecoder::default();
     let mut events = Vec::new();
-    for bytes in [open(), Bytes::copy_from_slice(ipc)] {
+    for bytes in [open(encoding), Bytes::copy_from_slice(ipc)] {
         decoder.handle_bytes(bytes);
         events.extend(std::iter::from_fn(|| decoder.poll_event()));
     }
@@ -295,6 +300,43 @@ fn no_changed_byte_of_a_stream_makes_the_decoder_panic_or_over_allocate() {
     assert!(
         good > 1000 && bad > 1000 && refused > 1000,
         "{good} {bad} {refused}"
+    );
+}
+
+#[test]
+fn no_changed_byte_of_compressed_messages_makes_the_decoder_panic_or_over_allocate() {
+    let limit = 2 * RATIO_FREE_BYTES + 1024 * 1024;
+    let (mut inputs, mut good, mut refused) = (0_u32, 0_u32, 0_u32);
+    for batch in [constant_column(4096), every_layout(), repetitive()] {
+        let mut encoder = BatchEncoder::new(batch.schema_ref(), Compression::ZstdMessage).unwrap();
+        let messages = [
+            encoder.schema_message().unwrap(),
+            encoder.encode(&batch).unwrap(),
+            encoder.encode(&batch).unwrap(),
+        ];
+        let mut stream = messages.concat();
+        for position in 0..stream.len() {
+            let original = stream[position];
+            for value in [0, 1, 0x7f, 0x80, 0xff, original ^ 1] {
+                stream[position] = value;
+                let what = || format!("byte {position} of {original:#x} set to {value:#x}");
+                let events = watched(limit, &what, || events_in(Encoding::ArrowZstd, &stream));
+                inputs += 1;
+                for event in &events {
+                    match event {
+                        TelemetryEvent::Batch(_) => good += 1,
+                        TelemetryEvent::Refused(_) => refused += 1,
+                        _ => {}
+                    }
+                }
+            }
+            stream[position] = original;
+        }
+    }
+    println!("{inputs} inputs: {good} batches, {refused} streams refused");
+    assert!(
+        inputs >= 10_000 && good > 1_000 && refused > 1_000,
+        "{inputs} {good} {refused}"
     );
 }
 
@@ -635,7 +677,7 @@ fn dictionaries_hold_no_more_than_their_limit_however_many_are_sent() {
     let events = watched(DECODE_MEMORY_MAX, &|| "20 dictionaries".to_owned(), || {
         // In pieces, as they arrive from a QUIC stream.
         let mut decoder = TelemetryDecoder::default();
-        decoder.handle_bytes(open());
+        decoder.handle_bytes(open(Encoding::Arrow));
         let mut events = Vec::new();
         for piece in stream.chunks(64 * 1024) {
             decoder.handle_bytes(Bytes::copy_from_slice(piece));

@@ -10,7 +10,7 @@ use quiver_log::{Encoding, Record, RecordKind};
 use quiver_model::{
     BatchRefusal, CheckedBatch, RejectCode, SenderId, ShardId, StreamSchema, Verdict, apply,
 };
-use quiver_protocol::{DecodeLimits, decode_batch};
+use quiver_protocol::{DecodeLimits, decode_batch, decode_compressed_batch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -215,9 +215,6 @@ fn decode(
     sender: &SenderId,
     tables: &Tables,
 ) -> Result<Prepared, ReplayRefusal> {
-    if record.encoding != Encoding::ArrowIpcMessage {
-        return Err(ReplayRefusal::Encoding(record.encoding.number()));
-    }
     let wire = control
         .catalog
         .wire(record.wire_schema)
@@ -226,8 +223,13 @@ fn decode(
         .catalog
         .version(record.schema)
         .ok_or(ReplayRefusal::Schema(record.schema))?;
-    let batch = decode_batch(&wire.schema, &record.payload, &DecodeLimits::STORED)
-        .map_err(|error| ReplayRefusal::Payload(error.to_string()))?;
+    let limits = &DecodeLimits::STORED;
+    let batch = match record.encoding {
+        Encoding::ArrowIpcMessage => decode_batch(&wire.schema, &record.payload, limits),
+        Encoding::ArrowIpcZstd => decode_compressed_batch(&wire.schema, &record.payload, limits),
+        other => return Err(ReplayRefusal::Encoding(other.number())),
+    }
+    .map_err(|error| ReplayRefusal::Payload(error.to_string()))?;
     prepare(
         &batch,
         &schema,

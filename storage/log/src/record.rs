@@ -119,6 +119,9 @@ pub enum Encoding {
     Json,
     /// A protobuf message that the record's kind names (3).
     Protobuf,
+    /// One encapsulated Arrow IPC message with its body, compressed as a whole: two u32 lengths,
+    /// compressed and raw, and a zstd frame (4).
+    ArrowIpcZstd,
     /// An encoding of a later version, kept as it is.
     Unknown(u8),
 }
@@ -131,6 +134,7 @@ impl Encoding {
             Self::ArrowIpcMessage => 1,
             Self::Json => 2,
             Self::Protobuf => 3,
+            Self::ArrowIpcZstd => 4,
             Self::Unknown(number) => number,
         }
     }
@@ -142,6 +146,7 @@ impl Encoding {
             1 => Self::ArrowIpcMessage,
             2 => Self::Json,
             3 => Self::Protobuf,
+            4 => Self::ArrowIpcZstd,
             number => Self::Unknown(number),
         }
     }

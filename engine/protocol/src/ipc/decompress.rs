@@ -132,7 +132,7 @@ impl Decompressor {
     }
 
     /// One call writes straight into `out`; nothing beyond its end.
-    fn zstd(&mut self, compressed: &[u8], out: &mut [u8]) -> Result<usize, String> {
+    pub(super) fn zstd(&mut self, compressed: &[u8], out: &mut [u8]) -> Result<usize, String> {
         if self.zstd.is_none() {
             self.zstd = Some(zstd::bulk::Decompressor::new().map_err(|error| error.to_string())?);
         }

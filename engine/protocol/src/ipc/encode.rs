@@ -14,8 +14,8 @@ use arrow_ipc::{
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 
-use super::{guard::PREFIX_BYTES, schema::is_allowed};
-use crate::limits::DecodeLimits;
+use super::{guard::PREFIX_BYTES, schema::is_allowed, whole};
+use crate::{codes::Encoding, limits::DecodeLimits};
 
 /// The message that ends an Arrow IPC stream. It may be sent before the QUIC stream is finished.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
@@ -23,7 +23,7 @@ pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// Alignment of buffers in what is written, in bytes: the format's least, since batches are small.
 const ALIGNMENT: usize = 8;
 
-/// Compression of the buffers of a batch.
+/// Compression of a batch: of its buffers one by one, or of the message as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// None.
@@ -33,6 +33,9 @@ pub enum Compression {
     Lz4,
     /// Zstandard: half the size of LZ4 at a third of its speed.
     Zstd,
+    /// Zstandard over the whole message ([`Encoding::ArrowZstd`]): smaller still, and for batches of
+    /// up to some hundred rows faster than both, because there is one codec call for all columns.
+    ZstdMessage,
 }
 
 /// Why a batch cannot be written.
@@ -84,6 +87,7 @@ pub struct BatchEncoder {
     options: IpcWriteOptions,
     context: IpcWriteContext,
     limits: DecodeLimits,
+    encoding: Encoding,
 }
 
 impl std::fmt::Debug for BatchEncoder {
@@ -124,7 +128,7 @@ impl BatchEncoder {
             fields.push(Field::new(field.name(), data_type, field.is_nullable()));
         }
         let codec = match compression {
-            Compression::None => None,
+            Compression::None | Compression::ZstdMessage => None,
             Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
             Compression::Zstd => Some(CompressionType::ZSTD),
         };
@@ -135,7 +139,16 @@ impl BatchEncoder {
                 .try_with_compression(codec)?,
             context: IpcWriteContext::default(),
             limits,
+            encoding: match compression {
+                Compression::ZstdMessage => Encoding::ArrowZstd,
+                Compression::None | Compression::Lz4 | Compression::Zstd => Encoding::Arrow,
+            },
         })
+    }
+
+    /// What `OpenStream` must name.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// The schema as it is written.
@@ -143,7 +156,7 @@ impl BatchEncoder {
         &self.plain
     }
 
-    /// The encapsulated schema message, which goes before the first batch.
+    /// The schema message, which goes before the first batch.
     ///
     /// # Errors
     /// [`EncodeError::TooLarge`] (bytes of metadata).
@@ -157,7 +170,7 @@ impl BatchEncoder {
         self.encapsulate(encoded)
     }
 
-    /// The encapsulated record batch message of `batch`.
+    /// The record batch message of `batch`.
     ///
     /// # Errors
     /// [`EncodeError::OtherSchema`] if its columns differ from the encoder's in name, type or
@@ -186,11 +199,11 @@ impl BatchEncoder {
             &self.options,
             &mut self.context,
         )?;
-        at_most(
-            "bytes of body",
-            encoded.arrow_data.len(),
-            self.limits.body_bytes,
-        )?;
+        let body_bytes_max = match self.encoding {
+            Encoding::Arrow => self.limits.body_bytes,
+            Encoding::ArrowZstd => self.limits.decoded_bytes,
+        };
+        at_most("bytes of body", encoded.arrow_data.len(), body_bytes_max)?;
         self.encapsulate(encoded)
     }
 
@@ -204,7 +217,20 @@ impl BatchEncoder {
             PREFIX_BYTES + encoded.ipc_message.len() + ALIGNMENT + encoded.arrow_data.len(),
         );
         write_message(&mut out, encoded, &self.options)?;
-        Ok(Bytes::from(out))
+        match self.encoding {
+            Encoding::Arrow => Ok(Bytes::from(out)),
+            Encoding::ArrowZstd => {
+                let whole =
+                    whole::compress(&out).map_err(|error| EncodeError::Arrow(error.to_string()))?;
+                let compressed_max = self.limits.metadata_bytes + self.limits.body_bytes;
+                at_most(
+                    "bytes compressed",
+                    whole.len() - whole::LENGTHS_BYTES,
+                    compressed_max,
+                )?;
+                Ok(whole)
+            }
+        }
     }
 }
 

@@ -8,13 +8,17 @@ use bytes::Bytes;
 use quiver_model::{BatchRefusal, Producer, Sequence, StreamName};
 
 use super::{
+    compressed::CompressedFrames,
     frames::{Frame, FrameError, Frames},
     open::OpenStream,
 };
 use crate::{
-    codes::StreamCloseCode,
+    codes::{Encoding, StreamCloseCode},
     control::ControlDecoder,
-    ipc::{Decompressor, Dictionaries, MessageKind, SchemaPlan, decode_with, read_schema},
+    ipc::{
+        Decompressor, Dictionaries, MessageKind, SchemaPlan, decode_with, read_schema,
+        whole::inside,
+    },
     limits::{DICTIONARY_MESSAGES_MAX, DecodeLimits, OPEN_STREAM_BYTES_MAX},
     message,
 };
@@ -24,7 +28,7 @@ use crate::{
 pub struct WireSchema {
     /// The columns as sent, without metadata.
     pub schema: SchemaRef,
-    /// The encapsulated schema message as received.
+    /// The encapsulated schema message, not compressed.
     pub message: Bytes,
     /// Whether batches decode with this schema alone. If not, they take values from dictionaries;
     /// what the log keeps comes from [`encode_self_contained`](crate::encode_self_contained) then.
@@ -38,8 +42,10 @@ pub struct WireBatch {
     pub index: u64,
     /// Its sequence: `first_sequence + index`.
     pub sequence: Sequence,
-    /// The encapsulated record batch message exactly as received.
+    /// The record batch message exactly as received: encapsulated, or compressed as a whole.
     pub message: Bytes,
+    /// Which of these.
+    pub encoding: Encoding,
     /// What it holds.
     pub batch: RecordBatch,
     /// Whether `message` decodes with the schema message alone.
@@ -108,7 +114,7 @@ enum State {
 pub struct TelemetryDecoder {
     state: State,
     input: VecDeque<Bytes>,
-    frames: Frames,
+    frames: Cutter,
     limits: DecodeLimits,
     decompressor: Decompressor,
     first_sequence: Sequence,
@@ -130,7 +136,7 @@ impl TelemetryDecoder {
         Self {
             state: State::Opening(ControlDecoder::new(OPEN_STREAM_BYTES_MAX)),
             input: VecDeque::new(),
-            frames: Frames::default(),
+            frames: Cutter::Plain(Frames::default()),
             limits,
             decompressor: Decompressor::default(),
             first_sequence: Sequence(0),
@@ -206,6 +212,7 @@ impl TelemetryDecoder {
         match OpenStream::check(open) {
             Ok(open) => {
                 self.first_sequence = open.first_sequence;
+                self.frames = Cutter::of(open.encoding);
                 self.state = State::AwaitSchema;
                 self.input = rest;
                 TelemetryEvent::Open(open)
@@ -242,7 +249,7 @@ impl TelemetryDecoder {
     fn fail(&mut self, error: FrameError) -> TelemetryEvent {
         self.state = State::Done;
         self.input.clear();
-        self.frames = Frames::default();
+        self.frames = Cutter::Plain(Frames::default());
         let (_, sequence) = self.take_index();
         TelemetryEvent::Refused(StreamRefusal {
             code: error.code,
@@ -268,7 +275,13 @@ impl TelemetryDecoder {
                 false => Err(FrameError::framing("bytes follow the end-of-stream marker")),
             };
         }
-        let Some(frame) = self.frames.poll(&mut self.input, &self.limits)? else {
+        let frame = match &mut self.frames {
+            Cutter::Plain(frames) => frames.poll(&mut self.input, &self.limits),
+            Cutter::Compressed(frames) => {
+                frames.poll(&mut self.input, &self.limits, &mut self.decompressor)
+            }
+        };
+        let Some(frame) = frame? else {
             return Ok(Step::NeedBytes);
         };
         match frame {
@@ -276,11 +289,16 @@ impl TelemetryDecoder {
                 self.saw_end_marker = true;
                 Ok(Step::Again)
             }
-            Frame::Message { kind, bytes } => self.message(kind, bytes),
+            Frame::Message { kind, bytes, sent } => self.message(kind, bytes, sent),
         }
     }
 
-    fn message(&mut self, kind: MessageKind, bytes: Bytes) -> Result<Step, FrameError> {
+    fn message(
+        &mut self,
+        kind: MessageKind,
+        bytes: Bytes,
+        sent: Bytes,
+    ) -> Result<Step, FrameError> {
         match (&mut self.state, kind) {
             (State::AwaitSchema, MessageKind::Schema) => Ok(self.schema(bytes)),
             (State::AwaitSchema, _) => Err(FrameError::framing(
@@ -310,7 +328,7 @@ impl TelemetryDecoder {
                 self.dictionaries_in_a_row += 1;
                 Ok(Step::Again)
             }
-            (_, MessageKind::RecordBatch) => Ok(Step::Event(self.batch(bytes))),
+            (_, MessageKind::RecordBatch) => Ok(Step::Event(self.batch(&bytes, sent))),
             (_, MessageKind::Other) => Err(FrameError::framing("a message of an unexpected kind")),
         }
     }
@@ -335,15 +353,15 @@ impl TelemetryDecoder {
         }
     }
 
-    fn batch(&mut self, message: Bytes) -> TelemetryEvent {
+    fn batch(&mut self, message: &Bytes, sent: Bytes) -> TelemetryEvent {
         self.dictionaries_in_a_row = 0;
         let (index, sequence) = self.take_index();
         let decoded = match &self.state {
             State::Batches { plan, dictionaries } => decode_with(
                 plan,
                 dictionaries,
-                &message,
-                &self.limits,
+                message,
+                &self.frames.message_limits(&self.limits),
                 &mut self.decompressor,
             )
             .map(|batch| (batch, plan.is_self_contained())),
@@ -359,7 +377,8 @@ impl TelemetryDecoder {
             Ok((batch, self_contained)) => TelemetryEvent::Batch(WireBatch {
                 index,
                 sequence,
-                message,
+                message: sent,
+                encoding: self.frames.encoding(),
                 batch,
                 self_contained,
             }),
@@ -368,6 +387,44 @@ impl TelemetryDecoder {
                 sequence,
                 refusal,
             },
+        }
+    }
+}
+
+/// Cuts messages out of the QUIC stream.
+#[derive(Debug)]
+enum Cutter {
+    Plain(Frames),
+    Compressed(CompressedFrames),
+}
+
+impl Cutter {
+    fn of(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Arrow => Self::Plain(Frames::default()),
+            Encoding::ArrowZstd => Self::Compressed(CompressedFrames::default()),
+        }
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Self::Plain(_) => Encoding::Arrow,
+            Self::Compressed(_) => Encoding::ArrowZstd,
+        }
+    }
+
+    fn pending_bytes(&self) -> usize {
+        match self {
+            Self::Plain(frames) => frames.pending_bytes(),
+            Self::Compressed(frames) => frames.pending_bytes(),
+        }
+    }
+
+    /// Limits of a message that was cut out.
+    fn message_limits(&self, limits: &DecodeLimits) -> DecodeLimits {
+        match self {
+            Self::Plain(_) => *limits,
+            Self::Compressed(_) => inside(limits),
         }
     }
 }

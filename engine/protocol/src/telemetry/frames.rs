@@ -21,7 +21,12 @@ const FIRST_ALLOCATION: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) enum Frame {
     /// A whole encapsulated message.
-    Message { kind: MessageKind, bytes: Bytes },
+    Message {
+        kind: MessageKind,
+        bytes: Bytes,
+        /// The same as it was sent.
+        sent: Bytes,
+    },
     /// The marker that ends an Arrow IPC stream.
     End,
 }
@@ -41,16 +46,74 @@ impl FrameError {
         }
     }
 
-    fn too_large(what: &str, size: usize, limit: usize) -> Self {
+    /// The end of the batch is known, and not what is in it.
+    pub(super) fn of(refusal: BatchRefusal) -> Self {
+        Self {
+            code: StreamCloseCode::Framing,
+            refusal,
+        }
+    }
+
+    pub(super) fn too_large(refusal: BatchRefusal) -> Self {
         Self {
             code: StreamCloseCode::TooLarge,
-            refusal: BatchRefusal::new(
-                RejectCode::BatchTooLarge,
-                format!(
-                    "{what} of {size} bytes was announced; at most {limit} are allowed: send smaller batches"
-                ),
-            ),
+            refusal,
         }
+    }
+
+    fn announced(what: &str, size: usize, limit: usize) -> Self {
+        Self::too_large(BatchRefusal::new(
+            RejectCode::BatchTooLarge,
+            format!(
+                "{what} of {size} bytes was announced; at most {limit} are allowed: send smaller batches"
+            ),
+        ))
+    }
+}
+
+/// Bytes of an incomplete message. Memory is taken as bytes arrive, not as they are announced.
+#[derive(Debug, Default)]
+pub(super) struct Buffered(Vec<u8>);
+
+impl Buffered {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, range: std::ops::Range<usize>) -> Option<&[u8]> {
+        self.0.get(range)
+    }
+
+    pub(super) fn first_chunk<const N: usize>(&self) -> Option<[u8; N]> {
+        self.0.first_chunk().copied()
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        Bytes::from(self.0)
+    }
+
+    /// Moves bytes from `input` until there are `target`; whether there are.
+    pub(super) fn fill(&mut self, input: &mut VecDeque<Bytes>, target: usize) -> bool {
+        let bytes = &mut self.0;
+        while bytes.len() < target {
+            let Some(chunk) = input.front_mut() else {
+                return false;
+            };
+            let take = chunk.len().min(target - bytes.len());
+            let needed = bytes.len() + take;
+            if needed > bytes.capacity() {
+                let capacity = needed
+                    .max(2 * bytes.capacity())
+                    .max(FIRST_ALLOCATION)
+                    .min(target.max(needed));
+                bytes.reserve_exact(capacity - bytes.len());
+            }
+            bytes.extend_from_slice(&chunk.split_to(take));
+            if chunk.is_empty() {
+                input.pop_front();
+            }
+        }
+        true
     }
 }
 
@@ -58,7 +121,7 @@ impl FrameError {
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     /// The message so far.
-    bytes: Vec<u8>,
+    bytes: Buffered,
     /// Where its metadata ends, once its prefix was read.
     metadata_end: Option<usize>,
     /// Its kind and where it ends, once its metadata was read.
@@ -80,7 +143,7 @@ impl Frames {
         let metadata_end = match self.metadata_end {
             Some(end) => end,
             None => {
-                if !self.fill(input, PREFIX_BYTES) {
+                if !self.bytes.fill(input, PREFIX_BYTES) {
                     // Judge the marker before eight bytes are there: a peer that writes another
                     // format would else wait for an answer.
                     return self.check_marker().map(|()| None);
@@ -97,7 +160,7 @@ impl Frames {
         let (kind, end) = match self.message {
             Some(message) => message,
             None => {
-                if !self.fill(input, metadata_end) {
+                if !self.bytes.fill(input, metadata_end) {
                     return Ok(None);
                 }
                 *self
@@ -105,39 +168,18 @@ impl Frames {
                     .insert(self.read_metadata(metadata_end, limits)?)
             }
         };
-        if !self.fill(input, end) {
+        if !self.bytes.fill(input, end) {
             return Ok(None);
         }
-        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        let bytes = std::mem::take(&mut self.bytes).into_bytes();
         *self = Self::default();
-        Ok(Some(Frame::Message { kind, bytes }))
-    }
-
-    /// Moves bytes from `input` until there are `target`; whether there are.
-    fn fill(&mut self, input: &mut VecDeque<Bytes>, target: usize) -> bool {
-        while self.bytes.len() < target {
-            let Some(chunk) = input.front_mut() else {
-                return false;
-            };
-            let take = chunk.len().min(target - self.bytes.len());
-            let needed = self.bytes.len() + take;
-            if needed > self.bytes.capacity() {
-                let capacity = needed
-                    .max(2 * self.bytes.capacity())
-                    .max(FIRST_ALLOCATION)
-                    .min(target.max(needed));
-                self.bytes.reserve_exact(capacity - self.bytes.len());
-            }
-            self.bytes.extend_from_slice(&chunk.split_to(take));
-            if chunk.is_empty() {
-                input.pop_front();
-            }
-        }
-        true
+        let sent = bytes.clone();
+        Ok(Some(Frame::Message { kind, bytes, sent }))
     }
 
     fn check_marker(&self) -> Result<(), FrameError> {
-        if self.bytes.iter().take(4).all(|byte| *byte == 0xff) {
+        let begun = self.bytes.get(0..self.bytes.len().min(4));
+        if begun.unwrap_or_default().iter().all(|byte| *byte == 0xff) {
             return Ok(());
         }
         Err(FrameError::framing(
@@ -156,7 +198,7 @@ impl Frames {
             FrameError::framing(format!("the length of a message's metadata is {length}"))
         })?;
         if length > limits.metadata_bytes {
-            return Err(FrameError::too_large(
+            return Err(FrameError::announced(
                 "message metadata",
                 length,
                 limits.metadata_bytes,
@@ -186,7 +228,7 @@ impl Frames {
             }
         };
         if body_bytes > limit {
-            return Err(FrameError::too_large(what, body_bytes, limit));
+            return Err(FrameError::announced(what, body_bytes, limit));
         }
         Ok((kind, end + body_bytes))
     }

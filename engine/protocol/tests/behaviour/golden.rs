@@ -10,8 +10,9 @@ use quiver_model::{
 };
 use quiver_protocol::{
     BatchEncoder, ClientConversation, ClientHello, Compression, ConnectionClose,
-    ConnectionCloseCode, Limits, PairState, ServerConversation, ServerEvent, ServerRules,
-    StreamCloseCode, TelemetryEvent, encode_message, ipc::END_OF_STREAM, limits, message,
+    ConnectionCloseCode, Encoding, Limits, OpenStream, PairState, ServerConversation, ServerEvent,
+    ServerRules, StreamCloseCode, TelemetryEvent, encode_message, ipc::END_OF_STREAM, limits,
+    message,
 };
 
 use crate::support::{batch, events_of_pieces, golden, open_at, readings};
@@ -40,6 +41,14 @@ fn update_vectors() {
             Bytes::from_static(&END_OF_STREAM),
         ];
         fs::write(golden("protocol/telemetry.bin"), parts.concat()).unwrap();
+        let mut encoder = BatchEncoder::new(&batch(2).schema(), Compression::ZstdMessage).unwrap();
+        let parts = [
+            compressed_at(2).encode(),
+            encoder.schema_message().unwrap(),
+            encoder.encode(&batch(2)).unwrap(),
+            Bytes::copy_from_slice(&encoder.encoding().end_of_stream()),
+        ];
+        fs::write(golden("protocol/telemetry_zstd.bin"), parts.concat()).unwrap();
     });
 }
 
@@ -175,10 +184,22 @@ fn prefix_length(whole: usize) -> usize {
     if whole <= 128 { 1 } else { 2 }
 }
 
+fn compressed_at(first: u64) -> OpenStream {
+    OpenStream {
+        encoding: Encoding::ArrowZstd,
+        ..open_at(first)
+    }
+}
+
 #[test]
-fn the_telemetry_vector_decodes_to_two_rows() {
+fn the_telemetry_vectors_decode_to_two_rows() {
     update_vectors();
-    let path = golden("protocol/telemetry.bin");
+    decodes_to_two_rows("protocol/telemetry.bin", open_at(2));
+    decodes_to_two_rows("protocol/telemetry_zstd.bin", compressed_at(2));
+}
+
+fn decodes_to_two_rows(vector: &str, opened: OpenStream) {
+    let path = golden(vector);
     let (_, events) = events_of_pieces([fs::read(path).unwrap().as_slice()]);
     let [
         TelemetryEvent::Open(open),
@@ -188,7 +209,7 @@ fn the_telemetry_vector_decodes_to_two_rows() {
     else {
         panic!("{events:?}")
     };
-    assert_eq!(*open, open_at(2));
+    assert_eq!(*open, opened);
     assert_eq!(
         (received.sequence, &received.batch),
         (Sequence(2), &batch(2))

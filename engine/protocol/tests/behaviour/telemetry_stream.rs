@@ -8,8 +8,9 @@ use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use quiver_model::{RejectCode, Sequence};
 use quiver_protocol::{
-    AckLevel, BatchEncoder, Compression, DecodeLimits, EncodeError, OpenStream, StreamCloseCode,
-    StreamRefusal, TelemetryDecoder, TelemetryEvent, decode_batch, decode_schema, encode_message,
+    AckLevel, BatchEncoder, Compression, DecodeLimits, EncodeError, Encoding, OpenStream,
+    StreamCloseCode, StreamRefusal, TelemetryDecoder, TelemetryEvent, decode_batch,
+    decode_compressed_batch, decode_schema, encode_message,
     ipc::END_OF_STREAM,
     limits::{BATCH_BODY_BYTES_MAX, BATCH_COLUMNS_MAX, BATCH_ROWS_MAX},
     message,
@@ -179,7 +180,7 @@ fn an_open_stream_that_cannot_be_obeyed_is_refused_without_a_batch() {
         ),
         (
             message::OpenStream {
-                encoding: 2,
+                encoding: 3,
                 ..good.clone()
             },
             BadOpen,
@@ -411,4 +412,111 @@ fn nothing_comes_out_after_the_last_event() {
     decoder.handle_end();
     assert!(decoder.poll_event().is_none());
     assert_eq!(decoder.pending_bytes(), 0);
+}
+
+/// Events of a QUIC stream of compressed messages, in pieces of `piece` bytes.
+fn events_of_compressed(messages: &[u8], piece: usize) -> Vec<TelemetryEvent> {
+    let open = OpenStream {
+        encoding: Encoding::ArrowZstd,
+        ..open_at(0)
+    };
+    let sent = [&open.encode()[..], messages].concat();
+    let (mut decoder, mut events) = events_of_pieces(sent.chunks(piece));
+    decoder.handle_end();
+    events.extend(std::iter::from_fn(|| decoder.poll_event()));
+    events
+}
+
+/// Schema, two batches and the end, each compressed.
+fn compressed() -> Vec<Bytes> {
+    let mut encoder = BatchEncoder::new(&batch(1).schema(), Compression::ZstdMessage).unwrap();
+    vec![
+        encoder.schema_message().unwrap(),
+        encoder.encode(&batch(3)).unwrap(),
+        encoder.encode(&batch(20_000)).unwrap(),
+        Bytes::copy_from_slice(&encoder.encoding().end_of_stream()),
+    ]
+}
+
+#[test]
+fn compressed_messages_come_out_in_any_pieces_and_the_log_keeps_them_as_they_are() {
+    let sent = compressed();
+    assert_eq!(Encoding::of_schema_message(&sent[0]), Encoding::ArrowZstd);
+    assert_eq!(Encoding::of_schema_message(&stream()[0]), Encoding::Arrow);
+    for piece in [1, 61, 1 << 20] {
+        let events = events_of_compressed(&sent.concat(), piece);
+        let [
+            TelemetryEvent::Open(_),
+            TelemetryEvent::Schema(schema),
+            TelemetryEvent::Batch(first),
+            TelemetryEvent::Batch(second),
+            TelemetryEvent::Ended { partial_bytes: 0 },
+        ] = events.as_slice()
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!((&first.batch, &second.batch), (&batch(3), &batch(20_000)));
+        assert_eq!(
+            (&first.message, first.encoding),
+            (&sent[1], Encoding::ArrowZstd)
+        );
+        // The schema is the same as without compression: the log has it once.
+        let plain = BatchEncoder::new(&batch(1).schema(), Compression::None).unwrap();
+        assert_eq!(schema.message, plain.schema_message().unwrap());
+        let stored = decode_schema(&schema.message, &DecodeLimits::STORED).unwrap();
+        let read = decode_compressed_batch(&stored, &second.message, &DecodeLimits::STORED);
+        assert_eq!(read.unwrap().columns(), batch(20_000).columns());
+    }
+    let mut plain = BatchEncoder::new(&batch(1).schema(), Compression::None).unwrap();
+    assert!(sent[2].len() * 3 < plain.encode(&batch(20_000)).unwrap().len());
+}
+
+#[test]
+fn compressed_messages_that_are_not_what_they_announce_end_the_quic_stream() {
+    let sent = compressed();
+    let refused_with = |messages: &[u8]| {
+        let events = events_of_compressed(messages, 4_096);
+        let Some(TelemetryEvent::Refused(refusal)) = events.last() else {
+            panic!("{events:?}")
+        };
+        (refusal.code, refusal.reject.as_ref().unwrap().0)
+    };
+    let lengths =
+        |compressed: u32, raw: u32| [compressed.to_le_bytes(), raw.to_le_bytes()].concat();
+    // More than is allowed, before a byte of it is there.
+    for announced in [
+        lengths(u32::MAX, 100),
+        lengths(100, u32::MAX),
+        lengths(1_000, (1 << 20) + 1),
+    ] {
+        let messages = [&sent[0][..], &sent[1][..], &announced].concat();
+        assert_eq!(
+            refused_with(&messages),
+            (StreamCloseCode::TooLarge, Sequence(1))
+        );
+    }
+    // Uncompressed Arrow, two messages in one frame, a frame that is cut, garbage.
+    let two = [&stream()[0][..], &stream()[0][..]].concat();
+    let two = zstd::bulk::compress(&two, 1).unwrap();
+    let raw = 2 * stream()[0].len() as u32;
+    let two = [&lengths(two.len() as u32, raw)[..], &two].concat();
+    assert_eq!(refused_with(&stream()[0]).0, StreamCloseCode::TooLarge);
+    assert_eq!(refused_with(&two), (StreamCloseCode::Framing, Sequence(0)));
+    let mut cut = sent[1].to_vec();
+    cut.truncate(cut.len() - 1);
+    let length = u32::from_le_bytes(cut[..4].try_into().unwrap()) - 1;
+    cut[..4].copy_from_slice(&length.to_le_bytes());
+    let messages = [&sent[0][..], &cut].concat();
+    assert_eq!(
+        refused_with(&messages),
+        (StreamCloseCode::Framing, Sequence(0))
+    );
+    let garbage = [&lengths(16, 64)[..], &[7; 16]].concat();
+    assert_eq!(refused_with(&garbage).0, StreamCloseCode::Framing);
+    // Behind the end nothing may follow.
+    let messages = [sent.concat(), sent[1].to_vec()].concat();
+    assert_eq!(
+        refused_with(&messages),
+        (StreamCloseCode::Framing, Sequence(2))
+    );
 }

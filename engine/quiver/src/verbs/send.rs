@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quiver_client::{
-    ClientOptions, Token,
+    ClientOptions, Compression, Token,
     file::{
         ColumnMap, FileError, FileFormat, FileOptions, SendFileError, SendOptions, TimeFormat,
         send_file,
@@ -78,11 +78,23 @@ pub struct SendArgs {
     /// Time zone of times that name none [default: UTC]
     #[arg(long, env = "QUIVER_TIMEZONE")]
     timezone: Option<String>,
+    /// none, lz4, zstd (buffer by buffer) or message (zstd over whole batches)
+    #[arg(long, env = "QUIVER_COMPRESSION", value_enum, default_value_t = SentAs::Message)]
+    compression: SentAs,
     /// Send as live data, not as a backlog that live data overtakes
     #[arg(long, env = "QUIVER_LIVE")]
     live: bool,
     /// The file
     file: PathBuf,
+}
+
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SentAs {
+    None,
+    Lz4,
+    Zstd,
+    Message,
 }
 
 /// Sends a file and returns when every row is settled.
@@ -224,6 +236,12 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
     };
     let tls = rustls_client_config(tls, clock).map_err(Failure::with(CONFIG))?;
     let mut options = ClientOptions::new(server, args.server_name.clone(), tls);
+    options.compression = match args.compression {
+        SentAs::None => Compression::None,
+        SentAs::Lz4 => Compression::Lz4,
+        SentAs::Zstd => Compression::Zstd,
+        SentAs::Message => Compression::ZstdMessage,
+    };
     options.software = concat!("quiver-send/", env!("CARGO_PKG_VERSION")).to_owned();
     if let (Some(secret), Some(device)) = (&args.token, device) {
         options.token = Some(Token {

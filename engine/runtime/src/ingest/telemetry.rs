@@ -337,7 +337,7 @@ impl TelemetryReader {
             }
             Err(Judgement::Closed(closed)) => return Err(closed),
         };
-        let (wire_schema, payload) = self.stored_bytes(&batch).await?;
+        let (wire_schema, encoding, payload) = self.stored_bytes(&batch).await?;
         let prepared = match prepare(
             &batch.batch,
             &schema,
@@ -365,7 +365,7 @@ impl TelemetryReader {
                 .await;
         };
         let mut record = self.record(RecordKind::Data, batch.sequence)?;
-        record.encoding = Encoding::ArrowIpcMessage;
+        record.encoding = encoding;
         record.wire_schema = wire_schema.id;
         record.schema = schema.id();
         record.rows = batch.batch.num_rows() as u32;
@@ -502,15 +502,19 @@ impl TelemetryReader {
     async fn stored_bytes(
         &mut self,
         batch: &WireBatch,
-    ) -> Result<(Arc<KnownWireSchema>, Bytes), Closed> {
+    ) -> Result<(Arc<KnownWireSchema>, Encoding, Bytes), Closed> {
         let control = self.session.context.control.clone();
         let ensured = |error: EnsureError| match error {
             EnsureError::NotAllowed(message) => Closed::new(StreamCloseCode::NotAllowed, message),
             other => Closed::new(StreamCloseCode::Retry, other.to_string()),
         };
         if batch.self_contained {
+            let encoding = match batch.encoding {
+                quiver_protocol::Encoding::Arrow => Encoding::ArrowIpcMessage,
+                quiver_protocol::Encoding::ArrowZstd => Encoding::ArrowIpcZstd,
+            };
             if let Some(known) = &self.known_wire {
-                return Ok((known.clone(), batch.message.clone()));
+                return Ok((known.clone(), encoding, batch.message.clone()));
             }
             let wire = self.wire.as_ref().ok_or_else(gone)?;
             let known = control
@@ -518,7 +522,7 @@ impl TelemetryReader {
                 .await
                 .map_err(ensured)?;
             self.known_wire = Some(known.clone());
-            return Ok((known, batch.message.clone()));
+            return Ok((known, encoding, batch.message.clone()));
         }
         let failed = |error: String| Closed::new(StreamCloseCode::Retry, error);
         let (message, payload) =
@@ -528,7 +532,7 @@ impl TelemetryReader {
             .as_ref()
             .filter(|known| known.bytes == message)
         {
-            return Ok((known.clone(), payload));
+            return Ok((known.clone(), Encoding::ArrowIpcMessage, payload));
         }
         let schema = decode_schema(&message, &DecodeLimits::STORED)
             .map_err(|error| failed(error.to_string()))?;
@@ -537,7 +541,7 @@ impl TelemetryReader {
             .await
             .map_err(ensured)?;
         self.known_wire = Some(known.clone());
-        Ok((known, payload))
+        Ok((known, Encoding::ArrowIpcMessage, payload))
     }
 
     /// Waits for the memory that the batch takes; `None` if there is not so much in all.
