@@ -1,0 +1,91 @@
+//! Small programs that measure the machine itself, so that the engine's figures can be quoted as
+//! fractions of what this machine can do in the same run.
+//!
+//! ```text
+//! quiver-bench-limits all
+//!   stages alone   quic ─ decode ─ append ─ log ─ fdatasync ─ sort ─ parquet ─▶ composed limit
+//!   bare pipeline  generator process ─QUIC─▶ decode ─▶ log, fdatasync ─▶ memory ─▶ sort ─▶ Parquet, fsync
+//!                  the same stages by threads and bounded channels: no actors, routes, sequences, snapshots
+//! ```
+//!
+//! Everything that is measured is the engine's own code (its decoder, log, sort, encoder, TLS and
+//! transport settings); what is left out is everything that ties it together.
+
+mod composed;
+mod endpoint;
+mod generator;
+mod measure;
+mod options;
+mod pipeline;
+mod quic;
+mod stages;
+mod sync;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    measure::Report,
+    options::{Arguments, What},
+};
+
+/// As the engine has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Why a limit could not be measured.
+type Fault = quiver_bench_kernels::Fault;
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("quiver-bench-limits: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Fault> {
+    if let What::Generate(generate) = &arguments.what {
+        return generator::run(generate);
+    }
+    let options = &arguments.options;
+    let mut report = Report::new(options.duration());
+    let is = |what: &What| arguments.what == What::All || arguments.what == *what;
+    if is(&What::Fdatasync) {
+        sync::fdatasync(options, &mut report)?;
+    }
+    for scenario in options.scenarios() {
+        if is(&What::Decode) {
+            stages::decode(&scenario, &mut report)?;
+        }
+        if is(&What::Append) {
+            stages::append(&scenario, &mut report)?;
+        }
+        if is(&What::Log) {
+            sync::group_commit(&scenario, options, &mut report)?;
+        }
+        if is(&What::Encode) {
+            stages::sort_and_encode(&scenario, options, &mut report)?;
+        }
+        if is(&What::Quic) {
+            quic::transfer(&scenario, options, &mut report)?;
+        }
+        if is(&What::Pipeline) {
+            pipeline::measure(&scenario, options, &mut report)?;
+        }
+        if arguments.what == What::All {
+            composed::compose(&scenario, &mut report);
+        }
+    }
+    if is(&What::Packets) {
+        quic::packets(options, &mut report)?;
+    }
+    print!("{}", report.table());
+    if let Some(path) = &options.json {
+        report.write_json(path)?;
+    }
+    Ok(())
+}

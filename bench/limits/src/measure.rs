@@ -1,0 +1,262 @@
+//! Time, processor time, and the table of results.
+
+use std::{
+    fmt::Write,
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::Fault;
+
+/// Linux counts processor time for programs in hundredths of a second, on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The time, which a measurement of the machine must take from the machine.
+#[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Processor seconds that a process and all its threads have used; `None` once it is gone.
+pub fn cpu_seconds(process: Option<u32>) -> Option<f64> {
+    let process = process.map_or_else(|| "self".to_owned(), |id| id.to_string());
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut ticks = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse::<f64>);
+    let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// A stretch of time and of this process's processor time.
+#[derive(Debug)]
+pub struct Stretch {
+    start: Instant,
+    cpu: f64,
+}
+
+impl Stretch {
+    /// Begins now.
+    pub fn begin() -> Self {
+        Self {
+            cpu: cpu_seconds(None).unwrap_or_default(),
+            start: now(),
+        }
+    }
+
+    /// How long it has lasted.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// What it took.
+    pub fn end(&self) -> Taken {
+        Taken {
+            seconds: self.start.elapsed().as_secs_f64(),
+            cpu: cpu_seconds(None).unwrap_or_default() - self.cpu,
+        }
+    }
+}
+
+/// What a stretch took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken {
+    /// Seconds.
+    pub seconds: f64,
+    /// Processor seconds of this process.
+    pub cpu: f64,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Row {
+    /// Scenario, or what else the figures are of.
+    pub scenario: String,
+    /// Stage.
+    pub stage: String,
+    /// Bytes a second.
+    pub bytes_per_second: Option<f64>,
+    /// Points a second.
+    pub points_per_second: Option<f64>,
+    /// Processor seconds of the measured side per million points.
+    pub cpu_per_million: Option<f64>,
+    /// The same of the generator.
+    pub generator_cpu_per_million: Option<f64>,
+    /// What else there is to say, in the order it is said.
+    pub notes: Vec<(String, f64)>,
+}
+
+impl Row {
+    /// A measurement of points and bytes in a stretch.
+    pub fn of(scenario: &str, stage: &str, taken: Taken, points: u64, bytes: u64) -> Self {
+        let millions = points as f64 / 1e6;
+        Self {
+            scenario: scenario.to_owned(),
+            stage: stage.to_owned(),
+            bytes_per_second: Some(bytes as f64 / taken.seconds),
+            points_per_second: (points > 0).then(|| points as f64 / taken.seconds),
+            cpu_per_million: (points > 0).then(|| taken.cpu / millions),
+            ..Self::default()
+        }
+    }
+
+    /// Adds something to say.
+    #[must_use]
+    pub fn note(mut self, name: &str, value: f64) -> Self {
+        self.notes.push((name.to_owned(), value));
+        self
+    }
+}
+
+/// All measurements of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Cores of the machine.
+    pub cores: usize,
+    /// Seconds of each measurement.
+    pub seconds: f64,
+    /// Whether the program was built with optimisation; if not, the figures say nothing.
+    pub optimised: bool,
+    /// The measurements.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// A report without measurements.
+    pub fn new(duration: Duration) -> Self {
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            seconds: duration.as_secs_f64(),
+            optimised: !cfg!(debug_assertions),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a measurement, and says it at once.
+    pub fn add(&mut self, row: Row) {
+        eprintln!("{} {}: {}", row.scenario, row.stage, cells(&row).join("  "));
+        self.rows.push(row);
+    }
+
+    /// The measurement of a stage of a scenario.
+    pub fn find(&self, scenario: &str, stage: &str) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| row.scenario == scenario && row.stage == stage)
+    }
+
+    /// The table, as Markdown.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        if !self.optimised {
+            text.push_str("Built without optimisation: these figures say nothing.\n\n");
+        }
+        text.push_str(
+            "| scenario | stage | MB/s | million points/s | CPU s per million points | generator's CPU | |\n\
+             | --- | --- | ---: | ---: | ---: | ---: | --- |\n",
+        );
+        for row in &self.rows {
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} |",
+                row.scenario,
+                row.stage,
+                cells(row).join(" | ")
+            );
+        }
+        text
+    }
+
+    /// Writes it as JSON.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_json(&self, path: &Path) -> Result<(), Fault> {
+        let text = serde_json::to_vec_pretty(self)?;
+        fs::write(path, text).map_err(|error| {
+            let message = format!("cannot write {}: {error}", path.display());
+            io::Error::new(error.kind(), message)
+        })?;
+        Ok(())
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let number = |value: Option<f64>, unit: f64, digits: usize| {
+        value.map_or_else(String::new, |value| format!("{:.digits$}", value / unit))
+    };
+    let notes: Vec<String> = row
+        .notes
+        .iter()
+        .map(|(name, value)| format!("{name} {}", significant(*value)))
+        .collect();
+    vec![
+        number(row.bytes_per_second, 1e6, 1),
+        number(row.points_per_second, 1e6, 2),
+        number(row.cpu_per_million, 1.0, 4),
+        number(row.generator_cpu_per_million, 1.0, 4),
+        notes.join(", "),
+    ]
+}
+
+/// Three digits that count, or all before the point.
+fn significant(value: f64) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+/// Percentile of sorted values.
+pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    let index = (percent / 100.0 * last as f64).round() as usize;
+    sorted.get(index.min(last)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_of_this_process_is_known_and_of_no_process_is_not() {
+        assert!(cpu_seconds(None).is_some());
+        assert_eq!(cpu_seconds(Some(u32::MAX)), None);
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_measurement() {
+        let mut report = Report::new(Duration::from_secs(1));
+        let taken = Taken {
+            seconds: 2.0,
+            cpu: 1.0,
+        };
+        report.add(
+            Row::of("few-large/zstd", "decode", taken, 4_000_000, 8_000_000).note("p99 ms", 1.25),
+        );
+        let table = report.table();
+        assert!(
+            table.ends_with("| few-large/zstd | decode | 4.0 | 2.00 | 0.2500 |  | p99 ms 1.25 |\n"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn percentiles_are_of_the_values_themselves() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(percentile(&values, 50.0), 51.0);
+        assert_eq!(percentile(&values, 99.0), 99.0);
+        assert_eq!(percentile(&[], 50.0), 0.0);
+    }
+}
