@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use quiver_bench_kernels::{Fault, Kernel, all};
 
 /// Runs of a kernel that waits for a disk.
 const SLOW_SAMPLES: usize = 20;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    kernels(&mut criterion);
+    criterion.final_summary();
+}
 
 fn kernels(criterion: &mut Criterion) {
     for entry in all() {
@@ -46,6 +52,3 @@ fn fail(name: &str, fault: &Fault) -> ! {
     eprintln!("kernel {name} failed: {fault}");
     std::process::exit(1);
 }
-
-criterion_group!(benches, kernels);
-criterion_main!(benches);

@@ -58,7 +58,7 @@ impl Server {
     pub fn start() -> Result<Self, Fault> {
         let directory = TempDir::new()?;
         let clock = Arc::new(SystemClock::new());
-        let validity = Validity::starting_now(&*clock, DAY)?;
+        let validity = Validity::starting_now(&*clock, DAY);
         let ca = DevelopmentCa::generate(KeyKind::default(), validity, &OsEntropy)?;
         let server = Request::server(default_server_names(), validity);
         let server = ca.issue(&server, &OsEntropy)?;
