@@ -16,6 +16,7 @@ mod log;
 mod memory_vfs;
 mod memtable;
 mod normalise;
+#[cfg(feature = "queries")]
 mod query;
 mod route;
 
@@ -107,6 +108,7 @@ pub fn all() -> Vec<Entry> {
         log::entries(),
         memtable::entries(),
         flush::entries(),
+        #[cfg(feature = "queries")]
         query::entries(),
     ]
     .into_iter()

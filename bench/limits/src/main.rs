@@ -53,39 +53,45 @@ fn run(arguments: &Arguments) -> Result<(), Fault> {
     }
     let options = &arguments.options;
     let mut report = Report::new(options.duration());
+    let runs = options.runs;
     let is = |what: &What| arguments.what == What::All || arguments.what == *what;
     if is(&What::Fdatasync) {
-        sync::fdatasync(options, &mut report)?;
+        report.medians(runs, |rows| sync::fdatasync(options, rows))?;
     }
     for scenario in options.scenarios() {
         if is(&What::Decode) {
-            stages::decode(&scenario, &mut report)?;
+            report.medians(runs, |rows| stages::decode(&scenario, rows))?;
         }
         if is(&What::Append) {
-            stages::append(&scenario, &mut report)?;
+            report.medians(runs, |rows| stages::append(&scenario, rows))?;
         }
         if is(&What::Log) {
-            sync::group_commit(&scenario, options, &mut report)?;
+            report.medians(runs, |rows| sync::group_commit(&scenario, options, rows))?;
         }
         if is(&What::Encode) {
-            stages::sort_and_encode(&scenario, options, &mut report)?;
+            report.medians(runs, |rows| {
+                stages::sort_and_encode(&scenario, options, rows)
+            })?;
         }
         if is(&What::Quic) {
-            quic::transfer(&scenario, options, &mut report)?;
+            report.medians(runs, |rows| quic::transfer(&scenario, options, rows))?;
         }
         if is(&What::Pipeline) {
-            pipeline::measure(&scenario, options, &mut report)?;
+            report.medians(runs, |rows| pipeline::measure(&scenario, options, rows))?;
         }
         if arguments.what == What::All {
             composed::compose(&scenario, &mut report);
         }
     }
     if is(&What::Packets) {
-        quic::packets(options, &mut report)?;
+        report.medians(runs, |rows| quic::packets(options, rows))?;
     }
     print!("{}", report.table());
     if let Some(path) = &options.json {
         report.write_json(path)?;
+    }
+    if let Some(path) = &options.page {
+        report.fill(path)?;
     }
     Ok(())
 }

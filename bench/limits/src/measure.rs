@@ -14,6 +14,10 @@ use crate::Fault;
 /// Linux counts processor time for programs in hundredths of a second, on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Around the table in a page.
+const BEGIN: &str = "<!-- limits -->";
+const END: &str = "<!-- /limits -->";
+
 /// The time, which a measurement of the machine must take from the machine.
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 pub fn now() -> Instant {
@@ -107,6 +111,13 @@ impl Row {
         }
     }
 
+    /// What runs are ordered by.
+    fn rate(&self) -> f64 {
+        self.points_per_second
+            .or(self.bytes_per_second)
+            .unwrap_or_default()
+    }
+
     /// Adds something to say.
     #[must_use]
     pub fn note(mut self, name: &str, value: f64) -> Self {
@@ -137,6 +148,42 @@ impl Report {
             optimised: !cfg!(debug_assertions),
             rows: Vec::new(),
         }
+    }
+
+    /// Measures so many times, and adds for each stage the run in the middle: by points a second,
+    /// or by bytes where there are no points.
+    ///
+    /// # Errors
+    /// If a measurement fails.
+    pub fn medians(
+        &mut self,
+        runs: usize,
+        mut measure: impl FnMut(&mut Vec<Row>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut of_stage: Vec<Vec<Row>> = Vec::new();
+        for _ in 0..runs.max(1) {
+            let mut rows = Vec::new();
+            measure(&mut rows)?;
+            of_stage.resize_with(of_stage.len().max(rows.len()), Vec::new);
+            for (stage, row) in of_stage.iter_mut().zip(rows) {
+                stage.push(row);
+            }
+        }
+        for mut rows in of_stage {
+            rows.sort_by(|left, right| left.rate().total_cmp(&right.rate()));
+            let spread = rows.first().map(Row::rate).zip(rows.last().map(Row::rate));
+            let middle = rows.len() / 2;
+            let row = rows.swap_remove(middle);
+            match spread.filter(|_| runs > 1) {
+                Some((least, most)) => self.add(
+                    row.note("least", least / 1e6)
+                        .note("most", most / 1e6)
+                        .note("of runs", runs as f64),
+                ),
+                None => self.add(row),
+            }
+        }
+        Ok(())
     }
 
     /// Adds a measurement, and says it at once.
@@ -173,6 +220,28 @@ impl Report {
             );
         }
         text
+    }
+
+    /// Puts the table into a page, between its markers.
+    ///
+    /// # Errors
+    /// If the page cannot be read or written, or has no markers.
+    pub fn fill(&self, page: &Path) -> Result<(), Fault> {
+        let cannot = |what: &str, error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot {what} {}: {error}", page.display()),
+            )
+        };
+        let text = fs::read_to_string(page).map_err(|error| cannot("read", error))?;
+        let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
+            let (_, after) = rest.split_once(END)?;
+            Some((before, after))
+        });
+        let (before, after) =
+            parts.ok_or_else(|| format!("{} has no {BEGIN} … {END}", page.display()))?;
+        let text = format!("{before}{BEGIN}\n{}{END}{after}", self.table());
+        Ok(fs::write(page, text).map_err(|error| cannot("write", error))?)
     }
 
     /// Writes it as JSON.
@@ -250,6 +319,27 @@ mod tests {
             table.ends_with("| few-large/zstd | decode | 4.0 | 2.00 | 0.2500 |  | p99 ms 1.25 |\n"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn of_several_runs_the_one_in_the_middle_counts() {
+        let mut report = Report::new(Duration::from_secs(1));
+        let mut points = [3_000_000, 1_000_000, 2_000_000].into_iter();
+        let taken = Taken {
+            seconds: 1.0,
+            cpu: 1.0,
+        };
+        report
+            .medians(3, |rows| {
+                let points = points.next().unwrap();
+                rows.push(Row::of("s", "t", taken, points, 0));
+                Ok(())
+            })
+            .unwrap();
+        let row = &report.rows[0];
+        assert_eq!(row.points_per_second, Some(2e6));
+        assert_eq!(row.notes[0], ("least".to_owned(), 1.0));
+        assert_eq!(row.notes[1], ("most".to_owned(), 3.0));
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct Options {
     /// Seconds that each measurement lasts.
     #[arg(long, global = true, default_value_t = 5.0)]
     pub seconds: f64,
+    /// How often each is measured; the median counts.
+    #[arg(long, global = true, default_value_t = 1)]
+    pub runs: usize,
     /// Seconds before it that are not counted, where a generator has to get going.
     #[arg(long, global = true, default_value_t = 2.0)]
     pub warm_up: f64,
@@ -73,6 +76,9 @@ pub struct Options {
     /// Where files are written; a directory on the disk that the engine would use.
     #[arg(long, global = true, default_value = ".")]
     pub directory: PathBuf,
+    /// Writes the table there, between the markers `<!-- limits -->` and `<!-- /limits -->`.
+    #[arg(long, global = true)]
+    pub page: Option<PathBuf>,
     /// Writes the results there as JSON.
     #[arg(long, global = true)]
     pub json: Option<PathBuf>,

@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use crate::{
     Fault,
     endpoint::{Server, runtime},
-    measure::{Report, Row, Stretch, cpu_seconds, now, percentile},
+    measure::{Row, Stretch, cpu_seconds, now, percentile},
     options::{Options, Scenario},
     quic::started,
 };
@@ -88,7 +88,11 @@ impl Counters {
 }
 
 /// Runs a scenario through the bare pipeline.
-pub fn measure(scenario: &Scenario, options: &Options, report: &mut Report) -> Result<(), Fault> {
+pub fn measure(
+    scenario: &Scenario,
+    options: &Options,
+    results: &mut Vec<Row>,
+) -> Result<(), Fault> {
     let directory = tempfile::TempDir::new_in(&options.directory)?;
     let counters = Arc::new(Counters::default());
     let schema = data::stream_schema(FIELDS)?;
@@ -133,7 +137,7 @@ pub fn measure(scenario: &Scenario, options: &Options, report: &mut Report) -> R
             .map_err(|_| "a thread of the pipeline panicked")?;
     }
     counters.check()?;
-    report.add(row);
+    results.push(row);
     Ok(())
 }
 

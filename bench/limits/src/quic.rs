@@ -14,7 +14,7 @@ use quiver_bench_kernels::data::{self, Device, FIELDS};
 use crate::{
     Fault,
     endpoint::{Generator, Server, datagrams, runtime},
-    measure::{Report, Row, Stretch, cpu_seconds, now},
+    measure::{Row, Stretch, cpu_seconds, now},
     options::{Codec, Options, Scenario},
 };
 
@@ -41,16 +41,20 @@ impl Sink {
 }
 
 /// Receives a scenario's messages and drops them.
-pub fn transfer(scenario: &Scenario, options: &Options, report: &mut Report) -> Result<(), Fault> {
+pub fn transfer(
+    scenario: &Scenario,
+    options: &Options,
+    results: &mut Vec<Row>,
+) -> Result<(), Fault> {
     let message = mean_message(scenario)?;
     let received = receive(scenario, options, options.messages, false)?;
     let points = (received.bytes as f64 / message * (scenario.rows * FIELDS) as f64) as u64;
-    report.add(received.row(scenario, "quic", points));
+    results.push(received.row(scenario, "quic", points));
     Ok(())
 }
 
 /// Receives rows that come one in a packet.
-pub fn packets(options: &Options, report: &mut Report) -> Result<(), Fault> {
+pub fn packets(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
     let scenario = Scenario {
         name: "many-small/none".to_owned(),
         rows: 1,
@@ -74,7 +78,7 @@ pub fn packets(options: &Options, report: &mut Report) -> Result<(), Fault> {
         .note("rows/s", rows / received.taken.seconds)
         .note("rows/packet", rows / received.datagrams.max(1) as f64)
         .note("bytes/row", message);
-    report.add(row);
+    results.push(row);
     Ok(())
 }
 

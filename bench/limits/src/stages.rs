@@ -10,7 +10,7 @@ use quiver_protocol::{TelemetryDecoder, TelemetryEvent};
 
 use crate::{
     Fault,
-    measure::{Report, Row, Stretch, Taken},
+    measure::{Row, Stretch, Taken},
     options::{Options, Scenario},
 };
 
@@ -28,7 +28,7 @@ fn messages(scenario: &Scenario) -> Result<([Bytes; 2], Vec<Bytes>), Fault> {
 }
 
 /// Framing, guard, decompression, validation.
-pub fn decode(scenario: &Scenario, report: &mut Report) -> Result<(), Fault> {
+pub fn decode(scenario: &Scenario, results: &mut Vec<Row>) -> Result<(), Fault> {
     let (opening, messages) = messages(scenario)?;
     let mut decoder = TelemetryDecoder::default();
     for bytes in opening {
@@ -49,12 +49,12 @@ pub fn decode(scenario: &Scenario, report: &mut Report) -> Result<(), Fault> {
         }
     }
     let row = Row::of(&scenario.name, "decode", stretch.end(), points, bytes);
-    report.add(row.note("bytes/point", bytes as f64 / points.max(1) as f64));
+    results.push(row.note("bytes/point", bytes as f64 / points.max(1) as f64));
     Ok(())
 }
 
 /// Judging, stored types, positions: what happens between decoding and memory.
-pub fn append(scenario: &Scenario, report: &mut Report) -> Result<(), Fault> {
+pub fn append(scenario: &Scenario, results: &mut Vec<Row>) -> Result<(), Fault> {
     let schema = data::stream_schema(FIELDS)?;
     let mut device = Device::new(1, FIELDS);
     let sender = device.sender()?;
@@ -71,7 +71,7 @@ pub fn append(scenario: &Scenario, report: &mut Report) -> Result<(), Fault> {
         }
     }
     let bytes = points * 8;
-    report.add(Row::of(
+    results.push(Row::of(
         &scenario.name,
         "append",
         stretch.end(),
@@ -85,7 +85,7 @@ pub fn append(scenario: &Scenario, report: &mut Report) -> Result<(), Fault> {
 pub fn sort_and_encode(
     scenario: &Scenario,
     options: &Options,
-    report: &mut Report,
+    results: &mut Vec<Row>,
 ) -> Result<(), Fault> {
     let schema = data::stream_schema(FIELDS)?;
     let rows = options.flush_rows / scenario.connections * scenario.connections;
@@ -115,10 +115,10 @@ pub fn sort_and_encode(
         raw += (sorted.rows() * (FIELDS + 3) * 8) as u64;
     }
     let name = &scenario.name;
-    report.add(Row::of(name, "sort", sorting, points, raw));
+    results.push(Row::of(name, "sort", sorting, points, raw));
     let row = Row::of(name, "parquet", encoding, points, stored);
-    report.add(row.note("bytes/point", stored as f64 / points.max(1) as f64));
-    report.add(Row::of(name, "file and fsync", storing, points, stored));
+    results.push(row.note("bytes/point", stored as f64 / points.max(1) as f64));
+    results.push(Row::of(name, "file and fsync", storing, points, stored));
     Ok(())
 }
 

@@ -8,19 +8,19 @@ use quiver_model::{OsEntropy, Producer};
 
 use crate::{
     Fault,
-    measure::{Report, Row, Stretch, now, percentile},
+    measure::{Row, Stretch, now, percentile},
     options::{Options, Scenario},
 };
 
 /// Bytes between two fdatasyncs.
 const SIZES: [usize; 4] = [4 << 10, 64 << 10, 256 << 10, 1 << 20];
 /// Bytes after which writing begins at the front again.
-const FILE_BYTES: u64 = 256 << 20;
+const FILE_BYTES: u64 = 64 << 20;
 /// Batches of a commit group. As many as fit are taken if they would be larger than the log takes.
 const GROUPS: [usize; 4] = [1, 8, 64, 256];
 
 /// Writes and fdatasync, into new blocks and into blocks that were written before.
-pub fn fdatasync(options: &Options, report: &mut Report) -> Result<(), Fault> {
+pub fn fdatasync(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
     let directory = tempfile::TempDir::new_in(&options.directory)?;
     for bytes in SIZES {
         let data: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
@@ -48,7 +48,7 @@ pub fn fdatasync(options: &Options, report: &mut Report) -> Result<(), Fault> {
             }
             let kind = if recycled { "recycled" } else { "new" };
             let scenario = format!("fdatasync, {} KiB, {kind} blocks", bytes >> 10);
-            report.add(synced(
+            results.push(synced(
                 &scenario,
                 "fdatasync",
                 &stretch,
@@ -65,7 +65,7 @@ pub fn fdatasync(options: &Options, report: &mut Report) -> Result<(), Fault> {
 pub fn group_commit(
     scenario: &Scenario,
     options: &Options,
-    report: &mut Report,
+    results: &mut Vec<Row>,
 ) -> Result<(), Fault> {
     let mut device = Device::new(1, FIELDS);
     let mut encoder = data::encoder(FIELDS, scenario.codec.compression())?;
@@ -107,7 +107,7 @@ pub fn group_commit(
         }
         let points = (group.len() * scenario.rows * FIELDS) as u64;
         let stage = format!("log, groups of {}", group.len());
-        report.add(synced(
+        results.push(synced(
             &scenario.name,
             &stage,
             &stretch,
