@@ -1,7 +1,7 @@
 //! The load generator: a process of its own that sends messages it has encoded before, on one
 //! long-lived QUIC stream for each connection, as fast as they are taken.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint};
@@ -16,6 +16,10 @@ use crate::{
 
 /// Handshakes at a time.
 const HANDSHAKES: usize = 64;
+/// How often another task gets a turn before a packet that is not sent counts as held back.
+const TURNS: u32 = 16;
+/// How long is waited then.
+const HELD_BACK: Duration = Duration::from_millis(1);
 
 /// Sends until the server closes the connections.
 pub fn run(generate: &Generate) -> Result<(), Fault> {
@@ -26,11 +30,20 @@ pub fn run(generate: &Generate) -> Result<(), Fault> {
     runtime("generator")?.block_on(async {
         let endpoint = client(&generate.credential)?;
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        let mut senders = JoinSet::new();
+        let mut connecting = JoinSet::new();
         for messages in devices {
-            let connecting = connect(endpoint.clone(), generate.server, handshakes.clone());
+            let connect = connect(endpoint.clone(), generate.server, handshakes.clone());
+            connecting.spawn(async move { Ok::<_, Fault>((connect.await?, messages)) });
+        }
+        // All handshakes first: those that send would leave the others no time.
+        let mut connected = Vec::new();
+        while let Some(device) = connecting.join_next().await {
+            connected.push(device??);
+        }
+        let mut senders = JoinSet::new();
+        for (connection, messages) in connected {
             let one_per_packet = generate.one_per_packet;
-            senders.spawn(async move { send(&connecting.await?, messages, one_per_packet).await });
+            senders.spawn(async move { send(&connection, messages, one_per_packet).await });
         }
         while let Some(ended) = senders.join_next().await {
             ended??;
@@ -73,15 +86,33 @@ async fn send(
     for bytes in messages.opening {
         stream.write_chunk(bytes).await?;
     }
+    let mut frames = connection.stats().frame_tx.stream;
     for message in messages.ready.iter().cycle() {
         if stream.write_chunk(message.clone()).await.is_err() {
             // The server has seen enough.
             return Ok(());
         }
         if one_per_packet {
-            // The connection's own task sends what there is before this one goes on.
-            tokio::task::yield_now().await;
+            sent(connection, &mut frames).await;
         }
     }
     Ok(())
+}
+
+/// Waits until the connection's own task has sent what was written, so that what is written next
+/// leaves in another packet.
+async fn sent(connection: &Connection, frames: &mut u64) {
+    for turn in 0_u32.. {
+        let now = connection.stats().frame_tx.stream;
+        if now != *frames || connection.close_reason().is_some() {
+            *frames = now;
+            return;
+        }
+        if turn < TURNS {
+            tokio::task::yield_now().await;
+        } else {
+            // Held back by congestion or flow control.
+            tokio::time::sleep(HELD_BACK).await;
+        }
+    }
 }
