@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=5, help="of each query")
     parser.add_argument("--messages", type=int, default=100_000, help="for brokers")
     parser.add_argument("--json", type=Path, help="results, also of every single run")
-    parser.add_argument("--page", type=Path, help="Markdown whose tables are to be filled in")
+    parser.add_argument("--page", type=Path, help="Markdown whose tables are to be filled in; not with --only")
     return parser.parse_args()
 
 
@@ -55,6 +55,10 @@ def main() -> int:
     options = arguments()
     for name in ("peers", "quiver", "work"):
         setattr(options, name, getattr(options, name).resolve())
+    # A part of the peers makes no table of all of them.
+    page = None if options.only else options.page
+    if page:
+        report.check(page)
     options.work.mkdir(parents=True, exist_ok=True)
     iot = data.make(options.work / "iot", options.trucks, options.ticks)
     results, failures = [], []
@@ -64,6 +68,9 @@ def main() -> int:
             results.append(measure(name, options, iot))
         except Failed as fault:
             failures.append(f"{name}: {fault}")
+            shutil.rmtree(options.work / name, ignore_errors=True)
+        except Exception as fault:  # one peer's surprise must not cost the others' figures
+            failures.append(f"{name}: {type(fault).__name__}: {fault}")
             shutil.rmtree(options.work / name, ignore_errors=True)
     failures += report.disagreements(results)
 
@@ -76,8 +83,8 @@ def main() -> int:
         print(f"\n{table}")
     if options.json:
         options.json.write_text(json.dumps([result.json() for result in results], indent=1))
-    if options.page:
-        report.fill(options.page, tables)
+    if page:
+        report.fill(page, tables)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     print(f"\n{len(results)} measured, {len(failures)} failed", file=sys.stderr)
@@ -85,4 +92,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Failed as failed:
+        sys.exit(f"failed: {failed}")

@@ -52,6 +52,10 @@ fn run(arguments: &Arguments) -> Result<(), Fault> {
         return generator::run(generate);
     }
     let options = &arguments.options;
+    if let Some(page) = &options.page {
+        // Better now than after minutes of measuring.
+        measure::around(page)?;
+    }
     let mut report = Report::new(options.duration());
     let runs = options.runs;
     let is = |what: &What| arguments.what == What::All || arguments.what == *what;

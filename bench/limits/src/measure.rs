@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write,
-    fs, io,
+    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -17,6 +17,20 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Around the table in a page.
 const BEGIN: &str = "<!-- limits -->";
 const END: &str = "<!-- /limits -->";
+
+/// What stands before and behind the table's place in a page.
+///
+/// # Errors
+/// If the page cannot be read, or has no markers.
+pub fn around(page: &Path) -> Result<(String, String), Fault> {
+    let text = fs::read_to_string(page)
+        .map_err(|error| format!("cannot read {}: {error}", page.display()))?;
+    let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        Some((before.to_owned(), after.to_owned()))
+    });
+    parts.ok_or_else(|| format!("{} has no {BEGIN} … {END}", page.display()).into())
+}
 
 /// The time, which a measurement of the machine must take from the machine.
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
@@ -227,21 +241,10 @@ impl Report {
     /// # Errors
     /// If the page cannot be read or written, or has no markers.
     pub fn fill(&self, page: &Path) -> Result<(), Fault> {
-        let cannot = |what: &str, error: io::Error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot {what} {}: {error}", page.display()),
-            )
-        };
-        let text = fs::read_to_string(page).map_err(|error| cannot("read", error))?;
-        let parts = text.split_once(BEGIN).and_then(|(before, rest)| {
-            let (_, after) = rest.split_once(END)?;
-            Some((before, after))
-        });
-        let (before, after) =
-            parts.ok_or_else(|| format!("{} has no {BEGIN} … {END}", page.display()))?;
+        let (before, after) = around(page)?;
         let text = format!("{before}{BEGIN}\n{}{END}{after}", self.table());
-        Ok(fs::write(page, text).map_err(|error| cannot("write", error))?)
+        fs::write(page, text)
+            .map_err(|error| format!("cannot write {}: {error}", page.display()).into())
     }
 
     /// Writes it as JSON.
@@ -250,11 +253,8 @@ impl Report {
     /// If the file cannot be written.
     pub fn write_json(&self, path: &Path) -> Result<(), Fault> {
         let text = serde_json::to_vec_pretty(self)?;
-        fs::write(path, text).map_err(|error| {
-            let message = format!("cannot write {}: {error}", path.display());
-            io::Error::new(error.kind(), message)
-        })?;
-        Ok(())
+        fs::write(path, text)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
     }
 }
 
@@ -340,6 +340,26 @@ mod tests {
         assert_eq!(row.points_per_second, Some(2e6));
         assert_eq!(row.notes[0], ("least".to_owned(), 1.0));
         assert_eq!(row.notes[1], ("most".to_owned(), 3.0));
+    }
+
+    #[test]
+    fn a_page_gets_the_table_between_its_markers_and_keeps_the_rest() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let page = directory.path().join("page.md");
+        fs::write(
+            &page,
+            "before\n<!-- limits -->\nold\n<!-- /limits -->\nbehind\n",
+        )
+        .unwrap();
+        Report::new(Duration::from_secs(1)).fill(&page).unwrap();
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.starts_with("before\n<!-- limits -->\n"), "{text}");
+        assert!(
+            text.ends_with("| --- |\n<!-- /limits -->\nbehind\n"),
+            "{text}"
+        );
+        fs::write(&page, "no markers").unwrap();
+        assert!(Report::new(Duration::from_secs(1)).fill(&page).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ from pathlib import Path
 from .common import Failed, Result
 from .data import DataSet
 
+TABLES = ["peers-ingest", "peers-queries", "peers-messages"]
 QUERY_TITLES = {
     "last_point": "last point of each truck",
     "hourly_by_fleet": "1-hour averages by fleet",
@@ -84,14 +85,28 @@ def disagreements(results: list[Result]) -> list[str]:
     return found
 
 
+def _around(text: str, name: str, page: Path) -> tuple[str, str]:
+    """What stands before and behind a table's place."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise Failed(f"{page} has no {begin} … {end}")
+    return before + begin, end + after
+
+
+def check(page: Path) -> None:
+    """Fails if the page has not a place for each table: better before hours of measuring."""
+    if not page.is_file():
+        raise Failed(f"{page} does not exist")
+    for name in TABLES:
+        _around(page.read_text(encoding="utf-8"), name, page)
+
+
 def fill(page: Path, tables: dict[str, str]) -> None:
     """Puts each table between `<!-- name -->` and `<!-- /name -->`."""
     text = page.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise Failed(f"{page} has no {begin} … {end}")
-        text = f"{before}{begin}\n{table}\n{end}{after}"
+    for name in TABLES:
+        before, after = _around(text, name, page)
+        text = f"{before}\n{tables[name]}\n{after}"
     page.write_text(text, encoding="utf-8")
