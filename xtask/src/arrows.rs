@@ -48,6 +48,8 @@ const MAP: &[(&str, May)] = &[
         ]),
     ),
     ("quiver", May::UseAll),
+    ("quiver-bench-kernels", May::UseAll),
+    ("quiver-bench-limits", May::UseAll),
     ("quiver-fuzz", May::UseAll),
     ("quiver-tests", May::UseAll),
     ("xtask", May::Use(&[])),

@@ -13,7 +13,9 @@ mod ci;
 mod dependencies;
 mod failure;
 mod house_rules;
+mod instructions;
 mod licence;
+mod peers;
 mod policy;
 mod process;
 mod report;
@@ -39,6 +41,14 @@ cargo xtask <verb>
   rules
         the checks that compile nothing: format, house rules, dependency arrows, and of the
         dependencies their sources, licences and version floors
+  instructions [--update]
+        count the instructions of the hottest kernels under valgrind, and compare them with
+        bench/kernels/instructions.json; --update writes them down instead
+  peers [--install-only] [--no-limits] [-- ARGUMENT...]
+        install the peers under target/peers without root, measure the machine's limits, load
+        the same data into Quiver and each peer, and fill in the tables of docs/performance.md;
+        needs target/release/quiver and quiver-bench-limits; -- --help names the driver's
+        arguments
   help
         this text
 
@@ -80,6 +90,20 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, String> {
             let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
             let mut report = Report::default();
             ci::rules(&workspace, &mut report);
+            Ok(report.finish())
+        }
+        "instructions" => {
+            let options = instructions::Options::parse(rest)?;
+            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+            let mut report = Report::default();
+            instructions::run(&workspace, &options, &mut report);
+            Ok(report.finish())
+        }
+        "peers" => {
+            let options = peers::Options::parse(rest)?;
+            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+            let mut report = Report::default();
+            peers::run(&workspace, &options, &mut report);
             Ok(report.finish())
         }
         "help" | "--help" | "-h" => {

@@ -1,18 +1,46 @@
-//! The Python virtual environment under `target/` with the peers that tests talk to.
+//! Python virtual environments under `target/`: one with the peers that tests talk to, one with
+//! those that Quiver is compared with.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{failure::Failure, process, workspace::Workspace};
 
 /// Pinned versions, all of them, so that a run next year installs what this one did.
 const REQUIREMENTS: &str = "tests/python/requirements.txt";
 
-/// The environment's Python; made if it is not there, made anew if the requirements changed.
+/// An environment that is wanted.
+pub struct Environment<'a> {
+    /// Its packages, relative to the workspace.
+    pub requirements: &'a str,
+    /// Where it is to be.
+    pub directory: &'a Path,
+}
+
+/// The Python that has what the tests need.
 pub fn ensure(workspace: &Workspace) -> Result<PathBuf, Failure> {
-    let wanted = workspace.root.join(REQUIREMENTS);
+    let environment = Environment {
+        requirements: REQUIREMENTS,
+        directory: &workspace.target.join("venv"),
+    };
+    ensure_environment(workspace, &environment)
+}
+
+/// The environment's Python; made if it is not there, made anew if the requirements changed.
+pub fn ensure_environment(
+    workspace: &Workspace,
+    environment: &Environment<'_>,
+) -> Result<PathBuf, Failure> {
+    let Environment {
+        requirements: name,
+        directory,
+    } = *environment;
+    let wanted = workspace.root.join(name);
     let requirements = fs::read_to_string(&wanted)
         .map_err(|error| Failure::new(format!("cannot read {}: {error}", wanted.display())))?;
-    let directory = workspace.target.join("venv");
     let python = directory.join("bin").join("python");
     // What was installed, written when all of it was.
     let stamp = directory.join("installed.txt");
@@ -24,7 +52,7 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf, Failure> {
     process::run(
         Command::new("python3")
             .args(["-m", "venv", "--clear"])
-            .arg(&directory),
+            .arg(directory),
     )
     .map_err(|failure| {
         Failure::new(format!(
@@ -46,7 +74,7 @@ pub fn ensure(workspace: &Workspace) -> Result<PathBuf, Failure> {
     )
     .map_err(|failure| {
         Failure::new(format!(
-            "{failure}\nthe Python peers of {REQUIREMENTS} were not installed"
+            "{failure}\nthe Python peers of {name} were not installed"
         ))
     })?;
     fs::write(&stamp, requirements)

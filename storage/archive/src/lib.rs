@@ -35,6 +35,7 @@ mod read;
 mod replay;
 mod schema;
 mod sort;
+pub mod stages;
 mod table;
 mod time_text;
 mod vacuum;

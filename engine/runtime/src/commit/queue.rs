@@ -112,7 +112,8 @@ struct Shared {
 }
 
 impl AppendQueue {
-    pub(crate) fn new() -> (Self, Receiver<CommitCommand>) {
+    /// An empty queue, and the side that the commit loop takes from.
+    pub fn new() -> (Self, Receiver<CommitCommand>) {
         let (commands, receiver) = bounded(QUEUE_LENGTH);
         let shared = Shared {
             commands,

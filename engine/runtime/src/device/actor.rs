@@ -133,19 +133,29 @@ pub struct DeviceActor {
 
 /// What an actor is made of.
 pub struct DeviceActorParts {
-    pub(crate) shard: Rc<RefCell<Shard>>,
-    pub(crate) sender: SenderId,
-    pub(crate) instance: u64,
-    pub(crate) session: SessionId,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) queue: AppendQueue,
-    pub(crate) rows_per_second_max: u64,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) record_clock: Arc<RecordClock>,
+    /// The shard on whose thread it runs.
+    pub shard: Rc<RefCell<Shard>>,
+    /// Whose actor it is.
+    pub sender: SenderId,
+    /// Instance of the sender.
+    pub instance: u64,
+    /// The connection.
+    pub session: SessionId,
+    /// Where answers go.
+    pub outbox: Arc<Outbox>,
+    /// Where batches go.
+    pub queue: AppendQueue,
+    /// Rows a second that the sender may bring; 0 for no limit.
+    pub rows_per_second_max: u64,
+    /// Monotonic time, for the rate.
+    pub clock: Arc<dyn Clock>,
+    /// Record time.
+    pub record_clock: Arc<RecordClock>,
 }
 
 impl DeviceActor {
-    pub(crate) fn new(parts: DeviceActorParts) -> Self {
+    /// An actor that is not running yet.
+    pub fn new(parts: DeviceActorParts) -> Self {
         let DeviceActorParts {
             shard,
             sender,

@@ -4,10 +4,9 @@ mod actor;
 mod outbox;
 mod rate;
 
-pub(crate) use actor::DeviceActorParts;
 pub use actor::{
-    AppendBatch, AppendOutcome, CloseConnection, CloseTelemetry, DeviceActor, Duplicate, IsCarried,
-    IsSettled, NextSequence, OpenOutcome, OpenTelemetry, Refusal,
+    AppendBatch, AppendOutcome, CloseConnection, CloseTelemetry, DeviceActor, DeviceActorParts,
+    Duplicate, IsCarried, IsSettled, NextSequence, OpenOutcome, OpenTelemetry, Refusal,
 };
 pub use outbox::Outbox;
 pub use rate::TokenBucket;

@@ -1,0 +1,208 @@
+//! What is measured, and how.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use quiver_protocol::Compression;
+
+/// Measures what this machine can do with the engine's parts.
+#[derive(Debug, Parser)]
+#[command(name = "quiver-bench-limits", version)]
+pub struct Arguments {
+    /// What to measure.
+    #[command(subcommand)]
+    pub what: What,
+    /// How.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum What {
+    /// Everything, and the limit composed from the stages.
+    All,
+    /// QUIC alone: the scenario's messages received and dropped.
+    Quic,
+    /// Rows one per packet: packets a second.
+    Packets,
+    /// Framing, guard and decoding of Arrow IPC.
+    Decode,
+    /// Judging, conversion to stored types and positions.
+    Append,
+    /// fdatasync of a plain file.
+    Fdatasync,
+    /// The engine's log: commit groups of several sizes.
+    Log,
+    /// Flush sort, Parquet, and the file.
+    Encode,
+    /// The bare pipeline.
+    Pipeline,
+    /// The load generator; started by the others as a process of its own.
+    #[command(hide = true)]
+    Generate(Generate),
+}
+
+/// How to measure.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Seconds that each measurement lasts.
+    #[arg(long, global = true, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// How often each is measured; the median counts.
+    #[arg(long, global = true, default_value_t = 1)]
+    pub runs: usize,
+    /// Seconds before it that are not counted, where a generator has to get going.
+    #[arg(long, global = true, default_value_t = 2.0)]
+    pub warm_up: f64,
+    /// Connections of `few-large` and `gateway`.
+    #[arg(long, global = true, default_value_t = 64)]
+    pub connections: usize,
+    /// Connections of the rows that come one per packet.
+    #[arg(long, global = true, default_value_t = 1_000)]
+    pub packet_connections: usize,
+    /// Rows that the bare pipeline flushes at once.
+    #[arg(long, global = true, default_value_t = 1_000_000)]
+    pub flush_rows: usize,
+    /// Messages that each connection has ready and sends over and over.
+    #[arg(long, global = true, default_value_t = 64)]
+    pub messages: usize,
+    /// Only this scenario.
+    #[arg(long, global = true)]
+    pub scenario: Option<ScenarioName>,
+    /// Only this compression.
+    #[arg(long, global = true)]
+    pub compression: Option<Codec>,
+    /// Where files are written; a directory on the disk that the engine would use.
+    #[arg(long, global = true, default_value = ".")]
+    pub directory: PathBuf,
+    /// Writes the table there, between the markers `<!-- limits -->` and `<!-- /limits -->`.
+    #[arg(long, global = true)]
+    pub page: Option<PathBuf>,
+    /// Writes the results there as JSON.
+    #[arg(long, global = true)]
+    pub json: Option<PathBuf>,
+}
+
+/// A workload, named as the scenarios of `quiver bench` are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ScenarioName {
+    /// Batches of 1,000 rows.
+    FewLarge,
+    /// Batches of 100 rows.
+    Gateway,
+}
+
+/// How batches are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Codec {
+    /// Not at all.
+    None,
+    /// LZ4, buffer by buffer.
+    Lz4,
+    /// ZSTD, buffer by buffer.
+    Zstd,
+}
+
+impl Codec {
+    /// As the protocol calls it.
+    pub fn compression(self) -> Compression {
+        match self {
+            Self::None => Compression::None,
+            Self::Lz4 => Compression::Lz4,
+            Self::Zstd => Compression::Zstd,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// What the generator process is told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Generate {
+    /// The server.
+    #[arg(long)]
+    pub server: SocketAddr,
+    /// Directory with a client's credential.
+    #[arg(long)]
+    pub credential: PathBuf,
+    /// Connections, each a device.
+    #[arg(long)]
+    pub devices: usize,
+    /// Rows of a message.
+    #[arg(long)]
+    pub rows: usize,
+    /// Messages that each connection has ready.
+    #[arg(long)]
+    pub ready: usize,
+    /// How they are compressed.
+    #[arg(long)]
+    pub codec: Codec,
+    /// Whether each message is to leave in a packet of its own.
+    #[arg(long)]
+    pub one_per_packet: bool,
+}
+
+/// One workload.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Name and compression.
+    pub name: String,
+    /// Rows of a batch.
+    pub rows: usize,
+    /// Compression.
+    pub codec: Codec,
+    /// Connections.
+    pub connections: usize,
+    /// How long to measure.
+    pub duration: Duration,
+}
+
+impl Options {
+    /// How long to measure.
+    pub fn duration(&self) -> Duration {
+        seconds(self.seconds)
+    }
+
+    /// How long before that.
+    pub fn warm_up(&self) -> Duration {
+        seconds(self.warm_up)
+    }
+
+    /// The workloads that are asked for.
+    pub fn scenarios(&self) -> Vec<Scenario> {
+        let all = [
+            (ScenarioName::FewLarge, "few-large", 1_000),
+            (ScenarioName::Gateway, "gateway", 100),
+        ];
+        let mut scenarios = Vec::new();
+        for (scenario, name, rows) in all {
+            for codec in [Codec::Zstd, Codec::Lz4, Codec::None] {
+                let wanted = self.scenario.is_none_or(|wanted| wanted == scenario)
+                    && self.compression.is_none_or(|wanted| wanted == codec);
+                if wanted {
+                    scenarios.push(Scenario {
+                        name: format!("{name}/{}", codec.name()),
+                        rows,
+                        codec,
+                        connections: self.connections.max(1),
+                        duration: self.duration(),
+                    });
+                }
+            }
+        }
+        scenarios
+    }
+}
+
+/// Anything that is no duration is the shortest one.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}

@@ -1,0 +1,1 @@
+"""Drivers that load the same data into each peer, and measure what it took."""

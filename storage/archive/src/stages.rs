@@ -1,0 +1,48 @@
+//! The stages of a flush, each by itself: for benches, which measure what each of them costs.
+//!
+//! [`DeltaArchive`](crate::DeltaArchive) does not go through here; it uses what this uses.
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use bytes::Bytes;
+use quiver_hot::Source;
+
+use crate::{
+    encode::encode,
+    sort::{DayRows, sort_by_day},
+};
+
+/// Rows in the archive's order.
+#[derive(Debug)]
+pub struct Sorted {
+    days: Vec<DayRows>,
+}
+
+/// Sorts the rows of all batches; `None` if one has not the layout of stored rows.
+pub fn sort(batches: &[RecordBatch]) -> Option<Sorted> {
+    sort_by_day(batches).map(|days| Sorted { days })
+}
+
+impl Sorted {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.days.iter().map(|day| day.rows.len()).sum()
+    }
+
+    /// Gathers and encodes the rows: the content of one Parquet file for each day. `batches` are
+    /// those that were sorted, and all have `schema`.
+    ///
+    /// # Errors
+    /// If the batches are others, or Parquet refuses them.
+    pub fn encode(
+        &self,
+        schema: &SchemaRef,
+        batches: &[RecordBatch],
+    ) -> Result<Vec<Bytes>, Source> {
+        let file = |day: &DayRows| {
+            let encoded = encode(schema, batches, &day.rows, day.day, String::new())?;
+            Ok(encoded.content)
+        };
+        self.days.iter().map(file).collect()
+    }
+}
