@@ -47,6 +47,10 @@ const MAP: &[(&str, May)] = &[
             "quiver-hot",
         ]),
     ),
+    (
+        "quiver-bench",
+        May::Use(&["quiver-model", "quiver-pki", "quiver-protocol"]),
+    ),
     ("quiver", May::UseAll),
     ("quiver-fuzz", May::UseAll),
     ("quiver-tests", May::UseAll),
@@ -63,6 +67,7 @@ const LIGHT: &[&str] = &[
     "quiver-log",
     "quiver-hot",
     "quiver-runtime",
+    "quiver-bench",
 ];
 
 /// What must not be below a light crate, and why.
