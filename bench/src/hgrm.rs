@@ -113,6 +113,8 @@ impl IntervalLog {
         let mut out = Vec::new();
         let mut serializer = V2DeflateSerializer::new();
         let mut log = IntervalLogWriterBuilder::new()
+            // What readers of the original look for.
+            .add_comment("[Histogram log format version 1.3]")
             .add_comment(comment)
             .with_start_time(began)
             .with_base_time(began)
@@ -129,10 +131,7 @@ impl IntervalLog {
 
 #[cfg(test)]
 mod tests {
-    use hdrhistogram::serialization::{
-        Deserializer,
-        interval_log::{IntervalLogIterator, LogEntry},
-    };
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
     use crate::record::{histogram, record};
@@ -199,7 +198,10 @@ mod tests {
             }
         }
         assert_eq!(intervals, 3);
-        assert!(String::from_utf8(text).unwrap().starts_with("#few-large"));
-        let _ = Deserializer::new();
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.starts_with("#[Histogram log format version 1.3]\n#few-large\n"),
+            "{text}"
+        );
     }
 }

@@ -109,7 +109,7 @@ struct Line {
 
 impl Line {
     /// Takes a packet: loses it, passes it on, or holds it up.
-    fn take(&self, held: Held) {
+    async fn take(&self, held: Held) {
         let (lost, delay) = {
             let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
             let lost = random.random::<f64>() < self.weather.loss;
@@ -123,7 +123,7 @@ impl Line {
             return;
         }
         if delay.is_zero() {
-            self.pass(&held);
+            self.pass(&held).await;
             return;
         }
         let mut queue = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,12 +138,12 @@ impl Line {
         self.bell.notify_one();
     }
 
-    fn pass(&self, held: &Held) {
-        // A full socket buffer loses the packet, as a network does.
+    async fn pass(&self, held: &Held) {
         let sent = match held.to {
-            Some(to) => held.socket.try_send_to(&held.bytes, to),
-            None => held.socket.try_send(&held.bytes),
+            Some(to) => held.socket.send_to(&held.bytes, to).await,
+            None => held.socket.send(&held.bytes).await,
         };
+        // What a socket refuses is lost, as in a network.
         let counter = if sent.is_ok() {
             &self.counters.passed
         } else {
@@ -167,7 +167,7 @@ impl Line {
                 (ready, due.peek().map(|Reverse((at, _))| *at))
             };
             for held in &ready {
-                self.pass(held);
+                self.pass(held).await;
             }
             match next {
                 None => self.bell.notified().await,
@@ -284,11 +284,12 @@ async fn forward(front: Arc<UdpSocket>, server: SocketAddr, line: Arc<Line>) {
                 }
             },
         };
-        line.take(Held {
+        let held = Held {
             socket,
             to: None,
             bytes: buffer.get(..length).unwrap_or_default().to_vec(),
-        });
+        };
+        line.take(held).await;
     }
 }
 
@@ -311,11 +312,12 @@ async fn back(socket: Arc<UdpSocket>, front: Arc<UdpSocket>, to: SocketAddr, lin
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         };
-        line.take(Held {
+        let held = Held {
             socket: front.clone(),
             to: Some(to),
             bytes: buffer.get(..length).unwrap_or_default().to_vec(),
-        });
+        };
+        line.take(held).await;
     }
 }
 

@@ -86,7 +86,7 @@ fn exit_codes_say_what_was_wrong() {
 #[test]
 fn every_verb_shows_an_example() {
     for verb in [
-        "demo", "serve", "send", "sql", "audit", "archive", "pki", "devices", "version",
+        "demo", "serve", "send", "sql", "audit", "archive", "bench", "pki", "devices", "version",
     ] {
         let text = quiver_ok(&[verb, "--help"]);
         assert!(text.contains("Example"), "{verb}");
