@@ -1,11 +1,16 @@
 //! What the tasks of one worker share.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quiver_model::{Clock, OsEntropy};
 use quiver_protocol::{BatchEncoder, Compression};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::lane::Batch;
 use crate::{
@@ -48,9 +53,36 @@ pub(crate) struct Context {
     pub encoders: RefCell<Vec<Option<(BatchEncoder, Bytes)>>>,
     /// Acknowledged rows by device.
     pub tally: RefCell<HashMap<u32, u64>>,
+    /// Held by whoever makes batches; see [`Context::make`].
+    pub turn: Semaphore,
+    /// Time spent making batches since the network was looked at.
+    pub spent: Cell<Duration>,
 }
 
+/// Longest time that batches are made before the network is looked at.
+const MAKING: Duration = Duration::from_micros(200);
+
 impl Context {
+    /// Runs something that makes a batch, and sees to it that packets and acknowledgements do not
+    /// wait for more than one batch, or [`MAKING`], however many sources have some to make: without
+    /// it a thread full of sources makes all their batches before it reads a single packet.
+    pub(crate) async fn make<T>(&self, work: impl FnOnce() -> T) -> T {
+        // An error means that the semaphore is closed, which never happens.
+        let turn = self.turn.acquire().await;
+        let before = self.clock.monotonic();
+        let made = work();
+        let spent = self.spent.get() + self.clock.monotonic().saturating_sub(before);
+        if spent < MAKING {
+            self.spent.set(spent);
+        } else {
+            self.spent.set(Duration::ZERO);
+            // Comes back after the runtime has polled its sockets; nobody else makes any till then.
+            tokio::task::yield_now().await;
+        }
+        drop(turn);
+        made
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.signal.borrow().phase
     }
@@ -147,6 +179,8 @@ mod tests {
             recorder: Arc::new(Recorder::new()),
             encoders: RefCell::default(),
             tally: RefCell::default(),
+            turn: Semaphore::new(1),
+            spent: Cell::default(),
         };
         let batch = |due: u64| Batch {
             bytes: Bytes::new(),

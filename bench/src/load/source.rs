@@ -217,7 +217,7 @@ impl Source {
             if self.lane.borrow().has_to_write() {
                 return;
             }
-            match self.build(context) {
+            match context.make(|| self.build(context)).await {
                 Made::Yes => return,
                 Made::At(at) => {
                     let wait = at.saturating_sub(context.now());
@@ -267,11 +267,9 @@ impl Source {
                     }
                 }
                 self.maybe_repeat(context, next.first_due.is_some());
-                // Acknowledgements are read between batches, however many are due.
-                tokio::task::yield_now().await;
                 continue;
             }
-            match self.build(context) {
+            match context.make(|| self.build(context)).await {
                 Made::Yes => {}
                 Made::At(at) => {
                     let wait = at.saturating_sub(context.now());

@@ -13,7 +13,7 @@ use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use quiver_model::{Clock, Entropy, OsEntropy, Producer, StreamName};
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::LocalSet,
     time::timeout,
 };
@@ -91,6 +91,8 @@ async fn work(plan: WorkerPlan) -> Result<WorkerResult, BenchError> {
         recorder: plan.recorder,
         encoders: RefCell::default(),
         tally: RefCell::default(),
+        turn: Semaphore::new(1),
+        spent: Cell::default(),
     });
     let mut endpoints = Vec::new();
     for _ in 0..plan.sockets.max(1) {

@@ -32,6 +32,9 @@ svg text{fill:var(--dim);font:11px system-ui,sans-serif}.grid{stroke:var(--grid)
 .legend .c0{color:var(--c0)}.legend .c1{color:var(--c1)}.legend .c2{color:var(--c2)}.legend .c3{color:var(--c3)}.legend .c4{color:var(--c4)}
 ";
 
+/// Bytes in a mebibyte, the unit of the memory plot.
+const MIB: f64 = 1_048_576.0;
+
 /// The page.
 pub(crate) fn page(benchmark: &Benchmark) -> String {
     let mut out = String::with_capacity(64 * 1_024);
@@ -168,7 +171,11 @@ fn plots(run: &Run) -> Vec<Plot> {
             micros => micros as f64 / 1_000.0,
         })
     };
-    let in_millis: fn(f64) -> String = |value| format!("{} ms", si(value));
+    let in_millis: fn(f64) -> String = |value| match value {
+        seconds if seconds >= 1_000.0 => format!("{} s", seconds / 1_000.0),
+        millis if millis >= 1.0 => format!("{millis} ms"),
+        micros => format!("{:.0} µs", micros * 1_000.0),
+    };
     let mut plots = vec![
         plot(
             "Offered and achieved, rows a second",
@@ -185,10 +192,10 @@ fn plots(run: &Run) -> Vec<Plot> {
             in_millis,
             vec![
                 latency("p50", |sample| sample.latency.p50),
-                latency("max", |sample| sample.latency.max),
                 latency("p90", |sample| sample.latency.p90),
                 latency("p99", |sample| sample.latency.p99),
                 latency("p99.9", |sample| sample.latency.p999),
+                latency("max", |sample| sample.latency.max),
             ],
         ),
         by_percentile(run, in_millis),

@@ -46,7 +46,8 @@ pub(crate) fn si(number: f64) -> String {
     for (size, prefix) in [(1e9, " G"), (1e6, " M"), (1e3, " k")] {
         if number.abs() >= size {
             let scaled = number / size;
-            let digits = usize::from(scaled.abs() < 100.0);
+            let is_whole = scaled.fract().abs() < 0.05;
+            let digits = usize::from(scaled.abs() < 100.0 && !is_whole);
             return format!("{scaled:.digits$}{prefix}");
         }
     }
@@ -68,6 +69,7 @@ mod tests {
         assert_eq!(millis(2_500_000), "2.50 s");
         assert_eq!(bytes(1_536), "1.5 KiB");
         assert_eq!(si(12_345_678.0), "12.3 M");
+        assert_eq!(si(20_000.0), "20 k");
         assert_eq!(si(7.0), "7");
     }
 }
