@@ -39,8 +39,6 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked whether everything is settled.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// Longest wait for the first connections, beside what their rate takes.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 /// Lead that threads have before the first batch is due.
 const LEAD: Duration = Duration::from_millis(50);
 
@@ -293,7 +291,7 @@ impl Sampler {
         } else {
             0.0
         };
-        let patience = CONNECT_PATIENCE + Duration::from_secs_f64(ramp);
+        let patience = self.scenario.connect_within.0 + Duration::from_secs_f64(ramp);
         loop {
             let (_, connected, error) = self.totals();
             if connected >= wanted || self.stop.load(Ordering::Relaxed) {
@@ -303,7 +301,7 @@ impl Sampler {
                 self.set_phase(Phase::Stop);
                 let why = error.unwrap_or_else(|| "the server does not answer".to_owned());
                 return Err(BenchError::Unavailable(format!(
-                    "{connected} of {wanted} connections were made in {} s: {why}",
+                    "{connected} of {wanted} connections were made in {} s: {why}; a lower --connect-rate or a longer --connect-within may help",
                     patience.as_secs()
                 )));
             }

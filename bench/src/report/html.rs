@@ -211,9 +211,9 @@ fn plots(run: &Run) -> Vec<Plot> {
         plot(
             "Resident memory of the server",
             Scale::Linear,
-            |value| bytes(value as u64),
+            |value| format!("{value:.0} MiB"),
             vec![over_time(run, "server", |sample| {
-                sample.server_bytes as f64
+                sample.server_bytes as f64 / MIB
             })],
         ),
         plot(

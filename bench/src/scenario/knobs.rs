@@ -181,6 +181,8 @@ knobs! {
     duplicates / "QUIVER_BENCH_DUPLICATES": Share = Share(0.0);
     /// First connections a second; 0: all at once
     connect_rate / "QUIVER_BENCH_CONNECT_RATE": f64 = 500.0;
+    /// Longest wait for all of them, beside what connect_rate takes; no load begins before
+    connect_within / "QUIVER_BENCH_CONNECT_WITHIN": Span = Span::seconds(60);
     /// Drop all connections and connect again, all at once, this often; 0: never
     storm_every / "QUIVER_BENCH_STORM_EVERY": Span = Span::seconds(0);
     /// Each connection is closed in the middle of its work and made again this often on average; 0: never
