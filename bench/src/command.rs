@@ -95,11 +95,7 @@ fn bench(args: RunArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchError>
             eprintln!("engine");
         }
         let here = PathBuf::from(".");
-        let started = Child::start(
-            args.work_dir.as_deref().unwrap_or(&here),
-            None,
-            &args.engine,
-        )?;
+        let started = Child::start(args.work_dir.as_deref().unwrap_or(&here), &args.engine)?;
         let directory = started.data_dir().to_owned();
         child = Some(started);
         directory

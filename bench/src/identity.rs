@@ -41,6 +41,15 @@ pub(crate) fn gateway_name(scenario: &Scenario, connection: u32) -> String {
     format!("{}-gateway-{connection}", scenario.stream)
 }
 
+/// Id in the certificate that the user gave, if one was given.
+pub(crate) fn own_name(credentials: &Credentials) -> Result<Option<String>, BenchError> {
+    if credentials.own.is_none() {
+        return Ok(None);
+    }
+    let sender = quiver_pki::identity_of(own(credentials)?.certificate()).map_err(text)?;
+    Ok(Some(sender.id.to_string()))
+}
+
 /// A QUIC configuration for each connection, in order.
 pub(crate) fn client_configs(
     scenario: &Scenario,

@@ -21,8 +21,8 @@ use tokio::sync::Notify;
 
 use crate::schedule::Schedule;
 
-/// What is due this soon is handed out together: a wake-up costs more than it.
-const GRAIN: Duration = Duration::from_micros(100);
+/// Shortest sleep: what is due within it is handed out together, never early.
+const GRAIN: Duration = Duration::from_micros(50);
 /// Longest sleep, after which it looks whether to stop.
 const NAP: Duration = Duration::from_millis(20);
 
@@ -91,12 +91,11 @@ pub(crate) fn run(
         }
         let now = clock.monotonic().saturating_sub(origin);
         if next > now {
-            std::thread::sleep((next - now).clamp(GRAIN / 2, NAP));
+            std::thread::sleep((next - now).clamp(GRAIN, NAP));
             continue;
         }
-        let horizon = (now + GRAIN / 2).min(end);
         while let Some(Reverse((at, index))) = heap.peek().copied() {
-            if at >= horizon {
+            if at > now || at >= end {
                 break;
             }
             heap.pop();

@@ -14,27 +14,9 @@ use serde::{Deserialize, Serialize};
 const HIGHEST_US: u64 = 3_600_000_000;
 
 /// An empty histogram of microseconds with three significant digits.
+#[expect(clippy::expect_used, reason = "constant bounds; a test makes one")]
 pub(crate) fn histogram() -> Histogram<u64> {
-    // The bounds are constants that satisfy what is asked of them; the other arm never runs.
-    Histogram::new_with_bounds(1, HIGHEST_US, 3).unwrap_or_else(|_| {
-        let mut other = Histogram::from_three_digits();
-        other.auto(true);
-        other
-    })
-}
-
-trait ThreeDigits {
-    fn from_three_digits() -> Self;
-}
-
-impl ThreeDigits for Histogram<u64> {
-    #[expect(
-        clippy::expect_used,
-        reason = "three digits are within the crate's bounds of 0 to 5"
-    )]
-    fn from_three_digits() -> Self {
-        Self::new(3).expect("three significant digits")
-    }
+    Histogram::new_with_bounds(1, HIGHEST_US, 3).expect("valid constant bounds")
 }
 
 /// Records a span of time, at least a microsecond.

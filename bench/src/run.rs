@@ -23,7 +23,7 @@ use crate::{
     audit::{Claims, Stock, audit},
     error::BenchError,
     hgrm::IntervalLog,
-    identity::{Credentials, client_configs, gateway_name},
+    identity::{Credentials, client_configs, gateway_name, own_name},
     load::{Phase, Signal, WorkerResult, run_worker},
     pacer,
     plan::{Shared, plan},
@@ -80,7 +80,7 @@ pub(crate) fn run(
     view.step("identities");
     let configs = client_configs(scenario, &target.credentials)?;
     let before = if http.has_token() {
-        enroll(scenario, &http)?;
+        enroll(scenario, &target.credentials, &http)?;
         Some(Stock::take(&http, scenario)?)
     } else {
         None
@@ -188,12 +188,14 @@ fn join<T>(thread: JoinHandle<T>) -> Result<T, BenchError> {
     })
 }
 
-fn enroll(scenario: &Scenario, http: &Http) -> Result<(), BenchError> {
+fn enroll(scenario: &Scenario, credentials: &Credentials, http: &Http) -> Result<(), BenchError> {
+    let own_gateway = own_name(credentials)?;
+    let gateway = |connection: u32| match &own_gateway {
+        Some(name) => name.clone(),
+        None => gateway_name(scenario, connection),
+    };
     let speaks_for = |device: u32| match scenario.identity {
-        Identity::Gateway => vec![gateway_name(
-            scenario,
-            device % scenario.connection_count().max(1),
-        )],
+        Identity::Gateway => vec![gateway(device % scenario.connection_count().max(1))],
         _ => Vec::new(),
     };
     let mut wanted: Vec<Enrolment> = (0..scenario.devices)
@@ -206,7 +208,7 @@ fn enroll(scenario: &Scenario, http: &Http) -> Result<(), BenchError> {
     if scenario.identity == Identity::Gateway {
         wanted.extend(
             (0..scenario.connection_count()).map(|connection| Enrolment {
-                id: gateway_name(scenario, connection),
+                id: gateway(connection),
                 kind: "gateway",
                 gateways: Vec::new(),
             }),
@@ -244,6 +246,8 @@ struct Last {
     at: Duration,
     counts: Counts,
     server: ServerSample,
+    server_at: Duration,
+    server_cores: f64,
     client_cpu: f64,
 }
 
@@ -311,6 +315,7 @@ impl Sampler {
 
     /// Starts the clock of the load; its origin, and the same as wall time in microseconds.
     fn begin(&mut self) -> Result<(Duration, i64), BenchError> {
+        self.last.server_at = self.clock.monotonic();
         self.last.server = self.http.sample()?;
         self.last.client_cpu = client_cpu_seconds();
         self.last.counts = self.totals().0;
@@ -328,7 +333,7 @@ impl Sampler {
 
     /// Samples until the load's time is over.
     fn follow(&mut self, end: Duration, view: &mut dyn View) {
-        let metrics = Metrics::start(self.http.clone());
+        let metrics = Metrics::start(self.http.clone(), self.clock.clone());
         let mut next = INTERVAL;
         while self.last.at < end && !self.stop.load(Ordering::Relaxed) {
             let until = next.min(end);
@@ -344,7 +349,7 @@ impl Sampler {
 
     /// Waits until everything that was due is settled, and samples on.
     fn drain(&mut self, view: &mut dyn View) {
-        let metrics = Metrics::start(self.http.clone());
+        let metrics = Metrics::start(self.http.clone(), self.clock.clone());
         // What was handed out last is taken by then, and counted.
         std::thread::sleep(LEAD);
         let end = self.now() + self.scenario.drain.0;
@@ -365,12 +370,19 @@ impl Sampler {
         self.sample(metrics.latest(), view);
     }
 
-    fn sample(&mut self, server: Option<ServerSample>, view: &mut dyn View) {
+    fn sample(&mut self, server: Option<(Duration, ServerSample)>, view: &mut dyn View) {
         let at = self.now();
         let seconds = at.saturating_sub(self.last.at).as_secs_f64().max(1e-6);
         let merged = take_interval(&self.recorders);
         let change = merged.counts.since(&self.last.counts);
-        let server = server.unwrap_or(self.last.server);
+        let (server_at, server) = server.unwrap_or((self.last.server_at, self.last.server));
+        // Between the moments the two were taken, which are not those of the samples.
+        let server_seconds = server_at.saturating_sub(self.last.server_at).as_secs_f64();
+        let server_cores = if server_seconds > 0.0 {
+            (server.cpu_seconds - self.last.server.cpu_seconds).max(0.0) / server_seconds
+        } else {
+            self.last.server_cores
+        };
         let client_cpu = client_cpu_seconds();
         let warmup = self.scenario.warmup.0;
         let end = warmup + self.scenario.duration.0;
@@ -389,7 +401,7 @@ impl Sampler {
             errors: change.errors(),
             connected: merged.connected,
             latency: Latency::of(&merged.interval),
-            server_cores: (server.cpu_seconds - self.last.server.cpu_seconds).max(0.0) / seconds,
+            server_cores,
             server_bytes: server.resident_bytes,
             client_cores: (client_cpu - self.last.client_cpu).max(0.0) / seconds,
         };
@@ -403,6 +415,8 @@ impl Sampler {
             at,
             counts: merged.counts,
             server,
+            server_at,
+            server_cores,
             client_cpu,
         };
     }
@@ -472,12 +486,13 @@ impl Sampler {
 
 /// The server's metrics, fetched on a thread of their own so that a slow answer delays no sample.
 struct Metrics {
-    latest: Arc<Mutex<Option<ServerSample>>>,
+    /// With when they were asked for, on the clock of the harness.
+    latest: Arc<Mutex<Option<(Duration, ServerSample)>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Metrics {
-    fn start(http: Http) -> Self {
+    fn start(http: Http, clock: Arc<dyn Clock>) -> Self {
         let this = Self {
             latest: Arc::default(),
             stop: Arc::default(),
@@ -486,16 +501,18 @@ impl Metrics {
         // Ends within two intervals of being told; nobody waits for it.
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
+                let asked = clock.monotonic();
                 if let Ok(sample) = http.sample() {
-                    *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(sample);
+                    let sample = Some((asked, sample));
+                    *latest.lock().unwrap_or_else(PoisonError::into_inner) = sample;
                 }
-                std::thread::sleep(INTERVAL / 4);
+                std::thread::sleep(INTERVAL / 2);
             }
         });
         this
     }
 
-    fn latest(&self) -> Option<ServerSample> {
+    fn latest(&self) -> Option<(Duration, ServerSample)> {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::record::record;
 
-/// Longest time for a connection to be made and welcomed.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for a connection to be made and welcomed, as the SDK has it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest pause after a failed attempt.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(8);

@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -23,31 +24,18 @@ const READY_LINES: usize = 3;
 pub(crate) struct Child {
     process: std::process::Child,
     directory: PathBuf,
-    /// Removed in the end, unless the user named the directory.
-    _temporary: Option<TempDir>,
+    /// Removed in the end.
+    _temporary: TempDir,
 }
 
 impl Child {
-    /// Starts `quiver serve` with `more` arguments, in `parent` or, if given, in `data_dir`.
-    pub(crate) fn start(
-        parent: &Path,
-        data_dir: Option<&Path>,
-        more: &[String],
-    ) -> Result<Self, BenchError> {
-        let temporary = match data_dir {
-            Some(_) => None,
-            None => Some(
-                tempfile::Builder::new()
-                    .prefix("quiver-bench-")
-                    .tempdir_in(parent)
-                    .map_err(|error| BenchError::io("make a directory in", parent, &error))?,
-            ),
-        };
-        let directory = match (&temporary, data_dir) {
-            (Some(temporary), _) => temporary.path().join("data"),
-            (None, Some(named)) => named.to_owned(),
-            (None, None) => parent.to_owned(),
-        };
+    /// Starts `quiver serve` with `more` arguments, in a new directory in `parent`.
+    pub(crate) fn start(parent: &Path, more: &[String]) -> Result<Self, BenchError> {
+        let temporary = tempfile::Builder::new()
+            .prefix("quiver-bench-")
+            .tempdir_in(parent)
+            .map_err(|error| BenchError::io("make a directory in", parent, &error))?;
+        let directory = temporary.path().join("data");
         let program = std::env::current_exe()
             .map_err(|error| BenchError::Io(format!("cannot find this program: {error}")))?;
         let mut process = Command::new(&program)
@@ -63,6 +51,8 @@ impl Child {
             ])
             .args(more)
             .env("QUIVER_LOG", "warn")
+            // Ctrl-C is for the harness alone: the server must live until the audit is done.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
