@@ -13,6 +13,7 @@
 )]
 
 mod backpressure;
+mod bench;
 mod command_line;
 mod damage;
 mod damaged_archive;

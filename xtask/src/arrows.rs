@@ -47,6 +47,10 @@ const MAP: &[(&str, May)] = &[
             "quiver-hot",
         ]),
     ),
+    (
+        "quiver-bench",
+        May::Use(&["quiver-model", "quiver-pki", "quiver-protocol"]),
+    ),
     ("quiver", May::UseAll),
     ("quiver-bench-kernels", May::UseAll),
     ("quiver-bench-limits", May::UseAll),
@@ -65,6 +69,7 @@ const LIGHT: &[&str] = &[
     "quiver-log",
     "quiver-hot",
     "quiver-runtime",
+    "quiver-bench",
 ];
 
 /// What must not be below a light crate, and why.

@@ -112,9 +112,14 @@ fn kept_credential(
     Ok(credential)
 }
 
+/// File of the HTTP token.
+pub fn http_token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("http-token")
+}
+
 /// The HTTP token of a data directory, made on first use.
 pub fn http_token(data_dir: &Path) -> Result<String, Failure> {
-    let path = data_dir.join("http-token");
+    let path = http_token_file(data_dir);
     match fs::read_to_string(&path) {
         Ok(token) if !token.trim().is_empty() => return Ok(token.trim().to_owned()),
         Ok(_) => {}

@@ -64,6 +64,11 @@ pub enum Verb {
         after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
     )]
     Archive(ArchiveArgs),
+    /// Load an engine and measure it: open loop, HDR histograms, loss audit
+    #[command(
+        after_help = "Examples:\n  quiver bench --list\n  quiver bench --serve --scenario few-large --html report.html --json after.json\n  quiver bench --scenario gateway --rate 200000 --duration 1m --data-dir quiver-data\n  quiver bench compare before.json after.json"
+    )]
+    Bench(Box<quiver_bench::cli::BenchArgs>),
     /// Certificates for development and for fleets
     #[command(
         after_help = "Examples:\n  quiver pki issue device truck_1 --out truck_1\n  quiver pki show truck_1/cert.pem"

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod audit;
+mod bench;
 mod demo;
 mod devices;
 mod fleet;
@@ -35,6 +36,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Sql(args) => sql::run(args),
         Verb::Audit(args) => audit::run(&args),
         Verb::Archive(args) => archive::run(args.action),
+        Verb::Bench(args) => bench::run(*args),
         Verb::Pki(args) => pki::run(args.action),
         Verb::Devices(args) => devices::run(args.action),
         Verb::Version => {
