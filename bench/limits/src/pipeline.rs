@@ -18,7 +18,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arrow_array::RecordBatch;
@@ -45,6 +45,9 @@ const CHUNK_BYTES: usize = 64 << 10;
 const WAITING: usize = 512;
 /// Threads that flush, as the engine has.
 const FLUSHERS: usize = 2;
+/// How long is waited for something to become durable, and how often is looked.
+const LONGEST: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
 /// Room that is left in a commit group for what is around the payloads, for each record.
 const RECORD_BYTES: usize = 1_024;
 
@@ -121,10 +124,11 @@ pub fn measure(
         .await?;
         tokio::time::sleep(options.warm_up()).await;
         let row = observe(scenario, &counters, generator.id()).await;
+        let has_ended = generator.has_ended();
         server.endpoint.close(0_u32.into(), b"");
         server.endpoint.wait_idle().await;
         counters.check()?;
-        if generator.has_ended() && row.points_per_second.is_none() {
+        if has_ended {
             return Err(Fault::from(
                 "the generator ended before the measurement did",
             ));
@@ -162,6 +166,10 @@ async fn observe(scenario: &Scenario, counters: &Counters, generator: u32) -> Ro
     let cpu = cpu_seconds(Some(generator)).unwrap_or_default();
     let stretch = Stretch::begin();
     tokio::time::sleep(scenario.duration).await;
+    // A stretch so short that nothing became durable in it would measure nothing.
+    while read(&counters.durable_points) == before[0] && stretch.elapsed() < LONGEST {
+        tokio::time::sleep(LOOK).await;
+    }
     let taken = stretch.end();
     let generator_cpu = cpu_seconds(Some(generator)).unwrap_or_default() - cpu;
     let mut latencies = std::mem::take(&mut *lock());

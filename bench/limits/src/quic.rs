@@ -22,6 +22,8 @@ use crate::{
 const CHUNK_BYTES: usize = 64 << 10;
 /// How long a generator may take until its first message arrives.
 const START_MAX: Duration = Duration::from_secs(300);
+/// How long is waited for anything at all in a measurement.
+const LONGEST: Duration = Duration::from_secs(60);
 /// How often is looked whether it has.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -132,6 +134,10 @@ fn receive(
         let cpu = cpu_seconds(Some(generator.id())).unwrap_or_default();
         let stretch = Stretch::begin();
         tokio::time::sleep(scenario.duration).await;
+        // A stretch so short that nothing came in it would measure nothing.
+        while sink.bytes.load(Ordering::Relaxed) == bytes && stretch.elapsed() < LONGEST {
+            tokio::time::sleep(LOOK).await;
+        }
         let received = Received {
             taken: stretch.end(),
             bytes: sink.bytes.load(Ordering::Relaxed) - bytes,
