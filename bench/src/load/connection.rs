@@ -291,6 +291,7 @@ fn handle(peer: &Peer, context: &Context, event: ClientEvent) -> Option<Ended> {
             producer,
             stream,
             sequence,
+            ..
         } => {
             let source = find(peer, producer, stream.as_str())?;
             let settled = source.lane.borrow_mut().settle(sequence.get() + 1);

@@ -20,7 +20,7 @@ use crate::{
     control::{ControlState, ControlWriter, GrowthLimits},
     disk::{check, watch_disk},
     flush::{FlushRules, Flusher, FlusherParts},
-    ingest::{IngestContext, accept_connections},
+    ingest::{IngestContext, ReceiveBudget, accept_connections},
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
     registry::{AdmissionError, RegistryChange},
@@ -42,6 +42,7 @@ pub struct Engine {
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
     budget: MemoryBudget,
+    receive: ReceiveBudget,
     control: Arc<ControlWriter>,
     archive: Arc<dyn Archive>,
     flusher: Arc<Flusher>,
@@ -189,6 +190,7 @@ impl Engine {
             progress: parts.progress,
             metrics,
             budget: parts.budget,
+            receive: ReceiveBudget::new(options.receive_bytes()),
             control: writer,
             archive,
             flusher,
@@ -237,6 +239,7 @@ impl Engine {
             control: self.control.clone(),
             tables: self.tables.clone(),
             budget: self.budget.clone(),
+            receive: self.receive.clone(),
             queue: self.queue.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
@@ -411,6 +414,11 @@ impl Engine {
     /// Memory.
     pub fn budget(&self) -> &MemoryBudget {
         &self.budget
+    }
+
+    /// Memory of messages that are being received.
+    pub fn receive_budget(&self) -> &ReceiveBudget {
+        &self.receive
     }
     /// Catalog and registry.
     pub fn control(&self) -> &Arc<ControlState> {

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use quiver_log::LogOptions;
-use quiver_protocol::limits::{BATCH_DECODED_BYTES_MAX, BATCH_ROWS_MAX};
+use quiver_protocol::limits::{BATCH_DECODED_BYTES_MAX, BATCH_ROWS_MAX, DECODE_MEMORY_MAX};
 
 use crate::{StartError, ingest::CONNECTION_WINDOW};
 
@@ -21,6 +21,10 @@ pub const BATCH_MEMORY_BYTES_MAX: usize =
 /// of the next one meanwhile. With less, such a batch would be refused for ever, however long its
 /// sender waits.
 pub const MEMORY_BYTES_MIN: usize = BATCH_MEMORY_BYTES_MAX + CONNECTION_WINDOW as usize;
+
+/// Share of `memory_bytes` that messages may take while they are received, in percent; it comes on
+/// top. Never less than one message takes.
+const RECEIVE_PERCENT: usize = 25;
 
 /// Settings of an engine. [`EngineOptions::new`] gives the defaults for a data directory.
 #[derive(Clone, Debug)]
@@ -73,6 +77,11 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// Bytes for messages that are being received, until their batches are in the log's queue.
+    pub fn receive_bytes(&self) -> usize {
+        (self.memory_bytes / 100 * RECEIVE_PERCENT).max(DECODE_MEMORY_MAX)
+    }
+
     /// The defaults, with this data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism()

@@ -26,6 +26,12 @@ impl CompressedFrames {
         self.bytes.len()
     }
 
+    /// Bytes of the incomplete message and of what it decompresses to, once it has announced them.
+    pub(super) fn announced_bytes(&self) -> usize {
+        self.lengths
+            .map_or(0, |lengths| lengths.compressed + lengths.raw)
+    }
+
     /// The next whole piece; `None` when `input` is used up.
     pub(super) fn poll(
         &mut self,

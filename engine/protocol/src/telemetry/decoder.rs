@@ -208,6 +208,15 @@ impl TelemetryDecoder {
         opening + self.frames.pending_bytes() + self.input.iter().map(Bytes::len).sum::<usize>()
     }
 
+    /// Bytes of memory that the message which is not whole yet will take until it is decoded, as far
+    /// as it has announced them: what to make room for before more of it is read.
+    pub fn announced_bytes(&self) -> usize {
+        match &self.frames {
+            Cutter::Plain(frames) => frames.announced_bytes(),
+            Cutter::Compressed(frames) => frames.announced_bytes(),
+        }
+    }
+
     fn open(&mut self, open: &message::OpenStream, rest: VecDeque<Bytes>) -> TelemetryEvent {
         match OpenStream::check(open) {
             Ok(open) => {

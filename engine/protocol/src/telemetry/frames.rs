@@ -134,6 +134,12 @@ impl Frames {
         self.bytes.len()
     }
 
+    /// Bytes of the incomplete message, as far as it has announced them.
+    pub(super) fn announced_bytes(&self) -> usize {
+        let metadata_end = self.metadata_end.unwrap_or(0);
+        self.message.map_or(metadata_end, |(_, end)| end)
+    }
+
     /// The next whole piece; `None` when `input` is used up.
     pub(super) fn poll(
         &mut self,

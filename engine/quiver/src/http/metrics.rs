@@ -223,6 +223,16 @@ fn exposition(engine: &Engine) -> String {
         as_gauge(engine.budget().capacity(Share::Device)),
     );
     out.gauge(
+        "receive_used_bytes",
+        "memory of messages that are being received",
+        as_gauge(engine.receive_budget().used()),
+    );
+    out.gauge(
+        "receive_limit_bytes",
+        "its limit",
+        as_gauge(engine.receive_budget().capacity()),
+    );
+    out.gauge(
         "committed_position",
         "last committed position",
         engine.progress().committed().get() as i64,

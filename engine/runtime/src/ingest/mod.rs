@@ -13,12 +13,14 @@
 
 mod endpoint;
 mod identify;
+mod receive;
 mod session;
 mod telemetry;
 mod transport;
 
 pub use endpoint::accept_connections;
 pub use identify::Identified;
+pub use receive::ReceiveBudget;
 pub use session::run_session;
 pub(crate) use transport::CONNECTION_WINDOW;
 pub use transport::{endpoint_config, server_config};
@@ -43,6 +45,8 @@ pub struct IngestContext {
     pub tables: Arc<Tables>,
     /// Memory.
     pub budget: MemoryBudget,
+    /// Memory of messages that are being received.
+    pub receive: ReceiveBudget,
     /// The log's queue.
     pub queue: AppendQueue,
     /// What the engine counts.

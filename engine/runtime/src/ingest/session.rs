@@ -51,9 +51,29 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         context,
     } = identified;
     let outbox = Arc::new(Outbox::new(conversation));
+    // Who was revoked since the handshake may have missed being closed: this thread is the one that
+    // closes, so from here on nothing is missed.
+    if !context.control.state().registry.is_active(&sender) {
+        let reason = format!("{sender} was revoked");
+        return close(
+            &connection,
+            &ConnectionClose::new(ConnectionCloseCode::Revoked, reason),
+        );
+    }
     let (id, replaced, pairs) = {
         let mut shard = shard.borrow_mut();
         let state = shard.sender(&sender);
+        let connections_max = connections_max(sender.kind);
+        if state.sessions.len() >= connections_max && !state.sessions.contains_key(&hello.instance)
+        {
+            let reason = format!(
+                "{sender} has {connections_max} connections of different instances; close some, or keep Hello.instance"
+            );
+            return close(
+                &connection,
+                &ConnectionClose::new(ConnectionCloseCode::LimitExceeded, reason),
+            );
+        }
         let (id, replaced) = state.connect(hello.instance, outbox.clone());
         let pairs = hello
             .last_acks
@@ -95,6 +115,14 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         streams: std::cell::Cell::new(0),
     });
     session.serve(&connection, send, receive, limits).await;
+}
+
+/// Connections that an identity may have at once, each with an instance of its own.
+const fn connections_max(kind: SenderKind) -> usize {
+    match kind {
+        SenderKind::Device => 16,
+        SenderKind::Gateway | SenderKind::Operator => 1_024,
+    }
 }
 
 /// What is known of a pair that a client asks for.

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, rc::Rc, sync::Arc, sync::atomic::Ordering, time::Duration};
 
+use arrow_array::Array;
 use bytes::Bytes;
-use quinn::{RecvStream, VarInt};
+use quinn::{Chunk, ReadError, RecvStream, VarInt};
 use quiver_hot::Share;
 use quiver_log::{Encoding, Record, RecordKind};
 use quiver_model::{
@@ -15,7 +16,10 @@ use quiver_protocol::{
     TelemetryEvent, WireBatch, WireSchema, decode_schema, encode_self_contained,
 };
 
-use super::session::Session;
+use super::{
+    receive::{ARRIVAL_MAX, FREE_BYTES, Received},
+    session::Session,
+};
 use crate::{
     admit::{Prepared, RejectPayload, prepare},
     catalog::KnownWireSchema,
@@ -103,6 +107,9 @@ pub(super) struct TelemetryReader {
     refused_open: Option<(Producer, StreamName)>,
     wire: Option<WireSchema>,
     known_wire: Option<Arc<KnownWireSchema>>,
+    /// Memory for the message that is being received, or the batch that waits; since when.
+    received: Option<Received>,
+    received_since: tokio::time::Instant,
 }
 
 impl TelemetryReader {
@@ -118,6 +125,8 @@ impl TelemetryReader {
             refused_open: None,
             wire: None,
             known_wire: None,
+            received: None,
+            received_since: tokio::time::Instant::now(),
         }
     }
 
@@ -181,7 +190,8 @@ impl TelemetryReader {
                 }
             }
             self.session.outbox.uncongested().await;
-            match self.receive.read_chunk(READ_BYTES, true).await {
+            self.make_room().await?;
+            match self.read_chunk().await? {
                 Ok(Some(chunk)) => {
                     self.session
                         .context
@@ -196,6 +206,67 @@ impl TelemetryReader {
         }
     }
 
+    /// Takes memory for the message whose length was announced, before its bytes are read.
+    async fn make_room(&mut self) -> Result<(), Closed> {
+        let announced = self.decoder.announced_bytes();
+        if announced <= FREE_BYTES {
+            self.received = None;
+            return Ok(());
+        }
+        if self
+            .received
+            .as_ref()
+            .is_some_and(|held| held.bytes() >= announced)
+        {
+            return Ok(());
+        }
+        // Nobody waits while holding some: see the module `receive`.
+        self.received = None;
+        let received = self.session.context.receive.take(announced).await;
+        self.received_since = tokio::time::Instant::now();
+        self.received = Some(received.ok_or_else(overloaded)?);
+        Ok(())
+    }
+
+    /// The next bytes; an error if a message holds memory that others wait for, and does not come.
+    async fn read_chunk(&mut self) -> Result<Result<Option<Chunk>, ReadError>, Closed> {
+        loop {
+            if self.received.is_none() {
+                return Ok(self.receive.read_chunk(READ_BYTES, true).await);
+            }
+            let read = self.receive.read_chunk(READ_BYTES, true);
+            match tokio::time::timeout(ARRIVAL_MAX / 4, read).await {
+                Ok(read) => return Ok(read),
+                Err(_)
+                    if self.session.context.receive.is_short()
+                        && self.received_since.elapsed() > ARRIVAL_MAX =>
+                {
+                    return Err(overloaded());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Accounts for a batch as it is, decoded; it may be larger than what was announced.
+    fn charge(&mut self, batch: &WireBatch) -> Result<(), Closed> {
+        let columns = batch.batch.columns().iter();
+        let decoded: usize = columns
+            .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
+            .sum();
+        let bytes = decoded + batch.message.len();
+        if bytes <= FREE_BYTES
+            || self
+                .session
+                .context
+                .receive
+                .try_raise(&mut self.received, bytes)
+        {
+            return Ok(());
+        }
+        Err(overloaded())
+    }
+
     /// Whether that was the last event.
     async fn handle(&mut self, event: TelemetryEvent) -> Result<bool, Closed> {
         match event {
@@ -204,7 +275,11 @@ impl TelemetryReader {
                 self.wire = Some(schema);
                 self.known_wire = None;
             }
-            TelemetryEvent::Batch(batch) => self.batch(batch).await?,
+            TelemetryEvent::Batch(batch) => {
+                self.charge(&batch)?;
+                self.batch(batch).await?;
+                self.received = None;
+            }
             TelemetryEvent::BadBatch {
                 sequence, refusal, ..
             } => {
@@ -695,6 +770,13 @@ impl From<EnsureError> for Judgement {
             }
         }
     }
+}
+
+fn overloaded() -> Closed {
+    Closed::new(
+        StreamCloseCode::Overloaded,
+        "the server's memory for messages that are being received is in use; send again later, or smaller batches",
+    )
 }
 
 fn gone() -> Closed {
