@@ -18,7 +18,7 @@ use crate::{
     report::{Live, page, table},
     result::{Benchmark, FORMAT, Machine},
     run::{Outcome, Target, run as run_once},
-    scenario::{SHIPPED, Scenario, load},
+    scenario::{Knobs, SHIPPED, Scenario, load},
     server::{Child, Http},
 };
 
@@ -59,6 +59,17 @@ fn list() {
     }
 }
 
+/// As a file that gives the same load.
+fn show(scenario: &Scenario) -> Result<(), BenchError> {
+    let knobs = serde_json::to_value(scenario)
+        .map_err(|error| BenchError::Io(format!("cannot show the scenario: {error}")))?;
+    for key in Knobs::KEYS {
+        // Numbers and quoted strings are the same in TOML.
+        println!("{key} = {}", knobs[*key]);
+    }
+    Ok(())
+}
+
 fn compare_files(files: &[PathBuf], gate: Option<f64>) -> Result<(), BenchError> {
     let mut files = files.iter();
     let Some(first) = files.next() else {
@@ -88,6 +99,9 @@ fn compare_files(files: &[PathBuf], gate: Option<f64>) -> Result<(), BenchError>
 
 fn bench(args: RunArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchError> {
     let scenario = Arc::new(load(args.scenario.as_deref(), args.knobs.clone())?);
+    if args.show {
+        return show(&scenario);
+    }
     let mut view = Live::new(args.quiet);
     let mut child = None;
     let data_dir = if args.serve {
