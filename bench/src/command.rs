@@ -1,6 +1,7 @@
 //! The verb `quiver bench`: from the command line to what is printed and written.
 
 use std::{
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -35,6 +36,11 @@ pub struct Found {
     pub operator: PathBuf,
 }
 
+/// Prints a text; a reader that went away has seen what it wanted.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 /// Does what the command line says. `find` looks into a data directory, whose layout is the
 /// engine's affair.
 ///
@@ -55,7 +61,7 @@ pub fn run(args: BenchArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchEr
 
 fn list() {
     for shipped in SHIPPED {
-        println!("{:<12}  {}", shipped.name, shipped.purpose());
+        say(&format!("{:<12}  {}", shipped.name, shipped.purpose()));
     }
 }
 
@@ -65,7 +71,7 @@ fn show(scenario: &Scenario) -> Result<(), BenchError> {
         .map_err(|error| BenchError::Io(format!("cannot show the scenario: {error}")))?;
     for key in Knobs::KEYS {
         // Numbers and quoted strings are the same in TOML.
-        println!("{key} = {}", knobs[*key]);
+        say(&format!("{key} = {}", knobs[*key]));
     }
     Ok(())
 }
@@ -81,7 +87,7 @@ fn compare_files(files: &[PathBuf], gate: Option<f64>) -> Result<(), BenchError>
         let new = compare::read(file)?;
         let names = (first.display().to_string(), file.display().to_string());
         let (text, worse) = compare::describe((&names.0, &names.1), &old, &new, gate);
-        println!("{text}");
+        say(&text);
         failed.extend(
             worse
                 .into_iter()
@@ -131,7 +137,7 @@ fn bench(args: RunArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchError>
         benchmark.runs.push(outcome.run.clone());
         outcomes.push(outcome);
     }
-    println!("{}", table(&benchmark));
+    say(&table(&benchmark));
     write(&args, &benchmark, &outcomes)?;
     if let Some(child) = child {
         child.stop();
