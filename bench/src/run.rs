@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -32,7 +33,7 @@ use crate::{
     sampler::Sampler,
     scenario::{Identity, Scenario},
     server::{Enrolment, Http},
-    values::device_name,
+    values::{attributes, device_name},
 };
 
 /// The server that is loaded.
@@ -186,6 +187,7 @@ fn enroll(scenario: &Scenario, credentials: &Credentials, http: &Http) -> Result
             id: device_name(scenario, device),
             kind: "device",
             gateways: speaks_for(device),
+            attributes: attributes(scenario, device),
         })
         .collect();
     if scenario.identity == Identity::Gateway {
@@ -194,6 +196,7 @@ fn enroll(scenario: &Scenario, credentials: &Credentials, http: &Http) -> Result
                 id: gateway(connection),
                 kind: "gateway",
                 gateways: Vec::new(),
+                attributes: BTreeMap::new(),
             }),
         );
     }
