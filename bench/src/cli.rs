@@ -42,6 +42,9 @@ pub struct RunArgs {
     /// List the shipped scenarios
     #[arg(long)]
     pub list: bool,
+    /// Show every knob of the scenario with its value, as TOML, and run nothing
+    #[arg(long)]
+    pub show: bool,
     /// Start an engine of this program in a temporary directory and load that
     #[arg(
         long,

@@ -1,6 +1,7 @@
 //! The verb `quiver bench`: from the command line to what is printed and written.
 
 use std::{
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -18,7 +19,7 @@ use crate::{
     report::{Live, page, table},
     result::{Benchmark, FORMAT, Machine},
     run::{Outcome, Target, run as run_once},
-    scenario::{SHIPPED, Scenario, load},
+    scenario::{Knobs, SHIPPED, Scenario, load},
     server::{Child, Http},
 };
 
@@ -33,6 +34,11 @@ pub struct Found {
     pub ca: PathBuf,
     /// Directory of its operator credential.
     pub operator: PathBuf,
+}
+
+/// Prints a text; a reader that went away has seen what it wanted.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Does what the command line says. `find` looks into a data directory, whose layout is the
@@ -55,8 +61,19 @@ pub fn run(args: BenchArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchEr
 
 fn list() {
     for shipped in SHIPPED {
-        println!("{:<12}  {}", shipped.name, shipped.purpose());
+        say(&format!("{:<12}  {}", shipped.name, shipped.purpose()));
     }
+}
+
+/// As a file that gives the same load.
+fn show(scenario: &Scenario) -> Result<(), BenchError> {
+    let knobs = serde_json::to_value(scenario)
+        .map_err(|error| BenchError::Io(format!("cannot show the scenario: {error}")))?;
+    for key in Knobs::KEYS {
+        // Numbers and quoted strings are the same in TOML.
+        say(&format!("{key} = {}", knobs[*key]));
+    }
+    Ok(())
 }
 
 fn compare_files(files: &[PathBuf], gate: Option<f64>) -> Result<(), BenchError> {
@@ -70,7 +87,7 @@ fn compare_files(files: &[PathBuf], gate: Option<f64>) -> Result<(), BenchError>
         let new = compare::read(file)?;
         let names = (first.display().to_string(), file.display().to_string());
         let (text, worse) = compare::describe((&names.0, &names.1), &old, &new, gate);
-        println!("{text}");
+        say(&text);
         failed.extend(
             worse
                 .into_iter()
@@ -88,6 +105,9 @@ fn compare_files(files: &[PathBuf], gate: Option<f64>) -> Result<(), BenchError>
 
 fn bench(args: RunArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchError> {
     let scenario = Arc::new(load(args.scenario.as_deref(), args.knobs.clone())?);
+    if args.show {
+        return show(&scenario);
+    }
     let mut view = Live::new(args.quiet);
     let mut child = None;
     let data_dir = if args.serve {
@@ -117,7 +137,7 @@ fn bench(args: RunArgs, find: &dyn Fn(&Path) -> Found) -> Result<(), BenchError>
         benchmark.runs.push(outcome.run.clone());
         outcomes.push(outcome);
     }
-    println!("{}", table(&benchmark));
+    say(&table(&benchmark));
     write(&args, &benchmark, &outcomes)?;
     if let Some(child) = child {
         child.stop();

@@ -42,6 +42,7 @@ mod record;
 mod report;
 pub mod result;
 mod run;
+mod sampler;
 pub mod scenario;
 mod schedule;
 mod server;

@@ -180,6 +180,16 @@ fn bench_says_what_is_wrong_with_a_scenario_and_lists_its_own() {
         "{list}"
     );
     let directory = tempfile::tempdir().unwrap();
+    // What is shown is a file that gives the same load.
+    let shown = quiver_ok(&["bench", "--scenario", "lossy", "--rows", "7", "--show"]);
+    assert!(
+        shown.contains("rows = 7\n") && shown.contains("delay = \"40ms\""),
+        "{shown}"
+    );
+    let file = directory.path().join("shown.toml");
+    std::fs::write(&file, &shown).unwrap();
+    let again = quiver_ok(&["bench", "--scenario", file.to_str().unwrap(), "--show"]);
+    assert_eq!(shown, again);
     let file = directory.path().join("bad.toml");
     std::fs::write(&file, "# A typo.\nrows = 5\ndevises = 3\n").unwrap();
     let output = quiver(&["bench", "--scenario", file.to_str().unwrap()]);

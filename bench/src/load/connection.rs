@@ -21,9 +21,10 @@ use crate::record::record;
 
 /// Longest time for a connection to be made and welcomed, as the SDK has it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// First and longest pause after a failed attempt.
-const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// First and longest pause after a failed attempt, as the protocol asks of every client: whoever
+/// comes back sooner keeps a server that is behind from ever catching up.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Most bytes of the control stream that are taken at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -66,16 +67,17 @@ pub(crate) async fn run(peer: Peer, context: Rc<Context>, delay: Duration) {
         let mut wished = context.clock.monotonic();
         loop {
             let attempt = timeout(CONNECT_TIMEOUT, connect(&peer)).await;
+            let attempt = match attempt {
+                Ok(Ok(session)) => Ok(session),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err("no answer to a connection attempt".to_owned()),
+            };
             let session = match attempt {
-                Ok(Ok(session)) => session,
-                Ok(Err(error)) => {
+                Ok(session) => session,
+                Err(error) => {
                     failed(&context, &error);
                     sleep(jittered(&context, pause)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
-                    continue;
-                }
-                Err(_) => {
-                    failed(&context, "no answer to a connection attempt");
                     continue;
                 }
             };

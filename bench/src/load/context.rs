@@ -53,6 +53,8 @@ pub(crate) struct Context {
     pub encoders: RefCell<Vec<Option<(BatchEncoder, Bytes)>>>,
     /// Acknowledged rows by device.
     pub tally: RefCell<HashMap<u32, u64>>,
+    /// What is not settled has been counted; what is settled from now on is not.
+    pub is_closed: Cell<bool>,
     /// Held by whoever makes batches; see [`Context::make`].
     pub turn: Semaphore,
     /// Time spent making batches since the network was looked at.
@@ -111,7 +113,7 @@ impl Context {
 
     /// Batches are settled: what they say about latency, and whose rows they had.
     pub(crate) fn settled(&self, batches: &[Batch]) {
-        if batches.is_empty() {
+        if batches.is_empty() || self.is_closed.get() {
             return;
         }
         let now = self.now();
@@ -179,6 +181,7 @@ mod tests {
             recorder: Arc::new(Recorder::new()),
             encoders: RefCell::default(),
             tally: RefCell::default(),
+            is_closed: Cell::default(),
             turn: Semaphore::new(1),
             spent: Cell::default(),
         };

@@ -91,6 +91,7 @@ async fn work(plan: WorkerPlan) -> Result<WorkerResult, BenchError> {
         recorder: plan.recorder,
         encoders: RefCell::default(),
         tally: RefCell::default(),
+        is_closed: Cell::default(),
         turn: Semaphore::new(1),
         spent: Cell::default(),
     });
@@ -183,6 +184,7 @@ fn source(context: &Context, planned: SourcePlan) -> Source {
 /// What is not settled when everything ends. It waited at least until now, and counts so.
 fn remains(context: &Context, sources: &[Rc<Source>]) -> WorkerResult {
     let now = context.now();
+    context.is_closed.set(true);
     let mut recording = context.recorder.lock();
     let mut result = WorkerResult {
         tally: context.tally.take(),

@@ -32,6 +32,8 @@ svg text{fill:var(--dim);font:11px system-ui,sans-serif}.grid{stroke:var(--grid)
 .legend .c0{color:var(--c0)}.legend .c1{color:var(--c1)}.legend .c2{color:var(--c2)}.legend .c3{color:var(--c3)}.legend .c4{color:var(--c4)}
 ";
 
+/// Samples shorter than this are not drawn.
+const WHOLE_SECONDS: f64 = 0.3;
 /// Bytes in a mebibyte, the unit of the memory plot.
 const MIB: f64 = 1_048_576.0;
 
@@ -137,11 +139,14 @@ fn of_run(out: &mut String, run: &Run) {
 }
 
 fn over_time(run: &Run, label: &str, of: impl Fn(&Sample) -> f64) -> Line {
+    // The rest of a second at the end of a run says little, and looks like a fall.
+    let whole = |sample: &&Sample| sample.seconds >= WHOLE_SECONDS;
     Line {
         label: label.to_owned(),
         points: run
             .samples
             .iter()
+            .filter(whole)
             .map(|sample| (sample.at, of(sample)))
             .collect(),
     }

@@ -113,7 +113,10 @@ impl Plot {
         };
         let high = values().fold(0.0, f64::max);
         let (low, high) = match self.y_scale {
-            Scale::Linear => (0.0, round_up(high * 1.02)),
+            Scale::Linear => {
+                let step = round_up(high * 1.02 / 5.0);
+                (0.0, step * (high * 1.02 / step).ceil().max(1.0))
+            }
             Scale::Log => {
                 let low = values().filter(|y| *y > 0.0).fold(f64::MAX, f64::min);
                 let low = if low == f64::MAX { 1.0 } else { low };

@@ -126,6 +126,16 @@ impl Scenario {
                 "there are more connections than devices; a gateway without devices sends nothing",
             );
         }
+        let sends_fields = !matches!(
+            self.values,
+            Values::Trucks | Values::Messages | Values::File
+        );
+        if self.fields > 64 && sends_fields && self.identity != Identity::Operator {
+            return fault(
+                "fields",
+                "a device or gateway may bring 64 new fields a day; set identity = operator",
+            );
+        }
         if self.devices > 20_000 && self.identity == Identity::Device {
             return fault(
                 "devices",

@@ -101,6 +101,8 @@ pub(crate) struct Enrolment {
     pub id: String,
     pub kind: &'static str,
     pub gateways: Vec<String>,
+    /// What is said of it.
+    pub attributes: BTreeMap<&'static str, &'static str>,
 }
 
 impl Http {

@@ -6,7 +6,7 @@ mod models;
 mod recorded;
 mod trucks;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -44,6 +44,14 @@ fn time_field() -> Field {
 /// Name of a device of the scenario.
 pub(crate) fn device_name(scenario: &Scenario, device: u32) -> String {
     format!("{}-{device}", scenario.stream)
+}
+
+/// What is said of a device when it is enrolled.
+pub(crate) fn attributes(scenario: &Scenario, device: u32) -> BTreeMap<&'static str, &'static str> {
+    match scenario.values {
+        Values::Trucks => trucks::attributes(device),
+        _ => BTreeMap::new(),
+    }
 }
 
 enum Model {

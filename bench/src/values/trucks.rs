@@ -1,7 +1,7 @@
 //! Trucks in the shape of the Time Series Benchmark Suite's iot case: random walks with the suite's
 //! steps, bounds and rounding.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array};
 use arrow_schema::{DataType, Field};
@@ -17,6 +17,28 @@ const READINGS: [(&str, f64, f64, f64, i32); 7] = [
     ("grade", 5.0, 0.0, 100.0, 0),
     ("fuel_consumption", 5.0, 0.0, 50.0, 1),
 ];
+
+/// What the suite says of each truck, beside its rows.
+const ATTRIBUTES: [(&str, &[&str]); 4] = [
+    ("fleet", &["East", "West", "North", "South"]),
+    (
+        "driver",
+        &["Derek", "Rodney", "Albert", "Andy", "Seth", "Trish"],
+    ),
+    ("model", &["F-150", "G-2000", "H-2"]),
+    ("device_version", &["v1.0", "v1.5", "v2.0", "v2.3"]),
+];
+
+/// The attributes of a truck, the same in every run.
+pub(super) fn attributes(truck: u32) -> BTreeMap<&'static str, &'static str> {
+    let mut digits = u64::from(truck).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let pick = |(name, choices): &(&'static str, &'static [&'static str])| {
+        digits = digits.rotate_left(23).wrapping_mul(0xd134_2543_de82_ef95);
+        let index = (digits >> 32) as usize % choices.len().max(1);
+        Some((*name, *choices.get(index)?))
+    };
+    ATTRIBUTES.iter().filter_map(pick).collect()
+}
 
 /// One of the two streams of a group of trucks.
 pub(super) struct Trucks {
@@ -128,5 +150,35 @@ impl Trucks {
             Arc::new(Float64Array::from(loads)),
             Arc::new(Int64Array::from(states)),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trucks_are_spread_over_all_fleets() {
+        let fleets: std::collections::BTreeSet<_> =
+            (0..100).map(|truck| attributes(truck)["fleet"]).collect();
+        assert_eq!(fleets.len(), 4);
+        assert_eq!(attributes(7), attributes(7));
+        assert_eq!(attributes(7).len(), 4);
+    }
+
+    #[test]
+    fn readings_stay_in_their_bounds_and_have_their_digits() {
+        use arrow_array::{cast::AsArray, types::Float64Type};
+
+        let mut trucks = Trucks::new(false, 3, 1);
+        let columns = trucks.columns(300, 0, 3);
+        assert_eq!(columns.len(), 7);
+        for (column, (name, _, low, high, places)) in columns.iter().zip(READINGS) {
+            for value in column.as_primitive::<Float64Type>().values() {
+                assert!((low..=high).contains(value), "{name} {value}");
+                assert_eq!(rounded(*value, places), *value, "{name}");
+            }
+        }
+        assert_eq!(Trucks::new(true, 3, 1).columns(10, 0, 3).len(), 3);
     }
 }
