@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use quiver_client::{Client, Connection};
+
 use crate::{
     device::{self, numbered},
     server::Server,
@@ -70,4 +72,23 @@ fn two_hundred_devices_connect_send_and_disconnect() {
         DEVICES as u64
     );
     server.audit();
+}
+
+#[test]
+fn a_connection_does_not_outlive_its_certificate() {
+    let server = Server::start(&["--enroll-unknown", "--certificate-grace", "1s"]);
+    let credential = server.issue("device", "brief", &["--valid-for", "4s"]);
+    device::runtime().block_on(async {
+        let client = Client::connect(device::options(&server, &credential))
+            .await
+            .unwrap();
+        client.connected().await.unwrap();
+        let ended = client.wait_for_status(|status| match &status.connection {
+            Connection::Disconnected(reason) => Some(reason.to_string()),
+            _ => None,
+        });
+        let reason = tokio::time::timeout(std::time::Duration::from_secs(30), ended);
+        let reason = reason.await.unwrap();
+        assert!(reason.contains("certificate expired at"), "{reason}");
+    });
 }

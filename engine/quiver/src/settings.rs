@@ -20,6 +20,9 @@ pub struct EngineArgs {
     /// Flush a stream when its oldest row in memory is this old
     #[arg(long, env = "QUIVER_FLUSH_AGE", default_value = "10m", value_parser = parse_duration)]
     pub flush_age: Duration,
+    /// How long a connection may outlive its client's certificate
+    #[arg(long, env = "QUIVER_CERTIFICATE_GRACE", default_value = "5m", value_parser = parse_duration)]
+    pub certificate_grace: Duration,
     /// Time between checkpoints
     #[arg(long, env = "QUIVER_CHECKPOINT_INTERVAL", default_value = "60s", value_parser = parse_duration)]
     pub checkpoint_interval: Duration,
@@ -64,6 +67,7 @@ impl EngineArgs {
         options.memory_bytes = usize::try_from(self.memory).unwrap_or(usize::MAX);
         options.flush_bytes = usize::try_from(self.flush_bytes).unwrap_or(usize::MAX);
         options.flush_age = self.flush_age;
+        options.certificate_grace = self.certificate_grace;
         options.checkpoint_interval = self.checkpoint_interval;
         options.disk_reserve_bytes = self.disk_reserve;
         options.rows_per_second_max = self.rate_limit;

@@ -46,6 +46,8 @@ pub struct EngineOptions {
     pub flush_bytes: usize,
     /// A stream is flushed when its oldest unflushed row has waited this long. Default 10 minutes.
     pub flush_age: Duration,
+    /// A connection may outlive its client's certificate for so long. Default 5 minutes.
+    pub certificate_grace: Duration,
     /// Bytes of the log beyond which the stream that holds its oldest part is flushed, so that
     /// idle streams do not keep the log from being trimmed. Default 1 GiB.
     pub log_bytes_max: u64,
@@ -94,6 +96,7 @@ impl EngineOptions {
             memory_bytes_min: MEMORY_BYTES_MIN,
             flush_bytes: 64 << 20,
             flush_age: Duration::from_secs(600),
+            certificate_grace: Duration::from_secs(300),
             log_bytes_max: 1 << 30,
             checkpoint_interval: Duration::from_secs(60),
             disk_reserve_bytes: 512 << 20,

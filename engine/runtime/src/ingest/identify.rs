@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
-use quiver_model::SenderId;
+use quiver_model::{SenderId, Timestamp};
 use quiver_protocol::{
     ConnectionClose, ConnectionCloseCode, Credential, HelloReceived, ServerConversation,
     ServerEvent, ServerRules,
@@ -35,6 +35,8 @@ pub struct Identified {
     pub conversation: ServerConversation,
     /// That Hello.
     pub hello: HelloReceived,
+    /// Until when its certificate holds; `None` for a token, or if that cannot be known.
+    pub expires: Option<Timestamp>,
     /// What ingest works with.
     pub context: std::sync::Arc<IngestContext>,
 }
@@ -83,6 +85,7 @@ pub async fn identify(
             send,
             receive,
             conversation,
+            expires: certificate.and_then(|certificate| certificate.expires),
             hello,
             context: context.clone(),
         }),
@@ -103,6 +106,7 @@ fn refuse(connection: &Connection, refusal: &ConnectionClose) -> String {
 struct Certificate {
     sender: SenderId,
     fingerprint: String,
+    expires: Option<Timestamp>,
 }
 
 fn certificate_identity(connection: &Connection) -> Result<Option<Certificate>, ConnectionClose> {
@@ -129,6 +133,9 @@ fn certificate_identity(connection: &Connection) -> Result<Option<Certificate>, 
     Ok(Some(Certificate {
         sender,
         fingerprint: quiver_pki::fingerprint(leaf),
+        expires: quiver_pki::validity_of(leaf)
+            .ok()
+            .map(|validity| validity.not_after()),
     }))
 }
 

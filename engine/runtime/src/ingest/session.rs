@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::{Actor, Addr};
 use quinn::{Connection, RecvStream, SendStream};
-use quiver_model::{BatchRefusal, SenderId, SenderKind, SessionId};
+use quiver_model::{BatchRefusal, SenderId, SenderKind, SessionId, Timestamp};
 use quiver_protocol::{ConnectionClose, ConnectionCloseCode, Limits, PairState, ServerEvent};
 
 use super::{
@@ -25,6 +25,8 @@ const READ_BYTES: usize = 64 << 10;
 const REPLACED_PAUSE_MS: u32 = 1_000;
 /// How often is asked whether everything is settled, once a client has said all.
 const SETTLE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
+/// How often the wall clock is compared with a certificate's end.
+const EXPIRY_LOOK: std::time::Duration = std::time::Duration::from_secs(600);
 /// How long a closed connection is given to tell the client why.
 const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -48,6 +50,7 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         receive,
         conversation,
         hello,
+        expires,
         context,
     } = identified;
     let outbox = Arc::new(Outbox::new(conversation));
@@ -114,7 +117,9 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         outbox,
         streams: std::cell::Cell::new(0),
     });
-    session.serve(&connection, send, receive, limits).await;
+    session
+        .serve(&connection, send, receive, limits, expires)
+        .await;
 }
 
 /// Connections that an identity may have at once, each with an instance of its own.
@@ -162,6 +167,7 @@ impl Session {
         send: SendStream,
         receive: RecvStream,
         limits: Limits,
+        expires: Option<Timestamp>,
     ) {
         let metrics = &self.context.metrics;
         metrics.connections.add(1);
@@ -175,6 +181,7 @@ impl Session {
             () = self.write_control(connection, send) => {}
             () = self.read_control(receive) => {}
             () = self.accept_telemetry(connection, limits) => {}
+            () = self.outlive(expires) => {}
             reason = connection.closed() => tracing::debug!(sender = %self.sender, %reason, "disconnected"),
         }
         if self.outbox.closing().is_some() {
@@ -198,6 +205,31 @@ impl Session {
             .await;
         metrics.connections.add(-1);
         metrics.devices_connected.add(-i64::from(is_device));
+    }
+
+    /// Ends the connection when its certificate has expired for longer than the grace. The wall
+    /// clock may step, so it is looked at again and again.
+    async fn outlive(&self, expires: Option<Timestamp>) {
+        let Some(expires) = expires else {
+            return std::future::pending().await;
+        };
+        let end = expires.plus(self.context.options.certificate_grace);
+        loop {
+            let now = self.context.clock.wall();
+            if now >= end {
+                break;
+            }
+            tokio::time::sleep(end.since(now).min(EXPIRY_LOOK)).await;
+        }
+        self.outbox.close(
+            ConnectionClose::new(
+                ConnectionCloseCode::Unauthenticated,
+                format!("the client certificate expired at {expires}; connect with a new one"),
+            ),
+            0,
+        );
+        // What writes the outbox closes the connection.
+        std::future::pending().await
     }
 
     /// Writes what the outbox holds; ends when the connection is to be closed.
