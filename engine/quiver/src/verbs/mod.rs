@@ -24,9 +24,10 @@ use crate::{
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let default = if matches!(cli.verb, Verb::Serve(_)) {
         // Delta's libraries say much at this level that concerns nobody but their authors.
-        "info,deltalake_core=warn,buoyant_kernel=warn,buoyant_kernel_engine=error"
+        "info,deltalake_core=warn,buoyant_kernel=warn,buoyant_kernel_engine=error,actix_http::h1::dispatcher=off"
     } else {
-        "warn"
+        // A result that breaks off has been reported by then, and a client that leaves is no error.
+        "warn,actix_http::h1::dispatcher=off"
     };
     logging::start(cli.log_format, cli.log.as_deref().unwrap_or(default));
     match cli.verb {
