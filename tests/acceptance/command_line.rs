@@ -488,3 +488,35 @@ fn a_certificate_for_no_time_or_for_ages_is_a_usage_error() {
         assert!(!out.exists());
     }
 }
+
+#[test]
+fn of_several_ids_none_is_enrolled_if_one_is_wrong() {
+    let server = Server::start(&[]);
+    let data = server.data();
+    let enroll = [
+        "devices",
+        "enroll",
+        "d1",
+        "bad id",
+        "d2",
+        "--data-dir",
+        data,
+    ];
+    let output = quiver(&enroll);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(65), "{message}");
+    for part in ["bad id", "nothing was enrolled"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!quiver_ok(&["devices", "list", "--data-dir", data]).contains("d1"));
+    let kind = [
+        "devices",
+        "enroll",
+        "d1",
+        "--kind",
+        "truck",
+        "--data-dir",
+        data,
+    ];
+    assert_eq!(quiver(&kind).status.code(), Some(65));
+}

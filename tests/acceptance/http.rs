@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::server::{Server, binary};
+use crate::server::{Server, binary, quiver};
 
 /// Status and body of a request written by hand.
 pub fn request(server: &Server, head: &str, body: &str) -> (u16, String) {
@@ -132,6 +132,13 @@ fn only_who_has_the_token_and_says_json_may_ask() {
         421,
         "a rebound name"
     );
+    for host in [
+        "localhost:5480@evil.example",
+        "localhost\r\nHost: localhost",
+    ] {
+        let (status, body) = ask(&format!("Host: {host}\r\n{token}\r\n{json}"));
+        assert_eq!(status, 400, "{host}: {body}");
+    }
 
     let get = |path: &str| {
         request(
@@ -174,5 +181,113 @@ fn statements_that_change_or_read_files_are_refused() {
         );
         let (status, answer) = request(&server, &head, &body);
         assert_eq!(status, 400, "{sql}: {answer}");
+    }
+}
+
+/// An endless query that makes no row.
+const ENDLESS: &str =
+    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r";
+
+fn sql_head(server: &Server) -> String {
+    format!(
+        "POST /api/v1/sql HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json",
+        server.token()
+    )
+}
+
+#[test]
+fn queries_whose_clients_are_gone_do_not_keep_others_from_their_turn() {
+    let server = Server::start(&[]);
+    let endless = serde_json::json!({ "sql": ENDLESS }).to_string();
+    // More than run at the same time, so that some leave while they wait.
+    let connections: Vec<TcpStream> = (0..6)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.http()).unwrap();
+            let text = format!(
+                "{}\r\nContent-Length: {}\r\n\r\n{endless}",
+                sql_head(&server),
+                endless.len()
+            );
+            stream.write_all(text.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(connections);
+    let begun = Instant::now();
+    assert_eq!(server.number("SELECT 7"), 7);
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    let mut verbs: Vec<_> = (0..4)
+        .map(|_| {
+            Command::new(binary())
+                .args(["sql", "--data-dir", server.data(), ENDLESS])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    // Nobody gets a turn; one that has to wait for ever is told so.
+    let begun = Instant::now();
+    let body = serde_json::json!({ "sql": "SELECT 7" }).to_string();
+    let (status, answer) = request(&server, &sql_head(&server), &body);
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("4 queries are running"), "{answer}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    for verb in &mut verbs {
+        verb.kill().unwrap();
+        verb.wait().unwrap();
+    }
+    let begun = Instant::now();
+    assert_eq!(server.number("SELECT 7"), 7);
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn a_query_may_be_given_less_time() {
+    let server = Server::start(&["--query-timeout", "2s"]);
+    let ask = |timeout: u64| {
+        let body = serde_json::json!({ "sql": ENDLESS, "timeout_ms": timeout }).to_string();
+        request(&server, &sql_head(&server), &body)
+    };
+    let (status, answer) = ask(300);
+    assert_eq!(status, 504, "{answer}");
+    assert!(answer.contains("longer than 0.3 s"), "{answer}");
+    let (status, answer) = ask(60_000);
+    assert_eq!(status, 504, "{answer}");
+    assert!(
+        answer.contains("longer than 2 s"),
+        "the server's limit: {answer}"
+    );
+    assert_eq!(ask(0).0, 400);
+
+    let sql = |more: &[&str]| {
+        let output = quiver(&[&["sql", "--data-dir", server.data()], more, &[ENDLESS]].concat());
+        let message = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), message)
+    };
+    let (code, message) = sql(&["--query-timeout", "400ms"]);
+    assert_eq!(code, Some(69), "{message}");
+    assert!(message.contains("longer than 0.4 s"), "{message}");
+    let (code, message) = sql(&["--query-memory", "1GiB", "--memory", "1GiB"]);
+    assert_eq!(code, Some(64), "{message}");
+    assert!(message.contains("--memory and --query-memory"), "{message}");
+    for verb in [&["audit"][..], &["archive", "check"]] {
+        let output = quiver(&[verb, &["--data-dir", server.data(), "--shards", "2"]].concat());
+        assert_eq!(output.status.code(), Some(64), "{verb:?}: {output:?}");
     }
 }

@@ -22,6 +22,7 @@ mod files;
 mod fleet;
 mod http;
 mod kill;
+mod locked;
 mod protocol;
 mod python;
 mod readme;

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{cast::AsArray, types::Int64Type};
+use futures::StreamExt;
 use quiver_archive::DeltaArchive;
 use quiver_model::{SenderId, SenderKind, StreamName};
 use quiver_query::{QueryEngine, QueryError};
@@ -20,6 +21,8 @@ use quiver_runtime::{
     damage::{DamageBook, DamageRange},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::tally::{Rows, Tally, text};
 
 /// One identity's line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub struct AuditLine {
     pub stored: u64,
     /// Rows that queries find in the streams.
     pub found: u64,
+    /// Of these, rows with a position that another row has: each must be there once.
+    #[serde(default)]
+    pub doubled: u64,
     /// Rows refused.
     pub rejected: u64,
     /// Rows kept aside.
@@ -55,7 +61,9 @@ pub struct AuditLine {
 impl AuditLine {
     /// Whether everything received is accounted for.
     pub const fn holds(&self) -> bool {
-        self.stored == self.found && self.rejected + self.quarantined == self.rejects_found
+        self.stored == self.found
+            && self.doubled == 0
+            && self.rejected + self.quarantined == self.rejects_found
     }
 }
 
@@ -110,7 +118,7 @@ pub async fn audit(
         archive,
         unreadable: BTreeSet::new(),
     };
-    let found = finder.rows_by_device("").await?;
+    let found = finder.rows_with_doubled().await?;
     let rejects = finder.rejects_by_sender("").await?;
     let mut lines: BTreeMap<String, AuditLine> = BTreeMap::new();
     for (sender, ledger) in ledgers {
@@ -121,6 +129,7 @@ pub async fn audit(
                 received: ledger.received(),
                 stored: ledger.stored,
                 found: 0,
+                doubled: 0,
                 rejected: ledger.rejected,
                 quarantined: ledger.quarantined,
                 damaged: ledger.damaged,
@@ -132,7 +141,9 @@ pub async fn audit(
         );
     }
     for (sender, rows) in found {
-        line(&mut lines, sender).found += rows;
+        let line = line(&mut lines, sender);
+        line.found += rows.found;
+        line.doubled += rows.doubled;
     }
     for (sender, rows) in rejects {
         line(&mut lines, sender).rejects_found += rows;
@@ -218,20 +229,40 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    /// All rows in the streams by identity, and those among them that are there more than once.
+    async fn rows_with_doubled(&mut self) -> Result<BTreeMap<String, Rows>, QueryError> {
+        let mut tally = Tally::default();
+        let mut found: BTreeMap<String, Rows> = BTreeMap::new();
+        for stream in streams_of_devices(self.streams) {
+            let sql = format!("SELECT device, position FROM \"{stream}\"");
+            match tallied(self.queries, &sql, &mut tally).await {
+                Ok(devices) => {
+                    for (device, rows) in devices {
+                        let sum = found.entry(device_sender(&device)).or_default();
+                        sum.found += rows.found;
+                        sum.doubled += rows.doubled;
+                    }
+                }
+                Err(error) => {
+                    let at_fault = at_fault(self.archive, stream, error).await?;
+                    self.unreadable.extend(at_fault);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Rows in the streams by identity, where `condition` holds.
     async fn rows_by_device(
         &mut self,
         condition: &str,
     ) -> Result<BTreeMap<String, u64>, QueryError> {
         let mut found: BTreeMap<String, u64> = BTreeMap::new();
-        for stream in self.streams {
-            if matches!(stream.as_str(), "rejects" | "quiver_control") {
-                continue;
-            }
-            let sql = format!("SELECT device, count(*) FROM {stream} {condition} GROUP BY device");
+        for stream in streams_of_devices(self.streams) {
+            let sql =
+                format!("SELECT device, count(*) FROM \"{stream}\" {condition} GROUP BY device");
             for (device, rows) in self.counts(stream, &sql).await? {
-                let sender = format!("{}:{device}", SenderKind::Device.as_str());
-                *found.entry(sender).or_default() += rows;
+                *found.entry(device_sender(&device)).or_default() += rows;
             }
         }
         Ok(found)
@@ -296,6 +327,30 @@ fn line(lines: &mut BTreeMap<String, AuditLine>, sender: String) -> &mut AuditLi
     })
 }
 
+/// The streams that devices' rows are stored in.
+fn streams_of_devices(streams: &[String]) -> impl Iterator<Item = &str> {
+    let is_of_devices = |stream: &&str| !matches!(*stream, "rejects" | "quiver_control");
+    streams.iter().map(String::as_str).filter(is_of_devices)
+}
+
+fn device_sender(device: &str) -> String {
+    format!("{}:{device}", SenderKind::Device.as_str())
+}
+
+/// Rows of a query of devices and positions.
+async fn tallied(
+    queries: &QueryEngine,
+    sql: &str,
+    tally: &mut Tally,
+) -> Result<BTreeMap<String, Rows>, QueryError> {
+    let mut devices = BTreeMap::new();
+    let mut result = queries.query(sql).await?;
+    while let Some(batch) = result.next().await {
+        tally.count(&batch?, &mut devices);
+    }
+    Ok(devices)
+}
+
 async fn counts(queries: &QueryEngine, sql: &str) -> Result<Vec<(String, u64)>, QueryError> {
     let mut counts = Vec::new();
     for batch in queries.query(sql).await?.collect().await? {
@@ -314,11 +369,8 @@ async fn counts(queries: &QueryEngine, sql: &str) -> Result<Vec<(String, u64)>, 
 }
 
 fn cast_text(column: &arrow_array::ArrayRef) -> Option<arrow_array::StringArray> {
-    if let Some(view) = column.as_string_view_opt() {
-        return Some(view.iter().collect());
-    }
-    if let Some(text) = column.as_string_opt::<i32>() {
-        return Some(text.clone());
+    if let Some(text) = text(column) {
+        return Some(text);
     }
     let dictionary = column.as_any_dictionary_opt()?;
     let values = dictionary.values().as_string_opt::<i32>()?.clone();
@@ -366,6 +418,11 @@ mod tests {
         let mut lines = [line(50, 44), line(30, 25)];
         explain_missing(&mut lines, &ranges);
         assert_eq!(lines, [line(50, 44), line(30, 25)]);
+        let twice = AuditLine {
+            doubled: 1,
+            ..line(50, 50)
+        };
+        assert!(!twice.holds(), "one is lost, and another is there twice");
         let mut lines = [line(50, 49)];
         let harmless = DamageRange {
             harmless: true,

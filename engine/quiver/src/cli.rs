@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
+    given::Given,
     logging::LogFormat,
     numbers::{parse_duration, parse_lifetime},
     settings::EngineArgs,
@@ -33,6 +34,20 @@ pub struct Cli {
     /// What diagnostics are shown, for instance info or warn,quiver_runtime=debug [default: info for serve, warn otherwise]
     #[arg(long, global = true, env = "QUIVER_LOG")]
     pub log: Option<String>,
+    /// Which settings were given.
+    #[arg(skip)]
+    pub given: Given,
+}
+
+impl Cli {
+    /// The command line of this process.
+    pub fn read() -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches()?;
+        let mut cli =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))?;
+        cli.given = Given::of(&matches);
+        Ok(cli)
+    }
 }
 
 /// The verbs.
@@ -341,7 +356,7 @@ pub enum DevicesAction {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clap::{Command, CommandFactory};
+    use clap::Command;
 
     use super::*;
 

@@ -60,6 +60,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What it means that a result cannot be written. A reader that wants no more of it, such as
+/// `head`, is no failure.
+pub fn result_not_written(error: &std::io::Error) -> Result<(), Failure> {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    let text = format!("the result cannot be written: {error}");
+    Err(Failure::new(IO, text))
+}
+
 /// An error with its causes in one line, none of them twice.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -5,6 +5,7 @@
 //! verbs/   one file per verb of the command line
 //! node     an engine with its archive, queries and doors: what `serve` and `demo` run
 //! idle     a data directory that no engine is running on: what `sql --data-dir` reads
+//! holder   who holds a data directory that cannot be opened
 //! http/    the HTTP door: liveness, metrics, SQL, administration, and who may use it
 //! remote   the command line's side of that door
 //! ```
@@ -13,6 +14,8 @@ mod access;
 mod audit;
 mod cli;
 mod exit;
+mod given;
+mod holder;
 mod http;
 mod idle;
 mod logging;
@@ -21,15 +24,14 @@ mod numbers;
 mod remote;
 mod settings;
 mod sources;
+mod tally;
 mod verbs;
-
-use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    let command = match cli::Cli::try_parse() {
+    let command = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; printing can only fail on a closed terminal.

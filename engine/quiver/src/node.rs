@@ -8,28 +8,36 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use quinn::Endpoint;
 use quiver_archive::DeltaArchive;
 use quiver_hot::Archive;
-use quiver_log::OsVfs;
+use quiver_log::{LockError, OsVfs};
 use quiver_model::{Clock, Entropy, OsEntropy, SystemClock};
 use quiver_pki::{ClientAuthentication, Credential, ServerTls};
 use quiver_query::QueryEngine;
 use quiver_runtime::{
-    Engine, Environment, FatalError, ThreadSpawner, ingest,
+    Engine, EngineOptions, Environment, FatalError, StartError, ThreadSpawner, ingest,
     registry::{RegistryChange, RegistryEntry},
 };
+use tokio::time::{Instant, sleep};
 
 use crate::{
     access::{self, ServerAddresses},
     exit::{CONFIG, Failure, IO, UNAVAILABLE},
+    holder::Holder,
     http::{HttpDoor, HttpState},
     numbers,
     settings::{Doors, EngineArgs},
     sources::{Sources, open_archive},
 };
+
+/// How long a verb may be at work on the idle directory before a start fails.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Time between two attempts.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 /// A running node.
 pub struct Node {
@@ -111,10 +119,7 @@ impl Node {
             runtimes.background.handle()?,
         ));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let (environment, archive) = environment(data_dir, clock.clone());
-        let engine = Engine::start(options.clone(), environment, spawner.clone())
-            .await
-            .map_err(start_failure)?;
+        let (engine, archive) = start_engine(data_dir, &options, &clock, &spawner).await?;
         report(&engine);
         let engine = Arc::new(engine);
         let archive = archive
@@ -207,6 +212,39 @@ impl Node {
             spawner.join();
         }
         result
+    }
+}
+
+/// Starts the engine, once verbs that are at work on the idle directory are done with it.
+async fn start_engine(
+    data_dir: &Path,
+    options: &EngineOptions,
+    clock: &Arc<dyn Clock>,
+    spawner: &Arc<ThreadSpawner>,
+) -> Result<(Engine, ArchiveSlot), Failure> {
+    let begun = Instant::now();
+    let mut is_said = false;
+    loop {
+        let (environment, archive) = environment(data_dir, clock.clone());
+        let error = match Engine::start(options.clone(), environment, spawner.clone()).await {
+            Ok(engine) => return Ok((engine, archive)),
+            Err(error) => error,
+        };
+        let holder = match &error {
+            StartError::Lock(LockError::Held { pid, .. }) => Holder::of(*pid),
+            _ => return Err(start_failure(error)),
+        };
+        if !holder.ends_soon() || begun.elapsed() > LOCK_WAIT {
+            return Err(start_failure(error));
+        }
+        if let (Holder::Verb(verb), false) = (&holder, is_said) {
+            is_said = true;
+            let wait = LOCK_WAIT.as_secs();
+            tracing::warn!(
+                "quiver {verb} is at work on the data directory; waiting up to {wait} s for it to end"
+            );
+        }
+        sleep(LOCK_RETRY).await;
     }
 }
 

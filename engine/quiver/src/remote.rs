@@ -1,11 +1,19 @@
 //! The command line's side of the HTTP door.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 use crate::{
     access::{self, ServerAddresses},
-    exit::{DATA, Failure, UNAVAILABLE},
+    exit::{DATA, Failure, UNAVAILABLE, result_not_written},
 };
+
+/// Bytes of a result that are handed on at a time.
+const COPY_BYTES: usize = 64 * 1024;
 
 /// An engine that answers over HTTP.
 pub struct Remote {
@@ -123,17 +131,36 @@ impl Remote {
             .map_err(|error| self.failed(&error))
     }
 
-    /// A query; writes the result to `sink` as it comes.
+    /// A query, which may take `timeout` if one is given; writes the result to `sink` as it comes.
     pub fn sql(
         &self,
         sql: &str,
         format: &str,
-        sink: &mut dyn std::io::Write,
+        timeout: Option<Duration>,
+        sink: &mut dyn Write,
     ) -> Result<(), Failure> {
-        let body = serde_json::json!({ "sql": sql, "format": format });
+        let mut body = serde_json::json!({ "sql": sql, "format": format });
+        if let Some(timeout) = timeout {
+            // Never 0, which the engine does not take.
+            let milliseconds = timeout.as_millis().max(1);
+            body["timeout_ms"] = u64::try_from(milliseconds).unwrap_or(u64::MAX).into();
+        }
         let mut reader = self.post("/api/v1/sql", &body)?.into_reader();
-        std::io::copy(&mut reader, sink)
-            .map(drop)
-            .map_err(|error| Failure::new(UNAVAILABLE, format!("the result broke off: {error}")))
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let bytes = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    let text = format!("the result broke off: {error}");
+                    return Err(Failure::new(UNAVAILABLE, text));
+                }
+            };
+            if let Err(error) = sink.write_all(&buffer[..bytes]) {
+                return result_not_written(&error);
+            }
+        }
+        sink.flush().or_else(|error| result_not_written(&error))
     }
 }

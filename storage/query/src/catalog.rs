@@ -16,11 +16,9 @@ use quiver_hot::{ArchiveSnapshot, LastValues, TableSnapshot, Tables};
 use quiver_model::{Position, StreamName};
 
 use crate::{
-    archive_reader::Reads, scan::StreamScan, stores::ArchiveLocation, table::StreamAtPosition,
+    archive_reader::Reads, nearest::nearest, scan::StreamScan, stores::ArchiveLocation,
+    table::StreamAtPosition,
 };
-
-/// Most names that are suggested for an unknown one.
-const SUGGESTIONS_MAX: usize = 5;
 
 /// What a query reads.
 #[derive(Debug)]
@@ -122,9 +120,11 @@ impl QueryCatalog {
 
     /// The error for a name that no stream has.
     pub(crate) fn unknown(&self, name: &str) -> UnknownStream {
+        let names = self.names();
         UnknownStream {
             name: name.to_owned(),
-            near: nearest(name, self.names()),
+            streams: names.len(),
+            near: nearest(name, names),
         }
     }
 
@@ -140,44 +140,7 @@ impl QueryCatalog {
 pub(crate) struct UnknownStream {
     pub(crate) name: String,
     pub(crate) near: Vec<String>,
-}
-
-/// The names most like `name`, best first; all of them if they are few.
-fn nearest(name: &str, names: Vec<String>) -> Vec<String> {
-    let name = name.to_lowercase();
-    let mut scored: Vec<(f64, String)> = names
-        .into_iter()
-        .map(|candidate| (likeness(&name, &candidate), candidate))
-        .collect();
-    scored.sort_by(|(left, left_name), (right, right_name)| {
-        right.total_cmp(left).then(left_name.cmp(right_name))
-    });
-    let few = scored.len() <= SUGGESTIONS_MAX;
-    scored
-        .into_iter()
-        .filter(|(score, _)| few || *score > 0.3)
-        .take(SUGGESTIONS_MAX)
-        .map(|(_, name)| name)
-        .collect()
-}
-
-/// Share of common pairs of letters (Dice's coefficient), from 0 to 1.
-fn likeness(left: &str, right: &str) -> f64 {
-    let pairs =
-        |text: &str| -> Vec<(char, char)> { text.chars().zip(text.chars().skip(1)).collect() };
-    let (left, mut right) = (pairs(left), pairs(right));
-    let total = left.len() + right.len();
-    if total == 0 {
-        return 0.0;
-    }
-    let mut common = 0_u32;
-    for pair in left {
-        if let Some(index) = right.iter().position(|other| *other == pair) {
-            right.swap_remove(index);
-            common += 1;
-        }
-    }
-    f64::from(2 * common) / total as f64
+    pub(crate) streams: usize,
 }
 
 /// A catalog as DataFusion's schema `public`.
@@ -201,41 +164,5 @@ impl SchemaProvider for PublicSchema {
 
     fn table_exist(&self, name: &str) -> bool {
         self.0.has(name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn similar_names_are_suggested_first() {
-        let names = [
-            "readings",
-            "diagnostics",
-            "rejects",
-            "alerts",
-            "tyres",
-            "fuel",
-        ]
-        .map(String::from)
-        .to_vec();
-        assert_eq!(
-            nearest("reading", names.clone()).first().unwrap(),
-            "readings"
-        );
-        assert_eq!(
-            nearest("Diagnostic", names.clone()).first().unwrap(),
-            "diagnostics"
-        );
-        assert!(nearest("zzzz", names).is_empty());
-    }
-
-    #[test]
-    fn few_names_are_all_suggested() {
-        assert_eq!(
-            nearest("zzzz", vec!["readings".into(), "diagnostics".into()]).len(),
-            2
-        );
     }
 }

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arrow_array::{cast::AsArray, types::Int64Type};
@@ -128,11 +129,23 @@ impl QueryEngine {
     /// If it is not a statement that may be run, cannot be planned, or does not get its turn in
     /// time. What goes wrong later comes as an item of the result.
     pub async fn query(&self, sql: &str) -> Result<QueryResult, QueryError> {
+        self.query_within(sql, self.shared.limits.timeout).await
+    }
+
+    /// Like [`QueryEngine::query`], in at most `timeout`, if that is less than the limit of all
+    /// queries.
+    ///
+    /// # Errors
+    /// As [`QueryEngine::query`].
+    pub async fn query_within(
+        &self,
+        sql: &str,
+        timeout: Duration,
+    ) -> Result<QueryResult, QueryError> {
         let shared = Arc::clone(&self.shared);
-        let deadline = Instant::now() + shared.limits.timeout;
-        let timeout = QueryError::Timeout {
-            after: shared.limits.timeout,
-        };
+        let after = timeout.min(shared.limits.timeout);
+        let deadline = Instant::now() + after;
+        let timeout = QueryError::Timeout { after };
         let permit = match timeout_at(deadline, shared.admit()).await {
             Ok(permit) => permit?,
             Err(_) => return Err(timeout),
@@ -158,7 +171,7 @@ impl QueryEngine {
         Ok(QueryResult::start(Execution {
             planned,
             deadline,
-            timeout: limits.timeout,
+            timeout: after,
             rows_max: limits.rows_max,
             explain: Box::new(explain),
             catalog,
@@ -202,7 +215,13 @@ impl Shared {
                 waiting: turn.before,
             });
         }
-        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let permit = Arc::clone(&self.running).acquire_owned();
+        let Ok(permit) = tokio::time::timeout(self.limits.turn_timeout, permit).await else {
+            return Err(QueryError::Busy {
+                running,
+                waiting: self.waiting.load(Ordering::Acquire).saturating_sub(1),
+            });
+        };
         permit.map_err(|error| QueryError::Internal {
             message: error.to_string(),
         })

@@ -12,12 +12,14 @@ pub enum QueryError {
         message: String,
     },
     /// The query names a table that does not exist.
-    #[error("there is no stream {name:?}; {}", suggestion(.near))]
+    #[error("there is no stream {name:?}; {}", suggestion(.near, *.streams))]
     UnknownTable {
         /// The name.
         name: String,
         /// Streams with a similar name, best first; all streams if there are few.
         near: Vec<String>,
+        /// How many streams there are.
+        streams: usize,
     },
     /// The query is SQL, but has no meaning here: unknown column, wrong types, unknown function,
     /// something not supported. Mend the query.
@@ -32,8 +34,10 @@ pub enum QueryError {
         /// What is refused, and what may be done instead.
         reason: String,
     },
-    /// Too many queries run and wait. Try again later.
-    #[error("{running} queries are running and {waiting} are waiting; try again later")]
+    /// Too many queries run and wait, or one did not get its turn in time. Try again later.
+    #[error(
+        "{running} queries are running, as many as may, and {waiting} others are waiting; try again later"
+    )]
     Busy {
         /// How many run.
         running: usize,
@@ -116,9 +120,10 @@ impl QueryError {
     }
 }
 
-fn suggestion(near: &[String]) -> String {
+fn suggestion(near: &[String], streams: usize) -> String {
     match near {
-        [] => "nothing has been stored yet".into(),
+        [] if streams == 0 => "nothing has been stored yet".into(),
+        [] => format!("none of the {streams} has a name like it; SHOW TABLES lists them"),
         [one] => format!("did you mean {one:?}?"),
         many => format!("did you mean one of {}?", many.join(", ")),
     }

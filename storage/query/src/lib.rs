@@ -41,6 +41,7 @@ mod functions;
 mod inspect;
 mod last_cache;
 mod limits;
+mod nearest;
 mod plan;
 mod pruning;
 mod result;

@@ -41,6 +41,8 @@ pub struct QueryLimits {
     pub spill_bytes: u64,
     /// Time of one query, from the call until the last batch of its result is taken. Default 5 min.
     pub timeout: Duration,
+    /// How long a query may wait for its turn while others run. Default 10 s.
+    pub turn_timeout: Duration,
     /// Rows of one result; a query with more ends in an error. `None`: any number. Default `None`.
     pub rows_max: Option<u64>,
     /// Queries that run at the same time; 16 times as many may wait. Default 4.
@@ -56,6 +58,7 @@ impl Default for QueryLimits {
             spill_directory: None,
             spill_bytes: 4 * 1024 * 1024 * 1024,
             timeout: Duration::from_secs(300),
+            turn_timeout: Duration::from_secs(10),
             rows_max: None,
             concurrent_queries: 4,
             partitions: std::thread::available_parallelism().map_or(2, usize::from),

@@ -141,6 +141,7 @@ impl Planner {
             return QueryError::UnknownTable {
                 name: unknown.name,
                 near: unknown.near,
+                streams: unknown.streams,
             };
         }
         classify(error, self.memory_bytes)

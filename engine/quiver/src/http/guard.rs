@@ -23,11 +23,28 @@ fn problem(text: &str) -> serde_json::Value {
     serde_json::json!({ "error": text })
 }
 
-fn host_name(host: &str) -> &str {
-    if let Some(end) = host.strip_prefix('[').and_then(|rest| rest.find(']')) {
-        return &host[1..=end];
-    }
-    host.rsplit_once(':').map_or(host, |(name, _)| name)
+/// The name or address in a Host header; `None` if it is anything but one with or without a port,
+/// since what others make of such a header is not known.
+fn host_name(host: &str) -> Option<&str> {
+    let (name, port) = if let Some(rest) = host.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        address.parse::<std::net::Ipv6Addr>().ok()?;
+        (address, port)
+    } else {
+        let (name, port) = host.split_at(host.find(':').unwrap_or(host.len()));
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if name.is_empty() || !name.bytes().all(is_letter) {
+            return None;
+        }
+        (name, port)
+    };
+    let is_port = match port.strip_prefix(':') {
+        Some(digits) => {
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+        }
+        None => port.is_empty(),
+    };
+    is_port.then_some(name)
 }
 
 fn is_loopback(name: &str) -> bool {
@@ -42,12 +59,19 @@ pub async fn known_host<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Answer<B> {
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("");
-    let name = host_name(host).to_owned();
+    let mut hosts = request.headers().get_all(header::HOST);
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().unwrap_or(""),
+        _ => "",
+    };
+    let Some(name) = host_name(host).map(str::to_owned) else {
+        let text =
+            format!("the Host header {host:?} is not one name or address, with or without a port");
+        return Ok(refuse(
+            request,
+            HttpResponse::BadRequest().json(problem(&text)),
+        ));
+    };
     let known = request
         .app_data::<Data<Gate>>()
         .is_some_and(|gate| gate.knows_host(&name));
@@ -147,11 +171,39 @@ mod tests {
 
     #[test]
     fn hosts_are_known_by_their_name_without_the_port() {
-        assert!(is_loopback(host_name("localhost:8080")));
-        assert!(is_loopback(host_name("127.0.0.1")));
-        assert!(is_loopback(host_name("[::1]:8080")));
-        assert!(!is_loopback(host_name("evil.example:8080")));
-        assert!(!is_loopback(host_name("")));
+        for host in [
+            "localhost:8080",
+            "127.0.0.1",
+            "[::1]:8080",
+            "[::1]",
+            "LOCALHOST",
+        ] {
+            assert!(host_name(host).is_some_and(is_loopback), "{host}");
+        }
+        assert_eq!(host_name("evil.example:8080"), Some("evil.example"));
+    }
+
+    #[test]
+    fn what_is_no_host_is_none() {
+        for host in [
+            "",
+            ":8080",
+            "localhost:5480@evil",
+            "localhost:5480@evil:80",
+            "localhost:",
+            "localhost:+80",
+            "localhost:65536",
+            "localhost:80:80",
+            "localhost/evil",
+            "localhost evil",
+            "user@localhost",
+            "[::1",
+            "[::1]evil",
+            "[localhost]",
+            "::1",
+        ] {
+            assert_eq!(host_name(host), None, "{host}");
+        }
     }
 
     #[test]

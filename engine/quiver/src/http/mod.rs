@@ -19,6 +19,7 @@ mod admin;
 mod guard;
 mod metrics;
 mod openapi;
+mod peer;
 mod sql;
 
 pub use admin::Status;
@@ -151,6 +152,7 @@ impl HttpDoor {
                         .default_service(web::to(no_such_path)),
                 )
         })
+        .on_connect(peer::Peer::remember)
         .workers(WORKERS)
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .client_request_timeout(Duration::from_secs(10))

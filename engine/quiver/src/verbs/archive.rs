@@ -11,7 +11,8 @@ use super::{on_system, print_table, remote};
 use crate::{
     cli::{ArchiveAction, ArchiveTarget},
     exit::{DATA, Failure, IO},
-    idle::Idle,
+    given::Given,
+    idle::{Idle, Opened},
     numbers::{bytes, grouped},
     remote::Remote,
 };
@@ -200,7 +201,7 @@ pub fn files(tables: &Tables, streams: &[StreamName]) -> Vec<FileRow> {
 }
 
 /// Does what is asked, on a running engine or an idle data directory.
-pub fn run(action: ArchiveAction) -> Result<(), Failure> {
+pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
     match action {
         ArchiveAction::Files(target) => {
             let query = target
@@ -209,6 +210,7 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
                 .map_or(String::new(), |stream| format!("?stream={stream}"));
             let rows: Vec<FileRow> = at(
                 &target,
+                given,
                 |remote| remote.get(&format!("/api/v1/archive/files{query}")),
                 async |idle, streams| files(idle.recovered.tables(), streams),
             )?;
@@ -217,6 +219,7 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
         ArchiveAction::Check(target) => {
             let checked: Checked = at(
                 &target,
+                given,
                 |remote| remote.post_text("/api/v1/archive/check", &choice(&target)),
                 async |idle, streams| check(&idle.archive, streams).await,
             )?;
@@ -232,6 +235,7 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
         ArchiveAction::Compact(target) => {
             let compacted: Compacted = at(
                 &target,
+                given,
                 |remote| remote.post_text("/api/v1/archive/compact", &choice(&target)),
                 async |idle, streams| {
                     compact(&idle.archive, idle.recovered.tables(), streams).await
@@ -253,6 +257,7 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
             };
             let vacuumed: Vacuumed = at(
                 target,
+                given,
                 |remote| {
                     let mut body = choice(target);
                     // Never younger than what was asked for.
@@ -271,14 +276,22 @@ pub fn run(action: ArchiveAction) -> Result<(), Failure> {
 /// Asks the engine that runs, or does it on the idle data directory.
 fn at<T: DeserializeOwned>(
     target: &ArchiveTarget,
+    given: &Given,
     ask: impl FnOnce(&Remote) -> Result<String, Failure>,
     act: impl AsyncFnOnce(&Idle, &[StreamName]) -> T,
 ) -> Result<T, Failure> {
+    let ask = |remote: Remote| {
+        given.check_for_running_engine(&[])?;
+        serde_json::from_str(&ask(&remote)?).map_err(Failure::with(IO))
+    };
     if let Some(remote) = remote(&target.target)? {
-        return serde_json::from_str(&ask(&remote)?).map_err(Failure::with(IO));
+        return ask(remote);
     }
     on_system(async {
-        let idle = Idle::open(&target.target.data_dir, &target.engine).await?;
+        let idle = match Idle::open(&target.target.data_dir, &target.engine).await? {
+            Opened::Idle(idle) => idle,
+            Opened::Running(remote) => return ask(remote),
+        };
         let streams = archived_streams(idle.recovered.tables(), target.stream.as_deref())
             .map_err(|text| Failure::new(DATA, text))?;
         Ok(act(&idle, &streams).await)

@@ -7,16 +7,16 @@ use crate::{
     audit::{Audit, audit},
     cli::AuditArgs,
     exit::{DATA, Failure, IO},
-    idle::Idle,
+    given::Given,
+    idle::{Idle, Opened},
+    remote::Remote,
 };
 
 /// Audits, and fails if anything is unaccounted for.
-pub fn run(args: &AuditArgs) -> Result<(), Failure> {
+pub fn run(args: &AuditArgs, given: &Given) -> Result<(), Failure> {
     let audit = match remote(&args.target)? {
-        Some(remote) => {
-            serde_json::from_str(&remote.get("/api/v1/audit")?).map_err(Failure::with(DATA))?
-        }
-        None => on_system(idle_audit(args))?,
+        Some(remote) => ask(&remote, given)?,
+        None => on_system(idle_audit(args, given))?,
     };
     if args.json {
         println!(
@@ -32,8 +32,17 @@ pub fn run(args: &AuditArgs) -> Result<(), Failure> {
     Err(Failure::new(DATA, failure(&audit)))
 }
 
-async fn idle_audit(args: &AuditArgs) -> Result<Audit, Failure> {
-    let idle = Idle::open(&args.target.data_dir, &args.engine).await?;
+/// Has a running engine audit.
+fn ask(remote: &Remote, given: &Given) -> Result<Audit, Failure> {
+    given.check_for_running_engine(&[])?;
+    serde_json::from_str(&remote.get("/api/v1/audit")?).map_err(Failure::with(DATA))
+}
+
+async fn idle_audit(args: &AuditArgs, given: &Given) -> Result<Audit, Failure> {
+    let idle = match Idle::open(&args.target.data_dir, &args.engine).await? {
+        Opened::Idle(idle) => idle,
+        Opened::Running(remote) => return ask(&remote, given),
+    };
     let limits = args.engine.query_limits(&args.target.data_dir);
     let queries = idle.sources().query_engine(limits, None)?;
     let ledgers = idle.recovered.ledgers();
@@ -115,6 +124,12 @@ fn show(audit: &Audit) {
         rows.push(row);
     }
     print_table(&rows);
+    for line in audit.lines.iter().filter(|line| line.doubled > 0) {
+        println!(
+            "✗ {}: {} of the rows found have a position that another row has",
+            line.sender, line.doubled
+        );
+    }
     for range in &audit.damaged {
         let mark = if range.harmless { "✓" } else { "!" };
         println!("{mark}  damaged: {range}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quiver_model::{DeviceId, SenderId};
 use quiver_runtime::registry::{EntryState, RegistryEntry};
 use sha2::{Digest, Sha256};
 
@@ -59,8 +60,9 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
                     ),
                 ));
             }
+            check_identities(&kind, &ids)?;
             let engine = running(&target)?;
-            for id in ids {
+            for (index, id) in ids.iter().enumerate() {
                 let token = token.then(random_token);
                 let token_sha256: Option<String> = token.as_ref().map(|token| {
                     Sha256::digest(token.as_bytes())
@@ -72,7 +74,9 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
                     "id": id, "kind": kind, "fingerprint": fingerprint,
                     "token_sha256": token_sha256, "gateways": gateway, "attributes": attributes,
                 });
-                engine.post_text("/api/v1/devices", &body)?;
+                engine
+                    .post_text("/api/v1/devices", &body)
+                    .map_err(|failure| not_enrolled(&failure, &ids[index..]))?;
                 println!("{kind}:{id} is enrolled");
                 if let Some(token) = token {
                     println!("token {token}");
@@ -89,6 +93,27 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Refuses all of them if one is wrong: none is enrolled by then.
+fn check_identities(kind: &str, ids: &[String]) -> Result<(), Failure> {
+    for id in ids {
+        DeviceId::new(id).map_err(|error| {
+            let text = format!("{error}; nothing was enrolled");
+            Failure::new(DATA, text)
+        })?;
+        if SenderId::from_urn(&format!("urn:quiver:{kind}:{id}")).is_none() {
+            let text = format!("--kind {kind:?} is not device, gateway or operator");
+            return Err(Failure::new(DATA, text));
+        }
+    }
+    Ok(())
+}
+
+/// Why it went no further, and which of them are left.
+fn not_enrolled(failure: &Failure, left: &[String]) -> Failure {
+    let left = left.join(", ");
+    Failure::new(failure.code(), format!("{failure}; not enrolled: {left}"))
 }
 
 fn entries(target: &TargetArgs) -> Result<Vec<RegistryEntry>, Failure> {

@@ -24,18 +24,19 @@ use crate::{
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let default = if matches!(cli.verb, Verb::Serve(_)) {
         // Delta's libraries say much at this level that concerns nobody but their authors.
-        "info,deltalake_core=warn,buoyant_kernel=warn,buoyant_kernel_engine=error"
+        "info,deltalake_core=warn,buoyant_kernel=warn,buoyant_kernel_engine=error,actix_http::h1::dispatcher=off"
     } else {
-        "warn"
+        // A result that breaks off has been reported by then, and a client that leaves is no error.
+        "warn,actix_http::h1::dispatcher=off"
     };
     logging::start(cli.log_format, cli.log.as_deref().unwrap_or(default));
     match cli.verb {
         Verb::Demo(args) => on_system(demo::run(args)),
         Verb::Serve(args) => on_system(serve::run(args)),
         Verb::Send(args) => on_system(send::run(args)),
-        Verb::Sql(args) => sql::run(args),
-        Verb::Audit(args) => audit::run(&args),
-        Verb::Archive(args) => archive::run(args.action),
+        Verb::Sql(args) => sql::run(args, &cli.given),
+        Verb::Audit(args) => audit::run(&args, &cli.given),
+        Verb::Archive(args) => archive::run(args.action, &cli.given),
         Verb::Bench(args) => bench::run(*args),
         Verb::Pki(args) => pki::run(args.action),
         Verb::Devices(args) => devices::run(args.action),

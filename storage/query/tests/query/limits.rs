@@ -72,7 +72,7 @@ fn errors_say_what_is_wrong_and_how_to_mend_it() {
     let fixture = with_rows(limits(), 3);
     fixture.append(&schema("diagnostics", 1), &[Row::new(0, "a", 1.0)]);
     match fixture.error("SELECT * FROM reading") {
-        QueryError::UnknownTable { name, near } => {
+        QueryError::UnknownTable { name, near, .. } => {
             assert_eq!(name, "reading");
             assert_eq!(near[0], "readings");
         }
@@ -83,6 +83,23 @@ fn errors_say_what_is_wrong_and_how_to_mend_it() {
         error.to_string().contains("\"diagnostic\"") && error.to_string().contains("diagnostics"),
         "{error}"
     );
+    assert!(
+        fixture
+            .error("SELECT 1 FROM nope")
+            .to_string()
+            .contains("readings")
+    );
+    for number in 0..23 {
+        fixture.append(&schema(&format!("s{number}"), 1), &[Row::new(0, "a", 1.0)]);
+    }
+    let error = fixture.error("SELECT * FROM nope").to_string();
+    assert!(
+        error.contains("none of the 25") && error.contains("SHOW TABLES"),
+        "{error}"
+    );
+    assert!(fixture.lines("SHOW TABLES").len() >= 25);
+    let error = fixture.error("SELECT * FROM readnigs").to_string();
+    assert!(error.contains("did you mean \"readings\"?"), "{error}");
     let error = fixture.error("SELECT * FROM last_cache(1)");
     assert!(matches!(error, QueryError::Plan { .. }), "{error:?}");
     let error = fixture.error("SELECT speeed FROM readings");
@@ -173,6 +190,82 @@ fn a_dropped_result_ends_its_query() {
         drop(result);
     });
     eventually(|| fixture.engine.running() == 0);
+}
+
+/// An endless query that makes no row.
+const ENDLESS: &str =
+    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r";
+
+#[test]
+fn a_dropped_result_ends_a_query_that_makes_nothing() {
+    let one = QueryLimits {
+        concurrent_queries: 1,
+        ..limits()
+    };
+    let fixture = with_rows(one, 20_000);
+    for sql in [
+        ENDLESS,
+        "SELECT sum(sqrt(a.speed * b.speed * c.speed)) FROM readings a, readings b, readings c",
+        "SELECT count(DISTINCT a.speed * b.speed - c.speed) FROM readings a, readings b, readings c",
+    ] {
+        let result = fixture.block_on(fixture.engine.query(sql)).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(fixture.engine.running(), 1, "{sql}");
+        let start = Instant::now();
+        drop(result);
+        // Its threads and its turn are free for the next.
+        assert_eq!(fixture.lines("SELECT count(*) FROM readings"), ["20000"]);
+        assert!(start.elapsed() < Duration::from_secs(3), "{sql}");
+    }
+}
+
+#[test]
+fn a_query_waits_for_its_turn_only_so_long() {
+    let limits = QueryLimits {
+        concurrent_queries: 1,
+        turn_timeout: Duration::from_millis(300),
+        ..limits()
+    };
+    let fixture = with_rows(limits, 3);
+    let held = fixture.block_on(fixture.engine.query(ENDLESS)).unwrap();
+    let start = Instant::now();
+    let error = fixture.error("SELECT 1");
+    assert!(
+        matches!(
+            error,
+            QueryError::Busy {
+                running: 1,
+                waiting: 0
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+    drop(held);
+    assert_eq!(fixture.lines("SELECT 1"), ["1"]);
+}
+
+#[test]
+fn a_caller_may_give_less_time_and_not_more() {
+    let limits = QueryLimits {
+        timeout: Duration::from_secs(1),
+        ..limits()
+    };
+    let fixture = with_rows(limits, 3);
+    for (asked, given) in [(200, 200), (60_000, 1_000)] {
+        let (asked, given) = (Duration::from_millis(asked), Duration::from_millis(given));
+        let start = Instant::now();
+        let error = fixture.block_on(async {
+            let result = fixture.engine.query_within(ENDLESS, asked).await?;
+            result.collect().await
+        });
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, QueryError::Timeout { after } if after == given),
+            "{error:?}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
 }
 
 #[test]
