@@ -303,6 +303,115 @@ fn rows_that_are_refused_one_by_one_are_not_said_to_be_stored_in_this_run_or_the
     );
 }
 
+#[test]
+fn a_file_with_a_wrong_value_far_in_is_refused_before_a_row_is_stored() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let directory = tempfile::tempdir().unwrap();
+    let rows = |wrong: &str| -> String {
+        let rows = (0..30_000).map(|row| {
+            let value = if row == 25_000 { wrong } else { "1" };
+            format!("{row},{value}\n")
+        });
+        format!("ts,value\n{}", rows.collect::<String>())
+    };
+    let arguments = |file: &str| -> Vec<String> {
+        let to = ["send", "--data-dir", server.data(), "--stream", "late"];
+        let of = ["--device", "d", "--timestamp-format", "s"];
+        to.iter()
+            .chain(&of)
+            .chain(&[file])
+            .map(ToString::to_string)
+            .collect()
+    };
+    let send = |file: &str| {
+        let arguments = arguments(file);
+        quiver(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let refused = send(&csv(directory.path(), "late.csv", &rows("oops")));
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(65), "{message}");
+    assert!(message.contains("line 25002"), "{message}");
+    let stray = "timestamp,value,text\n2024-01-01 00:00:00,1,\"oops\n".to_owned()
+        + &"2024-01-01 00:00:00,1,x\n".repeat(50);
+    let refused = send(&csv(directory.path(), "stray.csv", &stray));
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(65), "{message}");
+    assert!(
+        message.contains("stray.csv, line 2") && message.contains("quote"),
+        "{message}"
+    );
+
+    // Mended it is another file; of the first nothing was stored.
+    let mended = send(&csv(directory.path(), "late.csv", &rows("2")));
+    assert!(mended.status.success(), "{mended:?}");
+    assert_eq!(server.number("SELECT count(*) FROM late"), 30_000);
+}
+
+#[test]
+fn a_token_is_enough_where_the_engine_has_no_files() {
+    let server = Server::start(&["--tokens"]);
+    let enrolled = quiver_ok(&[
+        "devices",
+        "enroll",
+        "press_9",
+        "--token",
+        "--data-dir",
+        server.data(),
+    ]);
+    let token = enrolled
+        .lines()
+        .find_map(|line| line.strip_prefix("token "))
+        .unwrap()
+        .to_owned();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ca = elsewhere.path().join("server-ca.pem");
+    let issued = server.issue("device", "other", &[]);
+    std::fs::copy(issued.join("ca.pem"), &ca).unwrap();
+    let quic = server.quic().to_string();
+    let path = data(FILES[0]);
+    let send = |credential: &[&str]| {
+        let to = ["send", "--server", &quic, "--stream", "measured"];
+        let nothing = elsewhere.path().join("nothing");
+        let of = ["--device", "press_9", "--data-dir"];
+        let files = [nothing.to_str().unwrap(), path.to_str().unwrap()];
+        quiver(&[&to, credential, &of, &files].concat())
+    };
+    let ca = ca.to_str().unwrap();
+    let alone = send(&["--ca", ca]);
+    assert_eq!(alone.status.code(), Some(64), "{alone:?}");
+    let sent = send(&["--ca", ca, "--token", &token]);
+    assert!(sent.status.success(), "{sent:?}");
+    assert_eq!(stored(&server, "press_9"), rows_of(FILES[0]));
+}
+
+#[test]
+fn why_nothing_is_taken_is_said_once() {
+    let server = Server::start(&["--enroll-unknown", "--disk-reserve", "100TiB"]);
+    let directory = tempfile::tempdir().unwrap();
+    let said = directory.path().join("said");
+    let path = data(FILES[0]);
+    let mut child = std::process::Command::new(crate::server::binary())
+        .args(["send", "--data-dir", server.data(), "--stream", "full"])
+        .args(["--device", "d", path.to_str().unwrap()])
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let text = || std::fs::read_to_string(&said).unwrap();
+    for _ in 0..200 {
+        if !text().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // Long enough for it to be paused a second time.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let _ = child.kill();
+    child.wait().unwrap();
+    let text = text();
+    assert!(text.contains("takes no rows for now"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
 /// Files that lie in a stream's directory, listed or not.
 fn parquet_files(server: &Server, stream: &str) -> usize {
     let mut directories = vec![server.path("archive").join(stream)];

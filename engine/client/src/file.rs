@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! pass 1: SHA-256, column types, rows ──▶ FilePlan{producer, schema}
-//! pass 2: rows ──▶ normalised chunks ──▶ batches cut by rule ──▶ a named producer ──▶ settled
+//! pass 2: the same as pass 3, but thrown away: a wrong value is found before a row was sent
+//! pass 3: rows ──▶ normalised chunks ──▶ batches cut by rule ──▶ a named producer ──▶ settled
 //!         (ts, device, fields)           (never by timing)       (skips what the server has)
 //! ```
 //!
@@ -11,14 +12,18 @@
 //! what its batches are. So the same command run again stores nothing again, and an interrupted one
 //! goes on where it stopped, without any state on this side.
 //!
-//! Memory is bounded: a file is read twice, as a stream, whatever its size.
+//! Memory is bounded: a file is read three times, as a stream, whatever its size.
 
 mod batching;
 mod error;
+mod evidence;
+mod exact;
 mod json;
 mod layout;
 mod options;
 mod plan;
+mod records;
+mod rows;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -28,7 +33,8 @@ mod typed;
 
 pub use error::{FileError, SendFileError, WrongValue};
 pub use options::{
-    BATCH_ROWS_MAX, ColumnMap, ColumnMapError, FileFormat, FileOptions, TimeFormat, UnknownFormat,
+    AmbiguousTimes, BATCH_ROWS_MAX, ColumnMap, ColumnMapError, FileFormat, FileOptions, TimeFormat,
+    UnknownFormat,
 };
 pub use plan::{FileBatches, FilePlan};
 pub use send::{FileReport, Progress, RejectedBatch, SendOptions, send_file};

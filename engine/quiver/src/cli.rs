@@ -63,7 +63,7 @@ pub enum Verb {
     Serve(ServeArgs),
     /// Stream a file of rows to an engine; running it again stores nothing twice
     #[command(
-        after_help = "Examples:\n  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv\n  quiver send --stream taxi --device nyc --map value=passengers --timezone America/New_York nyc_taxi.csv\n\nNumbers: the words inf, infinity and nan (any case, with or without a sign) are stored as such; a\nnumber in digits that float64 cannot hold, such as 1e999, is an error that names its line and column."
+        after_help = crate::verbs::send::HELP
     )]
     Send(SendArgs),
     /// Run a query over hot and archived rows

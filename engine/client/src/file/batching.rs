@@ -11,10 +11,13 @@ use arrow_select::concat::concat_batches;
 
 use super::BATCH_ROWS_MAX;
 
-/// Version of the rule.
-pub(super) const BATCHING_VERSION: u32 = 1;
+/// Version of the rule, and of how values are read.
+pub(super) const BATCHING_VERSION: u32 = 2;
 /// Most bytes of a batch; less than the protocol allows, before compression.
 const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Most bytes of a row by the same count: with the padding of its columns it still fits into a
+/// message, whatever the compression.
+pub(super) const ROW_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Most microseconds between the event times of a batch.
 const BATCH_SPAN_US_MAX: i64 = 366 * 86_400_000_000;
 

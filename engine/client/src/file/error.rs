@@ -6,8 +6,8 @@ use crate::{ConnectError, FlushError, SendError, StartError};
 
 use super::UnknownFormat;
 
-/// Why a file cannot be read as telemetry. Nothing of it was stored beyond the batches that were
-/// reported as settled.
+/// Why a file cannot be read as telemetry. Every value is looked at before the first row is sent,
+/// so nothing of it was stored, unless it changed meanwhile.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The file cannot be read.
@@ -49,6 +49,16 @@ pub enum FileError {
         path: PathBuf,
         /// From 1.
         line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A row of a typed file cannot be sent.
+    #[error("{path}, row {row}: {reason}")]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        row: u64,
         /// What is wrong.
         reason: String,
     },
@@ -131,7 +141,7 @@ pub enum FileError {
 
 /// A value that is not what its column holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}, {place} {number}, column {column:?}: {value:?} is not {expected}; {remedy}")]
+#[error("{path}, {place} {number}, column {column:?}: {value:?} {fault}; {remedy}")]
 pub struct WrongValue {
     /// The file.
     pub path: PathBuf,
@@ -143,8 +153,8 @@ pub struct WrongValue {
     pub column: String,
     /// The value, cut if it is long.
     pub value: String,
-    /// What it should be.
-    pub expected: String,
+    /// What is wrong with it, to be read on from the value: `is not float64`.
+    pub fault: String,
     /// How to mend it.
     pub remedy: String,
 }

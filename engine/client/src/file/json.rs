@@ -13,9 +13,12 @@ use serde_json::{Map, Value};
 
 use super::{
     BATCH_ROWS_MAX, FileError, FileOptions,
+    evidence::{Evidence, Kind, float},
     layout::{Role, SourceColumn},
     plan::ChunkSource,
-    text::{Evidence, HashingReader, ROWS_FOR_TYPES, RowBuilder, Survey},
+    records::Cell,
+    rows::{RowBuilder, shorten},
+    text::{HashingReader, Survey},
     time,
 };
 
@@ -68,13 +71,61 @@ impl<R: Read> Objects<R> {
                 continue;
             }
             return match serde_json::from_slice(&self.buffer) {
-                Ok(Value::Object(object)) => Ok(Some(object)),
+                Ok(Value::Object(object)) => match self.cut_number(&object) {
+                    None => Ok(Some(object)),
+                    Some(number) => Err(fail(format!(
+                        "the number {number} has more digits than it can be stored with; write it as text, between quotes"
+                    ))),
+                },
                 Ok(_) => Err(fail(
                     "the line is not a JSON object; write one object a line".into(),
                 )),
                 Err(error) => Err(fail(format!("the line is not JSON: {error}"))),
             };
         }
+    }
+}
+
+impl<R> Objects<R> {
+    /// A whole number of the line that JSON's reader made a float of, and that lost digits so.
+    fn cut_number(&self, object: &Map<String, Value>) -> Option<String> {
+        let is_large = |value: &Value| value.as_f64().is_some_and(|value| value.abs() >= 1e18);
+        if !object
+            .values()
+            .any(|value| value.is_f64() && is_large(value))
+        {
+            return None;
+        }
+        let (mut is_text, mut is_escaped, mut start) = (false, false, None);
+        for (at, byte) in self.buffer.iter().enumerate() {
+            let is_number =
+                !is_text && matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+            match (is_number, start) {
+                (true, None) => start = Some(at),
+                (false, Some(from)) => {
+                    let number = self.buffer.get(from..at);
+                    let number = number.and_then(|number| std::str::from_utf8(number).ok());
+                    // Words such as `true` have an `e` too; they are no numbers.
+                    let is_cut =
+                        |number: &&str| number.parse::<f64>().is_ok() && float(number).is_none();
+                    if let Some(number) = number.filter(is_cut)
+                        && number.parse::<u64>().is_err()
+                        && number.parse::<i64>().is_err()
+                    {
+                        return Some(shorten(number));
+                    }
+                    start = None;
+                }
+                _ => {}
+            }
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = is_text,
+                b'"' => is_text = !is_text,
+                _ => {}
+            }
+        }
+        None
     }
 }
 
@@ -93,11 +144,15 @@ pub(super) fn survey(options: &FileOptions, zone: Tz) -> Result<Survey, FileErro
     let mut rows = 0;
     while let Some(object) = objects.next(path)? {
         for (name, value) in object {
-            let (kind, text) = match &value {
-                Value::Null => continue,
-                Value::Bool(value) => (FieldType::Bool, value.to_string()),
-                Value::Number(_) => (FieldType::Float64, number_text(&value)),
-                Value::String(value) => (FieldType::Utf8, value.clone()),
+            let value = match &value {
+                // Null everywhere it is a column without values, which can still be named.
+                Value::Null => None,
+                Value::Bool(value) => Some((Kind::Bool, value.to_string())),
+                Value::Number(number) if number.is_i64() => {
+                    Some((Kind::Whole, number_text(&value)))
+                }
+                Value::Number(_) => Some((Kind::Float, number_text(&value))),
+                Value::String(value) => Some((Kind::Text, value.clone())),
                 Value::Array(_) | Value::Object(_) => {
                     return Err(FileError::Line {
                         path: path.to_owned(),
@@ -106,14 +161,17 @@ pub(super) fn survey(options: &FileOptions, zone: Tz) -> Result<Survey, FileErro
                     });
                 }
             };
-            match found.iter_mut().find(|(known, ..)| *known == name) {
-                Some((_, evidence, _)) if rows < ROWS_FOR_TYPES => evidence.add(kind),
-                Some(_) => {}
+            let place = match found.iter().position(|(known, ..)| *known == name) {
+                Some(place) => place,
                 None => {
-                    let mut evidence = Evidence::default();
-                    evidence.add(kind);
-                    found.push((name, evidence, Some(text)));
+                    found.push((name, Evidence::default(), None));
+                    found.len() - 1
                 }
+            };
+            if let (Some((_, evidence, first)), Some((kind, text))) = (found.get_mut(place), value)
+            {
+                evidence.add(kind, rows);
+                first.get_or_insert(text);
             }
         }
         rows += 1;
@@ -147,7 +205,7 @@ fn number_text(value: &Value) -> String {
     }
 }
 
-/// The second pass.
+/// A later pass.
 pub(super) struct JsonChunks {
     options: Arc<FileOptions>,
     objects: Objects<File>,
@@ -201,10 +259,10 @@ fn push(rows: &mut RowBuilder, index: usize, value: &Value, line: u64) -> Result
             let remedy =
                 "write numbers without quotes, or send the field as text with --map NAME=:utf8"
                     .to_owned();
-            Err(rows.wrong(index, line, text, "a number", remedy))
+            Err(rows.wrong(index, line, text, "is not a number", remedy))
         }
-        (_, Value::String(text)) => rows.push_text(index, text, line),
-        (_, Value::Number(_)) => rows.push_text(index, &number_text(value), line),
-        (_, other) => rows.push_text(index, &other.to_string(), line),
+        (_, Value::String(text)) => rows.push(index, Cell::quoted(text), line),
+        (_, Value::Number(_)) => rows.push(index, Cell::plain(&number_text(value)), line),
+        (_, other) => rows.push(index, Cell::plain(&other.to_string()), line),
     }
 }

@@ -116,6 +116,41 @@ impl fmt::Display for TimeFormat {
     }
 }
 
+/// What becomes of a local time that occurs twice because the clocks were set back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AmbiguousTimes {
+    /// The file is refused.
+    #[default]
+    Error,
+    /// It is the first of the two.
+    Earlier,
+    /// It is the second of the two.
+    Later,
+}
+
+impl FromStr for AmbiguousTimes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "error" => Ok(Self::Error),
+            "earlier" => Ok(Self::Earlier),
+            "later" => Ok(Self::Later),
+            _ => Err(format!("{text:?} is unknown; use error, earlier or later")),
+        }
+    }
+}
+
+impl fmt::Display for AmbiguousTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Earlier => "earlier",
+            Self::Later => "later",
+        })
+    }
+}
+
 /// What becomes of one column: `source=name`, `source=name:type` or `source=:type`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColumnMap {
@@ -192,6 +227,8 @@ pub struct FileOptions {
     pub time_format: TimeFormat,
     /// The zone of times that name none: `+02:00` or an IANA name. By default UTC.
     pub time_zone: Option<String>,
+    /// What becomes of local times that the zone has twice.
+    pub ambiguous_times: AmbiguousTimes,
 }
 
 impl FileOptions {
@@ -207,6 +244,7 @@ impl FileOptions {
             time_column: None,
             time_format: TimeFormat::Auto,
             time_zone: None,
+            ambiguous_times: AmbiguousTimes::Error,
         }
     }
 }

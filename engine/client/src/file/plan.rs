@@ -12,7 +12,8 @@ use super::{
     batching::{BATCHING_VERSION, Batcher},
     json::{self, JsonChunks},
     layout::{Layout, SourceColumn},
-    text::{self, CsvChunks, RowBuilder},
+    rows::RowBuilder,
+    text::{self, CsvChunks},
     time::{TimeReader, zone},
     typed::{self, TypedChunks},
 };
@@ -22,7 +23,7 @@ pub(super) trait ChunkSource: Send {
     fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError>;
 }
 
-/// What a file is, after a first pass over it: who its producer is, what its rows look like, how
+/// What a file is, after looking at all of it: who its producer is, what its rows look like, how
 /// many there are.
 #[derive(Debug)]
 pub struct FilePlan {
@@ -38,10 +39,10 @@ pub struct FilePlan {
 }
 
 impl FilePlan {
-    /// Reads the file once. Blocks.
+    /// Reads the file twice, the second time value by value as it will be sent. Blocks.
     ///
     /// # Errors
-    /// If the file cannot be read, or not as telemetry.
+    /// If the file cannot be read, or not as telemetry to its last value.
     pub fn read(options: FileOptions) -> Result<Self, FileError> {
         let path = options.path.clone();
         let format = match options.format {
@@ -79,10 +80,10 @@ impl FilePlan {
                 .cloned()
                 .flatten()
                 .unwrap_or_default();
-            TimeReader::new(&options.time_format, zone, &first)
+            TimeReader::new(&options, zone, &first)
         });
         let producer = producer(&options, format, hash, &columns);
-        Ok(Self {
+        let plan = Self {
             options: Arc::new(options),
             format,
             layout: Arc::new(layout),
@@ -92,7 +93,13 @@ impl FilePlan {
             rows,
             bytes,
             modified,
-        })
+        };
+        // Every value is looked at before the first row leaves: a file that is mended is another
+        // file, and what of it was sent before would be stored twice.
+        for batch in plan.batches()? {
+            batch?;
+        }
+        Ok(plan)
     }
 
     /// The file's producer: a hash of its content and of everything that decides its batches.
@@ -120,7 +127,7 @@ impl FilePlan {
         &self.options
     }
 
-    /// The file's batches, in a second pass over it. Reading them blocks.
+    /// The file's batches, in another pass over it. Reading them blocks.
     ///
     /// # Errors
     /// If the file cannot be opened again.
@@ -215,6 +222,7 @@ fn producer(
     );
     part(options.time_format.to_string().as_bytes());
     part(options.time_zone.as_deref().unwrap_or_default().as_bytes());
+    part(options.ambiguous_times.to_string().as_bytes());
     let digest = hash.finalize();
     let first: [u8; 8] = std::array::from_fn(|index| digest[index]);
     Producer(u64::from_be_bytes(first))

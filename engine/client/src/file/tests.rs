@@ -19,6 +19,9 @@ use quiver_protocol::ConnectionCloseCode;
 use super::*;
 use crate::tests::fake_server::FakeServer;
 
+/// What becomes of single values, and where wrong ones are found.
+mod values;
+
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -135,7 +138,7 @@ fn what_is_wrong_is_named_with_file_line_column_and_remedy() {
     check_error(
         &format!("ts,value\n{numbers}1300,n/a\n"),
         |_| {},
-        &["line 1202", "\"value\"", "\"n/a\"", "float64", "=:utf8"],
+        &["line 1202", "\"value\"", "\"n/a\"", "int64", "=:utf8"],
     );
     check_error(
         "ts,value\n2026-01-01,1\nsoon,2\n",
@@ -250,7 +253,7 @@ fn json_lines_may_leave_fields_out_and_nesting_is_refused() {
         ),
         (1, 1, 1)
     );
-    assert_eq!(column("t").as_primitive::<Float64Type>().value(0), 1.0);
+    assert_eq!(column("t").as_primitive::<Int64Type>().value(0), 1);
     let path = files.write("b.jsonl", "{\"time\":1,\"a\":{\"b\":1}}\n");
     let error = read(options(&path)).unwrap_err().to_string();
     assert!(
@@ -479,7 +482,7 @@ proptest! {
 
 fn many_rows(files: &Files, rows: u32) -> PathBuf {
     let lines: String = (0..rows)
-        .map(|row| format!("{},{row}\n", 1_700_000_000 + row))
+        .map(|row| format!("{},{row}.0\n", 1_700_000_000 + row))
         .collect();
     files.write("many.csv", format!("timestamp,value\n{lines}"))
 }

@@ -4,15 +4,17 @@ use std::str::FromStr;
 
 use arrow_array::timezone::Tz;
 use arrow_cast::parse::string_to_datetime;
-use chrono::{DateTime, NaiveDateTime, TimeZone};
+use chrono::{DateTime, LocalResult, NaiveDateTime, TimeZone, Utc};
 
-use super::TimeFormat;
+use super::{AmbiguousTimes, FileOptions, TimeFormat};
 
 /// Reads the values of one column.
 #[derive(Clone, Debug)]
 pub(super) struct TimeReader {
     format: TimeFormat,
     zone: Tz,
+    zone_name: String,
+    ambiguous: AmbiguousTimes,
 }
 
 /// The zone of times that name none.
@@ -20,51 +22,107 @@ pub(super) fn zone(name: Option<&str>) -> Option<Tz> {
     Tz::from_str(name.unwrap_or("+00:00")).ok()
 }
 
+/// Why a text is not a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TimeFault {
+    /// It is not written in the format.
+    NotOne,
+    /// The clocks of the zone showed it twice.
+    Twice,
+    /// The clocks of the zone never showed it.
+    Never,
+}
+
 impl TimeReader {
-    /// A reader of `format`; `Auto` becomes what `first`, the first value, is.
-    pub fn new(format: &TimeFormat, zone: Tz, first: &str) -> Self {
-        let format = match format {
+    /// A reader of the file's format; `Auto` becomes what `first`, the first value, is.
+    pub fn new(options: &FileOptions, zone: Tz, first: &str) -> Self {
+        let format = match &options.time_format {
             TimeFormat::Auto => detect(first),
             format => format.clone(),
         };
-        Self { format, zone }
-    }
-
-    /// Microseconds since 1970; `None` if `text` is not a point in time of the format, or one that
-    /// the zone has twice or never.
-    pub fn read(&self, text: &str) -> Option<i64> {
-        match &self.format {
-            TimeFormat::Auto | TimeFormat::Text => self.read_text(text),
-            TimeFormat::Seconds => seconds(text),
-            TimeFormat::Millis => text.parse::<i64>().ok()?.checked_mul(1_000),
-            TimeFormat::Micros => text.parse().ok(),
-            TimeFormat::Nanos => Some(text.parse::<i64>().ok()?.div_euclid(1_000)),
-            TimeFormat::Pattern(pattern) => {
-                if let Ok(time) = DateTime::parse_from_str(text, pattern) {
-                    return Some(time.timestamp_micros());
-                }
-                self.local(NaiveDateTime::parse_from_str(text, pattern).ok()?)
-            }
+        Self {
+            format,
+            zone,
+            zone_name: options.time_zone.clone().unwrap_or_else(|| "UTC".into()),
+            ambiguous: options.ambiguous_times,
         }
     }
 
-    fn read_text(&self, text: &str) -> Option<i64> {
+    /// The same for another format.
+    pub fn of_format(self, format: TimeFormat) -> Self {
+        Self { format, ..self }
+    }
+
+    /// Microseconds since 1970.
+    pub fn read(&self, text: &str) -> Result<i64, TimeFault> {
+        let time = match &self.format {
+            TimeFormat::Auto | TimeFormat::Text => return self.read_text(text),
+            TimeFormat::Seconds => seconds(text),
+            TimeFormat::Millis => text
+                .parse::<i64>()
+                .ok()
+                .and_then(|time| time.checked_mul(1_000)),
+            TimeFormat::Micros => text.parse().ok(),
+            TimeFormat::Nanos => text.parse::<i64>().ok().map(|time| time.div_euclid(1_000)),
+            TimeFormat::Pattern(pattern) => {
+                if let Ok(time) = DateTime::parse_from_str(text, pattern) {
+                    return Ok(time.timestamp_micros());
+                }
+                let local = NaiveDateTime::parse_from_str(text, pattern);
+                return self.local(local.map_err(|_| TimeFault::NotOne)?);
+            }
+        };
+        time.ok_or(TimeFault::NotOne)
+    }
+
+    fn read_text(&self, text: &str) -> Result<i64, TimeFault> {
         if let Ok(time) = string_to_datetime(&self.zone, text) {
-            return Some(time.timestamp_micros());
+            return Ok(time.timestamp_micros());
+        }
+        // One that names its zone would have been read: what UTC can read is a local time that the
+        // zone has twice or never.
+        if let Ok(local) = string_to_datetime(&Utc, text) {
+            return self.local(local.naive_utc());
         }
         ["%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"]
             .iter()
             .find_map(|pattern| NaiveDateTime::parse_from_str(text, pattern).ok())
+            .ok_or(TimeFault::NotOne)
             .and_then(|time| self.local(time))
     }
 
-    fn local(&self, time: NaiveDateTime) -> Option<i64> {
-        Some(
-            self.zone
-                .from_local_datetime(&time)
-                .single()?
-                .timestamp_micros(),
-        )
+    /// A local time of the zone.
+    pub fn local(&self, time: NaiveDateTime) -> Result<i64, TimeFault> {
+        let time = match self.zone.from_local_datetime(&time) {
+            LocalResult::Single(time) => time,
+            LocalResult::None => return Err(TimeFault::Never),
+            LocalResult::Ambiguous(one, other) => match self.ambiguous {
+                AmbiguousTimes::Error => return Err(TimeFault::Twice),
+                AmbiguousTimes::Earlier => one.min(other),
+                AmbiguousTimes::Later => one.max(other),
+            },
+        };
+        Ok(time.timestamp_micros())
+    }
+
+    /// What is wrong, to be read on from the value, and how to mend it.
+    pub fn explain(&self, fault: TimeFault) -> (String, String) {
+        let zone = &self.zone_name;
+        match fault {
+            TimeFault::NotOne => (
+                format!("is not {}", self.expectation()),
+                "mend the value, or name another --timestamp, --timestamp-format or --timezone"
+                    .into(),
+            ),
+            TimeFault::Twice => (
+                format!("occurs twice in {zone}, where the clocks were set back"),
+                "say which one is meant with --ambiguous-times earlier or later, or write times with their offset, as in 2026-01-31T12:00:00-05:00".into(),
+            ),
+            TimeFault::Never => (
+                format!("never occurs in {zone}, where the clocks were set forward over it"),
+                "mend the value, write times with their offset, as in 2026-01-31T12:00:00-05:00, or name the zone that they are of with --timezone".into(),
+            ),
+        }
     }
 
     /// What a value should have been, for people.
@@ -84,14 +142,13 @@ impl TimeReader {
 
 /// Whether a value looks like a point in time by itself: text, not a bare number.
 pub(super) fn is_time_text(text: &str, zone: Tz) -> bool {
-    text.len() >= 8
-        && text.parse::<f64>().is_err()
-        && TimeReader {
-            format: TimeFormat::Text,
-            zone,
-        }
-        .read(text)
-        .is_some()
+    let reader = TimeReader {
+        format: TimeFormat::Text,
+        zone,
+        zone_name: String::new(),
+        ambiguous: AmbiguousTimes::Earlier,
+    };
+    text.len() >= 8 && text.parse::<f64>().is_err() && reader.read(text).is_ok()
 }
 
 /// The unit of a number of ... since 1970, by its magnitude: what is meant lies between 1973 and
@@ -137,12 +194,62 @@ fn seconds(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use quiver_model::StreamName;
+
     use super::*;
 
     #[track_caller]
     fn check(format: &str, zone_name: Option<&str>, text: &str, expected: Option<i64>) {
-        let reader = TimeReader::new(&format.parse().unwrap(), zone(zone_name).unwrap(), text);
-        assert_eq!(reader.read(text), expected, "{text} as {format}");
+        let read = reader(format, zone_name, AmbiguousTimes::Error, text).read(text);
+        assert_eq!(read.ok(), expected, "{text} as {format}");
+    }
+
+    fn reader(
+        format: &str,
+        zone_name: Option<&str>,
+        ambiguous_times: AmbiguousTimes,
+        first: &str,
+    ) -> TimeReader {
+        let options = FileOptions {
+            time_format: format.parse().unwrap(),
+            time_zone: zone_name.map(str::to_owned),
+            ambiguous_times,
+            ..FileOptions::new("x.csv", StreamName::new("s").unwrap())
+        };
+        TimeReader::new(&options, zone(zone_name).unwrap(), first)
+    }
+
+    #[test]
+    fn a_time_that_occurs_twice_or_never_says_so_and_can_be_decided() {
+        let berlin = |ambiguous, text| reader("auto", Some("Europe/Berlin"), ambiguous, text);
+        for text in [
+            "2026-10-25 02:30:00",
+            "2026-10-25T02:30",
+            "2026-10-25 02:30:00.000",
+        ] {
+            let refusing = berlin(AmbiguousTimes::Error, text);
+            assert_eq!(refusing.read(text), Err(TimeFault::Twice));
+            let (fault, remedy) = refusing.explain(TimeFault::Twice);
+            assert!(fault.contains("occurs twice in Europe/Berlin"), "{fault}");
+            assert!(remedy.contains("--ambiguous-times"), "{remedy}");
+            let earlier = berlin(AmbiguousTimes::Earlier, text).read(text);
+            let later = berlin(AmbiguousTimes::Later, text).read(text);
+            assert_eq!(earlier, Ok(1_792_888_200_000_000));
+            assert_eq!(later, Ok(1_792_888_200_000_000 + 3_600_000_000));
+        }
+        let never = "2026-03-29 02:30:00";
+        for ambiguous in [AmbiguousTimes::Error, AmbiguousTimes::Later] {
+            let reader = berlin(ambiguous, never);
+            assert_eq!(reader.read(never), Err(TimeFault::Never));
+        }
+        let pattern = reader(
+            "%d.%m.%Y %H:%M",
+            Some("Europe/Berlin"),
+            AmbiguousTimes::Error,
+            "",
+        );
+        assert_eq!(pattern.read("25.10.2026 02:30"), Err(TimeFault::Twice));
+        assert_eq!(pattern.read("soon"), Err(TimeFault::NotOne));
     }
 
     #[test]

@@ -16,16 +16,21 @@ use arrow_array::{
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, DataType, SchemaRef, TimeUnit};
+use chrono::DateTime;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use quiver_model::{DeviceId, FieldType};
 use sha2::Sha256;
 
 use super::{
     BATCH_ROWS_MAX, FileError, FileFormat, FileOptions, TimeFormat, WrongValue,
+    batching::ROW_BYTES_MAX,
+    evidence::integer,
+    exact::{Loss, convert, shown},
     layout::{Layout, Role, SourceColumn},
     plan::ChunkSource,
-    text::{HashingReader, shorten},
-    time::{TimeReader, unit_of},
+    rows::{row_too_long, shorten},
+    text::HashingReader,
+    time::{TimeFault, TimeReader, unit_of},
 };
 
 /// A file's record batches as they are in it.
@@ -173,7 +178,7 @@ fn is_text(data_type: &DataType) -> bool {
     }
 }
 
-/// The second pass.
+/// A later pass.
 pub(super) struct TypedChunks {
     options: Arc<FileOptions>,
     layout: Arc<Layout>,
@@ -213,21 +218,14 @@ impl TypedChunks {
         }
     }
 
-    fn wrong(
-        &self,
-        index: usize,
-        row: usize,
-        value: &str,
-        expected: &str,
-        remedy: &str,
-    ) -> FileError {
+    fn wrong(&self, index: usize, row: usize, value: &str, fault: &str, remedy: &str) -> FileError {
         FileError::from(Box::new(WrongValue {
             path: self.options.path.clone(),
             place: "row",
             number: self.rows + row as u64 + 1,
             column: self.layout.names.get(index).cloned().unwrap_or_default(),
             value: shorten(value),
-            expected: expected.to_owned(),
+            fault: fault.to_owned(),
             remedy: remedy.to_owned(),
         }))
     }
@@ -248,13 +246,11 @@ impl TypedChunks {
                 Role::Time => times = Some(self.event_times(index, column)?),
                 Role::Device => devices = Some(self.devices(index, column)?),
                 Role::Field(_, field_type) => {
-                    let cast = self.cast(column, &field_type.arrow());
-                    fields.push(cast.map_err(|error| {
-                        self.malformed(format!("column {:?}: {error}", layout.names[index]))
-                    })?);
+                    fields.push(self.convert(index, column, *field_type)?);
                 }
             }
         }
+        self.check_row_bytes(&fields)?;
         let devices = match (devices, &self.options.device) {
             (Some(devices), _) => devices,
             (None, Some(device)) => StringArray::from_iter_values(std::iter::repeat_n(
@@ -279,6 +275,62 @@ impl TypedChunks {
             .map_err(|error| self.malformed(error))
     }
 
+    /// A column as `to`, if nothing is lost by it.
+    fn convert(
+        &self,
+        index: usize,
+        column: &ArrayRef,
+        to: FieldType,
+    ) -> Result<ArrayRef, FileError> {
+        let name = &self.layout.names[index];
+        convert(column, to).map_err(|loss| match loss {
+            Loss::Type(error) => self.malformed(format!("column {name:?}: {error}")),
+            Loss::Row(row) => {
+                let value = shown(column, row);
+                let mut remedy =
+                    format!("mend the value, or send the column as text with --map {name:?}=:utf8");
+                if to == FieldType::Float64 && integer(&value).is_some() {
+                    remedy += &format!(
+                        ", or as whole numbers with --map {name:?}=:int64 if all of them are"
+                    );
+                }
+                let fault = match to {
+                    FieldType::Float64 => "is not a number that float64 can hold exactly".into(),
+                    FieldType::Int64 => "is not a whole number that int64 can hold".into(),
+                    other => format!("is not {}", other.as_str()),
+                };
+                self.wrong(index, row, &value, &fault, &remedy)
+            }
+        })
+    }
+
+    /// A row that no batch can hold is an error here, where its number is known.
+    fn check_row_bytes(&self, fields: &[ArrayRef]) -> Result<(), FileError> {
+        let texts: Vec<&StringArray> = fields
+            .iter()
+            .filter_map(|field| field.as_string_opt::<i32>())
+            .collect();
+        let all: usize = texts.iter().map(|texts| texts.value_data().len()).sum();
+        if all <= ROW_BYTES_MAX {
+            return Ok(());
+        }
+        let rows = fields.first().map_or(0, |field| field.len());
+        for row in 0..rows {
+            let bytes: usize = texts
+                .iter()
+                .map(|texts| texts.value_length(row) as usize)
+                .sum();
+            if bytes > ROW_BYTES_MAX {
+                return Err(FileError::Row {
+                    path: self.options.path.clone(),
+                    row: self.rows + row as u64 + 1,
+                    reason: row_too_long(bytes),
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn cast(&self, column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
         cast_with_options(
             column,
@@ -295,23 +347,23 @@ impl TypedChunks {
         index: usize,
         column: &ArrayRef,
     ) -> Result<TimestampMicrosecondArray, FileError> {
-        let expected = "a point in time";
+        let fault = "is not a point in time";
         if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
-            return Err(self.wrong(index, row, "null", expected, "give every row a time"));
+            return Err(self.wrong(index, row, "null", fault, "give every row a time"));
         }
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let times: TimestampMicrosecondArray = match column.data_type() {
             DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => {
                 // What names no zone is a local time of the zone given.
-                let local = DataType::Timestamp(
-                    TimeUnit::Microsecond,
-                    Some(self.options.time_zone.as_deref().unwrap_or("+00:00").into()),
-                );
-                let naive = self.cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None));
-                let zoned = naive
-                    .and_then(|naive| self.cast(&naive, &local))
+                let naive = self
+                    .cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))
                     .map_err(|error| self.malformed(error))?;
-                zoned.as_primitive::<TimestampMicrosecondType>().clone()
+                let naive = naive.as_primitive::<TimestampMicrosecondType>();
+                if self.options.time_zone.is_none() {
+                    naive.clone()
+                } else {
+                    self.local_times(index, column, naive)?
+                }
             }
             DataType::Timestamp(..) => {
                 let cast = self
@@ -320,9 +372,7 @@ impl TypedChunks {
                 cast.as_primitive::<TimestampMicrosecondType>().clone()
             }
             data_type if data_type.is_integer() => {
-                let cast = self
-                    .cast(column, &DataType::Int64)
-                    .map_err(|error| self.malformed(error))?;
+                let cast = self.convert(index, column, FieldType::Int64)?;
                 let numbers = cast.as_primitive::<Int64Type>();
                 let Some(first) = numbers.values().first().copied() else {
                     return Ok(Vec::<i64>::new().into());
@@ -333,7 +383,9 @@ impl TypedChunks {
                 };
                 let reader = self
                     .times
-                    .get_or_insert_with(|| TimeReader::new(&format, self.zone, ""))
+                    .get_or_insert_with(|| {
+                        TimeReader::new(&self.options, self.zone, "").of_format(format)
+                    })
                     .clone();
                 self.read_each(
                     index,
@@ -354,7 +406,7 @@ impl TypedChunks {
                             index,
                             row,
                             &value.to_string(),
-                            "a number of seconds since 1970",
+                            "is not a number of seconds since 1970",
                             "mend the value",
                         ));
                     }
@@ -370,10 +422,9 @@ impl TypedChunks {
                 let Some(first) = texts.iter().flatten().next() else {
                     return Ok(Vec::<i64>::new().into());
                 };
-                let format = self.options.time_format.clone();
                 let reader = self
                     .times
-                    .get_or_insert_with(|| TimeReader::new(&format, self.zone, first))
+                    .get_or_insert_with(|| TimeReader::new(&self.options, self.zone, first))
                     .clone();
                 self.read_each(index, &reader, texts.iter().flatten().map(str::to_owned))?
             }
@@ -395,13 +446,30 @@ impl TypedChunks {
     ) -> Result<TimestampMicrosecondArray, FileError> {
         let mut times = Vec::new();
         for (row, value) in values.enumerate() {
-            let remedy =
-                "mend the value, or name another --timestamp, --timestamp-format or --timezone";
-            times.push(
-                reader
-                    .read(&value)
-                    .ok_or_else(|| self.wrong(index, row, &value, &reader.expectation(), remedy))?,
-            );
+            times.push(reader.read(&value).map_err(|fault| {
+                let (fault, remedy) = reader.explain(fault);
+                self.wrong(index, row, &value, &fault, &remedy)
+            })?);
+        }
+        Ok(times.into())
+    }
+
+    /// Local times, each looked up in the zone given.
+    fn local_times(
+        &self,
+        index: usize,
+        column: &ArrayRef,
+        naive: &TimestampMicrosecondArray,
+    ) -> Result<TimestampMicrosecondArray, FileError> {
+        let reader = TimeReader::new(&self.options, self.zone, "");
+        let mut times = Vec::with_capacity(naive.len());
+        for (row, time) in naive.values().iter().enumerate() {
+            let local = DateTime::from_timestamp_micros(*time).ok_or(TimeFault::NotOne);
+            let read = local.and_then(|local| reader.local(local.naive_utc()));
+            times.push(read.map_err(|fault| {
+                let (fault, remedy) = reader.explain(fault);
+                self.wrong(index, row, &shown(column, row), &fault, &remedy)
+            })?);
         }
         Ok(times.into())
     }
@@ -419,7 +487,7 @@ impl TypedChunks {
             } else {
                 devices.value(row)
             };
-            return Err(self.wrong(index, row, value, "a device id (1 to 128 characters of [A-Za-z0-9._:@/-], starting with a letter or digit)", "mend the value"));
+            return Err(self.wrong(index, row, value, "is not a device id (1 to 128 characters of [A-Za-z0-9._:@/-], starting with a letter or digit)", "mend the value"));
         }
         Ok(devices.clone())
     }

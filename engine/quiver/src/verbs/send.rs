@@ -1,14 +1,18 @@
 //! `quiver send`.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quiver_client::{
-    ClientOptions, Compression, Token,
+    ClientEvent, ClientOptions, Compression, Observer, Token,
     file::{
-        ColumnMap, FileError, FileFormat, FileOptions, SendFileError, SendOptions, TimeFormat,
-        send_file,
+        AmbiguousTimes, ColumnMap, FileError, FileFormat, FileOptions, SendFileError, SendOptions,
+        TimeFormat, send_file,
     },
 };
 use quiver_model::{DeviceId, RejectCode, StreamName, SystemClock};
@@ -19,6 +23,23 @@ use crate::{
     exit::{CONFIG, DATA, Failure, IO, UNAVAILABLE, USAGE, chain},
     numbers::grouped,
 };
+
+/// What `quiver send --help` ends with.
+pub const HELP: &str = "Examples:
+  quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv
+  quiver send --stream taxi --device nyc --map value=passengers nyc_taxi.csv \\
+    --timezone America/New_York --ambiguous-times earlier
+
+A file is identified by its content and these options: sent again it is stored once, but one that
+has grown or changed is another file, of which all rows are sent. A file with a value that cannot
+be stored is refused before its first row is sent, with the line and a remedy.
+
+Numbers: a column of whole numbers is int64, any other float64 (--map COLUMN=:float64 if later
+files of the stream have fractions). A number with leading zeros, such as 007, makes its column
+text. What the type cannot hold, such as 1e999, or 9007199254740993 among fractions, is an error.
+The words inf, infinity and nan are stored as such.
+
+Text: blanks around a value are cut unless it is quoted; \"\" is an empty text, nothing is null.";
 
 /// `send`.
 #[derive(Args, Debug)]
@@ -32,8 +53,8 @@ pub struct SendArgs {
     /// Data directory of an engine on this machine: CA and credentials are found there
     #[arg(long, env = "QUIVER_DATA_DIR", default_value = "quiver-data")]
     data_dir: PathBuf,
-    /// Certificates of the server's CA (PEM)
-    #[arg(long, env = "QUIVER_CA", requires_all = ["cert", "key"])]
+    /// Certificates of the server's CA (PEM), with --cert and --key or with --token
+    #[arg(long, env = "QUIVER_CA")]
     ca: Option<PathBuf>,
     /// Own certificate chain (PEM), of an operator, a gateway or the device itself
     #[arg(long, env = "QUIVER_CERT", requires_all = ["ca", "key"])]
@@ -78,6 +99,14 @@ pub struct SendArgs {
     /// Time zone of times that name none [default: UTC]
     #[arg(long, env = "QUIVER_TIMEZONE")]
     timezone: Option<String>,
+    /// error, earlier or later: local times that the clocks showed twice
+    #[arg(
+        long,
+        env = "QUIVER_AMBIGUOUS_TIMES",
+        value_name = "WHICH",
+        default_value_t = AmbiguousTimes::Error
+    )]
+    ambiguous_times: AmbiguousTimes,
     /// none, lz4, zstd (buffer by buffer) or message (zstd over whole batches)
     #[arg(long, env = "QUIVER_COMPRESSION", value_enum, default_value_t = SentAs::Message)]
     compression: SentAs,
@@ -106,7 +135,7 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
         .map(DeviceId::new)
         .transpose()
         .map_err(Failure::with(USAGE))?;
-    let client = client_options(&args, device.as_ref())?;
+    let mut client = client_options(&args, device.as_ref())?;
     let mut file = FileOptions::new(&args.file, stream);
     file.device = device;
     file.format = args.format;
@@ -115,13 +144,21 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
     file.time_column = args.time_column;
     file.time_format = args.time_format;
     file.time_zone = args.timezone;
+    file.ambiguous_times = args.ambiguous_times;
     let options = SendOptions {
         is_live: args.live,
         ..SendOptions::default()
     };
 
     let bar = bar();
+    let waits = Arc::new(Waits::default());
+    client.observer = Some(observer(Arc::clone(&waits), bar.clone()));
+    let mut settled = 0;
     let sent = send_file(file, client, options, |progress| {
+        if progress.rows_settled > settled {
+            settled = progress.rows_settled;
+            say(&bar, waits.settled());
+        }
         bar.set_length(progress.rows_total);
         bar.set_position(progress.rows_settled);
     })
@@ -181,6 +218,68 @@ fn reason(number: u32) -> String {
     }
 }
 
+/// What is said of an engine that does not take rows for now. Sending goes on by itself, so each
+/// reason is said once, and then that it goes on.
+#[derive(Debug, Default)]
+struct Waits(Mutex<Option<Wait>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wait {
+    /// Without a connection; else the stream is paused.
+    is_away: bool,
+    reason: String,
+}
+
+impl Waits {
+    fn on_event(&self, event: &ClientEvent) -> Option<String> {
+        match event {
+            ClientEvent::StreamPaused { message, .. } => self.waiting(Wait {
+                is_away: false,
+                reason: format!("the engine takes no rows for now: {message}"),
+            }),
+            ClientEvent::Disconnected { reason, .. } if !reason.is_refusal() => {
+                self.waiting(Wait {
+                    is_away: true,
+                    reason: format!("no connection: {reason}"),
+                })
+            }
+            ClientEvent::Connected { .. } => self.end(|wait| wait.is_away, "connected"),
+            _ => None,
+        }
+    }
+
+    /// Rows were settled.
+    fn settled(&self) -> Option<String> {
+        self.end(|_| true, "the engine takes rows again; going on")
+    }
+
+    fn waiting(&self, wait: Wait) -> Option<String> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() == Some(&wait) {
+            return None;
+        }
+        let text = format!("{}; trying again until it goes on", wait.reason);
+        *told = Some(wait);
+        Some(text)
+    }
+
+    fn end(&self, is_over: impl Fn(&Wait) -> bool, text: &str) -> Option<String> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.take_if(|wait| is_over(wait)).map(|_| text.to_owned())
+    }
+}
+
+fn observer(waits: Arc<Waits>, bar: ProgressBar) -> Arc<dyn Observer> {
+    Arc::new(move |event: &ClientEvent| say(&bar, waits.on_event(event)))
+}
+
+/// A line above the bar.
+fn say(bar: &ProgressBar, text: Option<String>) {
+    if let Some(text) = text {
+        bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
 fn bar() -> ProgressBar {
     let style =
         ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} rows  {per_sec}  {eta}")
@@ -211,13 +310,23 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
         (Some(ca), Some(cert), Some(key), _) => {
             ClientTls::new(Credential::load_files(ca, cert, key).map_err(Failure::of_pem(CONFIG))?)
         }
-        (_, _, _, Some(_)) => {
-            let ca = crate::access::ca_dir(&args.data_dir).join("ca.pem");
+        (ca, _, _, Some(_)) => {
+            let ca = match ca {
+                Some(ca) => ca.clone(),
+                None => crate::access::ca_dir(&args.data_dir).join("ca.pem"),
+            };
             let roots = quiver_pki::load_certificates(&ca).map_err(Failure::of_pem(CONFIG))?;
             ClientTls {
                 roots,
                 identity: None,
             }
+        }
+        (Some(_), _, _, None) => {
+            return Err(Failure::new(
+                USAGE,
+                "--ca names the server's CA only; give --cert and --key, or --token and --device, as well"
+                    .to_owned(),
+            ));
         }
         _ => {
             let directory = operator_dir(&args.data_dir);
@@ -225,7 +334,7 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
                 Failure::new(
                     CONFIG,
                     format!(
-                        "no operator credential in {}: {}; name the engine's --data-dir, or give --ca, --cert and --key",
+                        "no operator credential in {}: {}; name the engine's --data-dir, or give --ca with --cert and --key, or with --token",
                         directory.display(),
                         chain(&error)
                     ),
@@ -260,4 +369,41 @@ fn failure(error: SendFileError) -> Failure {
         SendFileError::Refused(_) | SendFileError::Unavailable { .. } => UNAVAILABLE,
     };
     Failure::with(code)(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use quiver_client::Disconnect;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_to_wait_is_said_once_and_again_when_it_changes_or_is_over() {
+        let waits = Waits::default();
+        let paused = |message: &str| ClientEvent::StreamPaused {
+            stream: StreamName::for_sender("s").unwrap(),
+            code: 0xffff_ffff,
+            message: message.to_owned(),
+        };
+        let lost = ClientEvent::Disconnected {
+            reason: Disconnect::Failed("timed out".into()),
+            retry_in: std::time::Duration::ZERO,
+        };
+        let connected = ClientEvent::Connected {
+            session: 1,
+            server: "s".into(),
+        };
+        assert_eq!(waits.settled(), None);
+        assert_eq!(waits.on_event(&connected), None);
+        let said = waits.on_event(&paused("the disk is full")).unwrap();
+        assert!(said.contains("the disk is full"), "{said}");
+        assert_eq!(waits.on_event(&paused("the disk is full")), None);
+        assert!(waits.on_event(&paused("too many rows")).is_some());
+        assert_eq!(waits.on_event(&connected), None, "it is still paused");
+        assert!(waits.settled().is_some());
+        assert_eq!(waits.settled(), None);
+        assert!(waits.on_event(&lost).unwrap().contains("timed out"));
+        assert_eq!(waits.on_event(&lost), None);
+        assert!(waits.on_event(&connected).is_some());
+    }
 }
