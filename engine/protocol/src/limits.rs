@@ -74,6 +74,10 @@ pub(crate) const FLATBUFFER_TABLES_MAX: usize = 16_384;
 pub const DEVICE_QUIC_STREAMS: u32 = 16;
 /// Live telemetry QUIC streams of a gateway or operator.
 pub const GATEWAY_QUIC_STREAMS: u32 = 128;
+/// Connections of one device at once, each of another instance.
+pub const DEVICE_CONNECTIONS_MAX: usize = 16;
+/// Connections of one gateway or operator at once.
+pub const GATEWAY_CONNECTIONS_MAX: usize = 1_024;
 
 /// The limits that a server announces in `Welcome`. A client that would exceed one reports an
 /// error to its caller instead of sending.

@@ -240,7 +240,7 @@ fn limits_table() -> String {
     let device = Limits::for_sender(SenderKind::Device);
     let gateway = Limits::for_sender(SenderKind::Gateway);
     let mut table = "| limit | value | in `Welcome.limits` |\n|---|---|---|\n".to_owned();
-    let rows: [(&str, String, &str); 20] = [
+    let rows: [(&str, String, &str); 21] = [
         (
             "live telemetry QUIC streams",
             format!(
@@ -323,6 +323,15 @@ fn limits_table() -> String {
             "values of one dictionary",
             limits::DICTIONARY_VALUES_MAX.to_string(),
             "`dictionary_values`",
+        ),
+        (
+            "connections of one identity, each of another `Hello.instance`",
+            format!(
+                "{} for devices, {} for gateways and operators",
+                limits::DEVICE_CONNECTIONS_MAX,
+                limits::GATEWAY_CONNECTIONS_MAX
+            ),
+            "",
         ),
         (
             "all dictionaries of a QUIC stream, bytes",

@@ -5,7 +5,10 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 use actix::{Actor, Addr};
 use quinn::{Connection, RecvStream, SendStream};
 use quiver_model::{BatchRefusal, SenderId, SenderKind, SessionId, Timestamp};
-use quiver_protocol::{ConnectionClose, ConnectionCloseCode, Limits, PairState, ServerEvent};
+use quiver_protocol::{
+    ConnectionClose, ConnectionCloseCode, Limits, PairState, ServerEvent,
+    limits::{DEVICE_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_MAX},
+};
 
 use super::{
     IngestContext,
@@ -125,8 +128,8 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
 /// Connections that an identity may have at once, each with an instance of its own.
 const fn connections_max(kind: SenderKind) -> usize {
     match kind {
-        SenderKind::Device => 16,
-        SenderKind::Gateway | SenderKind::Operator => 1_024,
+        SenderKind::Device => DEVICE_CONNECTIONS_MAX,
+        SenderKind::Gateway | SenderKind::Operator => GATEWAY_CONNECTIONS_MAX,
     }
 }
 

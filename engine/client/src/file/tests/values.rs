@@ -1,3 +1,5 @@
+//! What becomes of single values: none is changed on its way, or the file is refused.
+
 use super::*;
 
 #[test]
