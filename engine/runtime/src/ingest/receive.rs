@@ -69,7 +69,7 @@ impl ReceiveBudget {
     }
 
     /// Takes `bytes` as soon as they are free, in the order of asking; `None` if that takes longer
-    /// than [`PATIENCE`], or there are not so many in all.
+    /// than 30 s, or there are not so many in all.
     pub async fn take(&self, bytes: usize) -> Option<Received> {
         if bytes > self.capacity {
             return None;
