@@ -27,12 +27,7 @@ const STEP_US: i64 = 80_000_017;
 fn schema(fields: &[(&str, FieldType)]) -> Result<Arc<StreamSchema>, Box<dyn Error>> {
     let fields = fields
         .iter()
-        .map(|(name, field_type)| {
-            Ok(StreamField {
-                name: FieldName::new(name)?,
-                field_type: *field_type,
-            })
-        })
+        .map(|(name, field_type)| Ok(StreamField::new(FieldName::new(name)?, *field_type)))
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     Ok(Arc::new(StreamSchema::new(
         StreamName::new("readings")?,

@@ -37,6 +37,7 @@ mod schema;
 mod sort;
 pub mod stages;
 mod table;
+mod tiers;
 mod time_text;
 mod vacuum;
 
