@@ -25,8 +25,10 @@
 mod archive;
 mod blocking;
 mod check;
+mod choose;
 mod commit;
 mod compact;
+mod decimals;
 mod durable_store;
 mod encode;
 mod error;

@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use crate::{
     blocking::blocking,
+    choose::Effort,
     commit::{Commit, commit_name},
-    encode::{EncodeError, EncodedFile, encode},
+    encode::{EncodeError, EncodedFile, Encodings, encode},
     error::WriteError,
     read::location,
     replay::Replayed,
@@ -194,7 +195,8 @@ pub(crate) async fn write_files(
             let day = day.day;
             let encoded = blocking(move || {
                 let end = rows.len().min(start + FILE_ROWS_MAX);
-                encode(&schema, &batches, &rows[start..end], day, path)
+                let measured = Encodings::Measured(Effort::Flush);
+                encode(&schema, &batches, &rows[start..end], day, path, measured)
             })
             .await??;
             put_new(
