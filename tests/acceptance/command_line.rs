@@ -520,3 +520,34 @@ fn of_several_ids_none_is_enrolled_if_one_is_wrong() {
     ];
     assert_eq!(quiver(&kind).status.code(), Some(65));
 }
+
+#[test]
+fn a_result_that_nobody_reads_any_more_is_no_failure() {
+    let server = Server::start(&[]);
+    let data = server.data();
+    let other = server.path("other");
+    let other = other.to_str().unwrap();
+    for args in [
+        &["version"][..],
+        &["archive", "files", "--data-dir", data],
+        &["audit", "--data-dir", data],
+        &["devices", "list", "--data-dir", data],
+        &["pki", "init", "--data-dir", other],
+    ] {
+        let mut child = std::process::Command::new(crate::server::binary())
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{args:?}: {} {message}",
+            output.status
+        );
+    }
+}

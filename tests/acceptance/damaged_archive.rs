@@ -128,3 +128,72 @@ fn an_audit_names_the_file_that_is_damaged_and_says_what_it_can() {
 fn an_audit_names_the_file_that_is_empty_and_says_what_it_can() {
     audit_names_the_file(|file| std::fs::write(file, "").unwrap());
 }
+
+#[test]
+fn a_table_whose_log_cannot_be_read_is_named_by_audit_and_check() {
+    let mut server = Server::start(&["--enroll-unknown"]);
+    send(&server, "whole", "a", 7);
+    send(&server, "broken", "b", 5);
+    server.stop();
+    let log = server.path("archive").join("broken").join("_delta_log");
+    for entry in std::fs::read_dir(log).unwrap() {
+        std::fs::write(entry.unwrap().path(), "{\"add\":").unwrap();
+    }
+    for state in ["idle", "running"] {
+        if state == "running" {
+            server.restart();
+        }
+        for verb in [&["audit"][..], &["archive", "check"]] {
+            let output = quiver(&[verb, &["--data-dir", server.data()]].concat());
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(65), "{state} {verb:?}: {text}");
+            let fault = text
+                .lines()
+                .find(|line| line.starts_with('✗') && line.contains("broken"));
+            assert!(
+                fault.is_some_and(|line| line.contains("cannot be")),
+                "{state} {verb:?}: {text}"
+            );
+        }
+        let audit = quiver(&["audit", "--data-dir", server.data()]);
+        let text = String::from_utf8(audit.stdout).unwrap();
+        assert_eq!(
+            line_of(&text, "a")[..5],
+            ["✓", "device:a", "7", "7", "7"],
+            "{state}"
+        );
+    }
+}
+
+#[test]
+fn files_without_a_table_are_counted_and_deleted_only_if_the_stream_is_named() {
+    let mut server = Server::start(&["--enroll-unknown"]);
+    send(&server, "whole", "a", 7);
+    server.stop();
+    // What a first flush leaves that dies before its commit.
+    let archive = server.path("archive");
+    let left = archive.join("died").join("quiver_day=2026-01-01");
+    std::fs::create_dir_all(&left).unwrap();
+    for file in parquet_files(&archive.join("whole")) {
+        std::fs::copy(&file, left.join(file.file_name().unwrap())).unwrap();
+    }
+    let vacuum = ["archive", "vacuum", "--older-than", "0s", "--data-dir"];
+    for state in ["idle", "running"] {
+        if state == "running" {
+            server.restart();
+        }
+        let checked = quiver_ok(&["archive", "check", "--data-dir", server.data()]);
+        assert!(checked.contains("1 orphans"), "{state}: {checked}");
+        let text = quiver_ok(&[&vacuum[..], &[server.data()]].concat());
+        assert!(
+            text.contains("died has 1 files and no table"),
+            "{state}: {text}"
+        );
+    }
+    let text = quiver_ok(&[&vacuum[..], &[server.data(), "died"]].concat());
+    assert!(text.contains("1 files"), "{text}");
+    assert_eq!(parquet_files(&archive.join("died")).len(), 0);
+    let gone = quiver(&[&vacuum[..], &[server.data(), "died"]].concat());
+    assert_eq!(gone.status.code(), Some(65));
+    server.audit();
+}

@@ -92,3 +92,39 @@ fn a_connection_does_not_outlive_its_certificate() {
         assert!(reason.contains("certificate expired at"), "{reason}");
     });
 }
+
+#[test]
+fn send_with_a_certificate_that_is_not_accepted_ends_and_says_which_side_and_why() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let file = server.path("rows.csv");
+    std::fs::write(&file, "ts,n\n2026-01-01T00:00:00Z,1\n").unwrap();
+    let expired = server.issue(
+        "device",
+        "late",
+        &["--not-before", "2020-01-01", "--valid-for", "1d"],
+    );
+    let elsewhere = Server::start(&[]);
+    let foreign = elsewhere.issue("device", "late", &[]);
+    let own = server.issue("device", "prompt", &[]);
+    let send = |certificates: &std::path::Path, ca: &std::path::Path| {
+        let path = |file: &std::path::Path| file.to_str().unwrap().to_owned();
+        let output = std::process::Command::new(crate::server::binary())
+            .args(["send", "--stream", "numbers", "--device", "late"])
+            .args(["--server", &server.quic().to_string()])
+            .args(["--ca", &path(&ca.join("ca.pem"))])
+            .args(["--cert", &path(&certificates.join("cert.pem"))])
+            .args(["--key", &path(&certificates.join("key.pem"))])
+            .arg(path(&file))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{text}");
+        text
+    };
+    let text = send(&expired, &own);
+    assert!(text.contains("expired; issue a new one"), "{text}");
+    let text = send(&foreign, &own);
+    assert!(text.contains("not of the server's CA"), "{text}");
+    let text = send(&own, &foreign);
+    assert!(text.contains("this side does not accept"), "{text}");
+}

@@ -23,6 +23,7 @@ mod fleet;
 mod http;
 mod kill;
 mod locked;
+mod many_days;
 mod protocol;
 mod python;
 mod readme;

@@ -144,6 +144,13 @@ pub enum Disconnect {
     },
     /// Another connection of the same identity and instance took over.
     Replaced,
+    /// The TLS handshake failed: mostly a certificate of one side.
+    Tls {
+        /// Number of the alert, RFC 8446 section 6.
+        alert: u8,
+        /// What this side does not accept; `None` if it is the server that does not.
+        own: Option<String>,
+    },
     /// The network or the peer failed.
     Failed(String),
 }
@@ -154,6 +161,7 @@ impl Disconnect {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::ByServer { code, .. } => code.is_some_and(|code| !code.is_retryable()),
+            Self::Tls { .. } => true,
             Self::Replaced | Self::Failed(_) => false,
         }
     }
@@ -165,8 +173,24 @@ impl fmt::Display for Disconnect {
             Self::ByServer { code: Some(code), reason } => write!(f, "the server closed the connection: {code}: {reason}; {}", code.remedy()),
             Self::ByServer { code: None, reason } => write!(f, "the server closed the connection: {reason}"),
             Self::Replaced => f.write_str("another connection with the same identity and instance took over; make sure that each device runs once"),
+            Self::Tls { own: Some(reason), .. } => write!(f, "this side does not accept the server: {reason}; check the server's address and name, the CA certificates, and the clock"),
+            Self::Tls { alert, own: None } => write!(f, "the server does not accept this side (TLS alert {alert}): {}", remedy(*alert)),
             Self::Failed(reason) => f.write_str(reason),
         }
+    }
+}
+
+/// What a server's alert means for a client's certificate, and what helps.
+fn remedy(alert: u8) -> &'static str {
+    match alert {
+        45 => "the certificate has expired; issue a new one, and check both clocks",
+        44 => "the certificate is revoked; issue a new one",
+        42 | 43 | 46 | 48 | 49 | 51 => {
+            "the certificate is not of the server's CA; use one that this CA has issued"
+        }
+        116 => "it wants a certificate, or a token where it takes tokens",
+        120 => "it does not speak quiver/1; check the address",
+        _ => "the handshake failed; the server's log says why",
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{Connection as QuicConnection, ConnectionError, Endpoint, RecvStream, VarInt};
+use quinn::{
+    Connection as QuicConnection, ConnectionError, Endpoint, RecvStream, TransportErrorCode, VarInt,
+};
 use quiver_model::SessionId;
 use quiver_protocol::{
     ClientConversation, ClientEvent as ServerMessage, ClientHello, ConnectionCloseCode, Resumed,
@@ -276,8 +278,26 @@ fn ended_by(error: &ConnectionError) -> Ended {
             let reason = String::from_utf8_lossy(&close.reason).into_owned();
             by_server(code.and_then(ConnectionCloseCode::from_number), reason).into()
         }
+        ConnectionError::ConnectionClosed(close) => match tls_alert(close.error_code) {
+            Some(alert) => Disconnect::Tls { alert, own: None }.into(),
+            None => failed(format!("the connection failed: {error}")),
+        },
+        ConnectionError::TransportError(failure) => match tls_alert(failure.code) {
+            Some(alert) => Disconnect::Tls {
+                alert,
+                own: Some(failure.reason.clone()),
+            }
+            .into(),
+            None => failed(format!("the connection failed: {error}")),
+        },
         other => failed(format!("the connection failed: {other}")),
     }
+}
+
+/// The TLS alert that a QUIC error code stands for, RFC 9001 section 4.8.
+fn tls_alert(code: TransportErrorCode) -> Option<u8> {
+    let code = u64::from(code);
+    (code & !0xff == 0x100).then_some((code & 0xff) as u8)
 }
 
 /// A QUIC stream failed because the connection did, or should: why?

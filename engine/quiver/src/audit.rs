@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{cast::AsArray, types::Int64Type};
 use futures::StreamExt;
-use quiver_archive::DeltaArchive;
+use quiver_archive::{DeltaArchive, Directory};
 use quiver_model::{SenderId, SenderKind, StreamName};
 use quiver_query::{QueryEngine, QueryError};
 use quiver_runtime::{
@@ -22,7 +22,10 @@ use quiver_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::tally::{Rows, Tally, text};
+use crate::{
+    exit::chain,
+    tally::{Rows, Tally, text},
+};
 
 /// One identity's line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +119,7 @@ pub async fn audit(
         streams,
         queries,
         archive,
-        unreadable: BTreeSet::new(),
+        unreadable: damaged_tables(archive).await,
     };
     let found = finder.rows_with_doubled().await?;
     let rejects = finder.rejects_by_sender("").await?;
@@ -325,6 +328,22 @@ fn line(lines: &mut BTreeMap<String, AuditLine>, sender: String) -> &mut AuditLi
         sender,
         ..AuditLine::default()
     })
+}
+
+/// Tables of which nothing can be read: what they hold is in no query's result.
+async fn damaged_tables(archive: &DeltaArchive) -> BTreeSet<String> {
+    match archive.survey().await {
+        Ok(directories) => directories
+            .into_iter()
+            .filter_map(|(name, directory)| match directory {
+                Directory::Damaged(problem) => {
+                    Some(format!("stream {name} cannot be read: {problem}"))
+                }
+                Directory::Table(_) | Directory::Uncommitted(_) => None,
+            })
+            .collect(),
+        Err(error) => BTreeSet::from([chain(&error)]),
+    }
 }
 
 /// The streams that devices' rows are stored in.

@@ -8,7 +8,10 @@
 //! holder   who holds a data directory that cannot be opened
 //! http/    the HTTP door: liveness, metrics, SQL, administration, and who may use it
 //! remote   the command line's side of that door
+//! say      what verbs tell their user
 //! ```
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod access;
 mod audit;
@@ -22,10 +25,13 @@ mod logging;
 mod node;
 mod numbers;
 mod remote;
+mod say;
 mod settings;
 mod sources;
 mod tally;
 mod verbs;
+
+use say::tell;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -43,10 +49,10 @@ fn main() -> std::process::ExitCode {
             };
         }
     };
-    match verbs::run(command) {
+    match verbs::run(command).and_then(|()| say::all_written()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("quiver: {failure}");
+            tell!("quiver: {failure}");
             failure.code().into()
         }
     }

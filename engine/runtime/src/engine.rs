@@ -286,8 +286,9 @@ impl Engine {
                 Ok(Err(error)) => result = Err(StopError::Flush(crate::flush::chain(&error))),
                 Err(_) => {
                     let waited = FLUSH_PATIENCE.as_secs();
+                    let left = self.flusher.unflushed_streams().join(", ");
                     result = Err(StopError::Flush(format!(
-                        "the archive did not answer for {waited} s"
+                        "not everything was archived within {waited} s; what is left of {left} is in the log, and is archived after the next start"
                     )));
                 }
             }

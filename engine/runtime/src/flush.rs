@@ -241,7 +241,8 @@ impl Flusher {
         let capacity = self.budget.capacity(Share::Device);
         let pressed = self.budget.waiting(Share::Device) > 0
             || self.budget.used(Share::Device) > capacity / 100 * PRESSURE_PERCENT;
-        let log_full = self.metrics.log_size.get() > self.rules.log_bytes as i64;
+        let log_size = u64::try_from(self.metrics.log_size.get()).unwrap_or(0);
+        let log_full = log_size > self.rules.log_bytes;
         let stats: Vec<_> = tables.iter().map(|table| (table, table.stats())).collect();
         let unflushed: usize = stats.iter().map(|(_, stats)| stats.bytes).sum();
         self.metrics
@@ -281,6 +282,13 @@ impl Flusher {
         }
         self.trim().await;
         Ok(())
+    }
+
+    /// The streams that have rows in memory only.
+    pub(crate) fn unflushed_streams(&self) -> Vec<String> {
+        let tables = self.tables.all();
+        let unflushed = tables.iter().filter(|table| table.stats().rows > 0);
+        unflushed.map(|table| table.name().to_string()).collect()
     }
 
     /// Flushes a stream, trying again until it succeeds or the engine stops; its name.

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use quiver_log::LogOptions;
 use quiver_protocol::limits::{BATCH_DECODED_BYTES_MAX, BATCH_ROWS_MAX, DECODE_MEMORY_MAX};
 
-use crate::{StartError, ingest::CONNECTION_WINDOW};
+use crate::{StartError, ingest::WINDOW_MAX};
 
 /// Most times that a decoded value grows when it takes its stored type: an 8-bit integer of the
 /// wire is stored in 64 bits. All other types grow less, or not at all.
@@ -20,7 +20,7 @@ pub const BATCH_MEMORY_BYTES_MAX: usize =
 /// Least [`EngineOptions::memory_bytes`]: one batch of the announced limits, and what QUIC holds
 /// of the next one meanwhile. With less, such a batch would be refused for ever, however long its
 /// sender waits.
-pub const MEMORY_BYTES_MIN: usize = BATCH_MEMORY_BYTES_MAX + CONNECTION_WINDOW as usize;
+pub const MEMORY_BYTES_MIN: usize = BATCH_MEMORY_BYTES_MAX + WINDOW_MAX as usize;
 
 /// Share of `memory_bytes` that messages may take while they are received, in percent; it comes on
 /// top. Never less than one message takes.
@@ -63,6 +63,10 @@ pub struct EngineOptions {
     pub connections_max: usize,
     /// Handshakes under way beyond which an address must prove itself first (Retry). Default 256.
     pub unproven_handshakes_max: usize,
+    /// Handshakes under way beyond which more are refused at once: a fleet that comes back all
+    /// together would else share the processor so finely that none of its handshakes is done
+    /// before its device gives up. Who is refused comes again later. Default 1,024.
+    pub handshakes_max: usize,
     /// Rows per second that one sender may send in the long run; 0 means no limit. Default 0.
     pub rows_per_second_max: u64,
     /// Whether an unknown identity with a valid certificate is enrolled when it connects, and
@@ -103,6 +107,7 @@ impl EngineOptions {
             future_limit: Duration::from_secs(86_400),
             connections_max: 20_000,
             unproven_handshakes_max: 256,
+            handshakes_max: 1_024,
             rows_per_second_max: 0,
             enroll_unknown: false,
             streams_max: 1_000,

@@ -11,24 +11,19 @@ use async_trait::async_trait;
 use object_store::{ObjectStore, path::Path};
 use quiver_hot::{
     Archive, ArchiveSnapshot, DamagedTable, FlushError, FlushInput, OpenError, OpenedArchive,
-    conform,
 };
 use quiver_model::{Clock, Entropy, StreamName};
 
 use crate::{
     ArchiveError, DurableStore,
-    commit::{Commit, commit_name, grown_metadata, new_metadata},
-    error::WriteError,
-    read::stored_schema,
+    commit::commit_name,
     replay::{ReplayError, checkpoint, replay},
-    schema::grown,
-    table::{Committed, Table, next_files, write_commit, write_files},
+    survey::Directory,
+    table::Table,
 };
 
 /// A Delta checkpoint is written every so many versions: opening reads at most so many commits.
 const CHECKPOINT_EVERY: i64 = 100;
-/// How often a commit is tried at the next version when somebody else took one.
-const COMMIT_ATTEMPTS: usize = 5;
 
 /// A table that may not have been read yet.
 pub(crate) type Slot = Arc<tokio::sync::Mutex<Option<Table>>>;
@@ -41,7 +36,7 @@ pub struct DeltaArchive {
     pub(crate) durable: Option<DurableStore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    app_id: String,
+    pub(crate) app_id: String,
     tables: Mutex<HashMap<StreamName, Slot>>,
     /// Held by the one compaction or vacuum at a time: it bounds their memory, and keeps a vacuum
     /// from files that a compaction has written and not yet committed.
@@ -123,7 +118,10 @@ impl DeltaArchive {
         tables.entry(stream.clone()).or_default().clone()
     }
 
-    async fn replay(&self, stream: &StreamName) -> Result<crate::replay::Replayed, ReplayError> {
+    pub(crate) async fn replay(
+        &self,
+        stream: &StreamName,
+    ) -> Result<crate::replay::Replayed, ReplayError> {
         let replayed = replay(Arc::clone(&self.store), stream.clone(), self.app_id.clone()).await?;
         if let Some(durable) = &self.durable {
             // The commit that was found may have been published and not synced by a process that
@@ -151,7 +149,14 @@ impl DeltaArchive {
             match (self.replay(stream).await, slot.as_mut()) {
                 (Ok(replayed), Some(table)) => table.refresh(replayed),
                 (Ok(replayed), None) => *slot = Some(Table::replayed(replayed)),
-                (Err(ReplayError::Absent), _) => *slot = Some(Table::absent(stream.clone())),
+                (Err(ReplayError::Absent), None) => *slot = Some(Table::absent(stream.clone())),
+                // The first commit, of unknown outcome, may still arrive.
+                (Err(ReplayError::Absent), Some(table)) if table.snapshot.version < 0 => {}
+                (Err(ReplayError::Absent), Some(_)) => {
+                    let text =
+                        "its Delta log was there before, and is gone; restore it from a backup";
+                    return Err(ReplayError::Unreadable(text.to_owned()));
+                }
                 (Err(error), _) => return Err(error),
             }
         }
@@ -230,7 +235,7 @@ impl DeltaArchive {
     }
 
     /// A random UUID (version 4).
-    fn new_table_id(&self) -> String {
+    pub(crate) fn new_table_id(&self) -> String {
         let (high, low) = (self.entropy.next_u64(), self.entropy.next_u64());
         format!(
             "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
@@ -240,126 +245,6 @@ impl DeltaArchive {
             0x8000 | ((low >> 48) & 0x3fff),
             low & 0xffff_ffff_ffff
         )
-    }
-
-    async fn try_flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
-        let FlushInput {
-            stream,
-            schema,
-            barrier,
-            batches,
-        } = input;
-        let invalid = |problem: String| FlushError::Invalid {
-            stream: stream.clone(),
-            barrier,
-            problem,
-        };
-        let slot = self.slot(&stream);
-        let mut slot = slot.lock().await;
-        let table = self
-            .load(&stream, &mut slot)
-            .await
-            .map_err(|error| match error {
-                ReplayError::Foreign(problem) => FlushError::Damaged {
-                    stream: stream.clone(),
-                    problem,
-                },
-                error => FlushError::NotCommitted {
-                    stream: stream.clone(),
-                    barrier,
-                    source: error.into(),
-                },
-            })?;
-        if table.snapshot.flushed >= barrier {
-            // An earlier attempt was committed after all.
-            return Ok(Arc::clone(&table.snapshot));
-        }
-        let fields = grown(&table.snapshot.fields, schema.fields()).map_err(invalid)?;
-        let is_grown = fields.is_some();
-        let fields = fields.unwrap_or_else(|| table.snapshot.fields.to_vec());
-        let layout = stored_schema(&stream, &fields).map_err(invalid)?;
-        let batches = batches
-            .iter()
-            .filter(|batch| batch.num_rows() > 0)
-            .map(|batch| conform(batch, &layout))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| invalid(error.to_string()))?;
-        let added = write_files(&*self.store, &*self.entropy, &stream, layout, batches).await;
-        let added = added.map_err(|error| match error {
-            WriteError::Encode(error) => invalid(error.to_string()),
-            error => FlushError::NotCommitted {
-                stream: stream.clone(),
-                barrier,
-                source: error.into(),
-            },
-        })?;
-
-        for _ in 0..COMMIT_ATTEMPTS {
-            let now = self.clock.wall();
-            let version = table.snapshot.version + 1;
-            let mut commit = Commit::default();
-            commit.information("WRITE", now, true);
-            let metadata = match &table.metadata {
-                None => {
-                    commit.protocol();
-                    Some(new_metadata(&self.new_table_id(), &fields, now))
-                }
-                Some(metadata) if is_grown => Some(grown_metadata(metadata, &fields)),
-                Some(_) => None,
-            };
-            if let Some(metadata) = &metadata {
-                commit.metadata(metadata);
-            }
-            commit.transaction(&self.app_id, barrier, now);
-            for encoded in &added {
-                commit.add(encoded, now, true);
-            }
-            table.expect(version, &added);
-            match write_commit(&*self.store, &stream, version, commit).await {
-                Committed::Yes => {
-                    let next = ArchiveSnapshot {
-                        stream: stream.clone(),
-                        version,
-                        flushed: barrier,
-                        fields: fields.into(),
-                        files: next_files(&table.snapshot.files, &[], &added),
-                    };
-                    if metadata.is_some() {
-                        table.metadata = metadata;
-                    }
-                    let snapshot = table.advance(next);
-                    self.checkpoint_if_due(&stream, version);
-                    return Ok(snapshot);
-                }
-                Committed::Unknown(error) => {
-                    return Err(FlushError::Unknown {
-                        stream: stream.clone(),
-                        barrier,
-                        source: error.into(),
-                    });
-                }
-                Committed::Taken => {
-                    // An earlier attempt of ours, or another writer's (a tool that compacts).
-                    let replayed =
-                        self.replay(&stream)
-                            .await
-                            .map_err(|error| FlushError::NotCommitted {
-                                stream: stream.clone(),
-                                barrier,
-                                source: error.into(),
-                            })?;
-                    table.refresh(replayed);
-                    if table.snapshot.flushed >= barrier {
-                        return Ok(Arc::clone(&table.snapshot));
-                    }
-                }
-            }
-        }
-        Err(FlushError::NotCommitted {
-            stream: stream.clone(),
-            barrier,
-            source: "other writers took every version that was tried".into(),
-        })
     }
 }
 
@@ -380,43 +265,18 @@ fn is_not_found(error: &object_store::Error) -> bool {
 #[async_trait]
 impl Archive for DeltaArchive {
     async fn open(&self) -> Result<OpenedArchive, OpenError> {
-        let listed = self
-            .store
-            .list_with_delimiter(None)
-            .await
-            .map_err(|source| OpenError::List {
-                root: self.store.to_string(),
-                source: source.into(),
-            })?;
         let mut opened = OpenedArchive::default();
-        for prefix in listed.common_prefixes {
-            let name = prefix.filename().unwrap_or_default().to_owned();
-            let damaged = |problem: String| DamagedTable {
-                name: name.clone(),
-                problem,
-            };
-            let stream = match StreamName::new(&name) {
-                Ok(stream) => stream,
-                Err(error) => {
-                    opened.damaged.push(damaged(error.to_string()));
-                    continue;
-                }
-            };
-            let slot = self.slot(&stream);
-            let mut slot = slot.lock().await;
-            match self.load(&stream, &mut slot).await {
-                Ok(table) if table.snapshot.version >= 0 => {
-                    opened.tables.push(Arc::clone(&table.snapshot))
-                }
-                // Files of a first flush that was never committed.
-                Ok(_) => {}
-                Err(error) => opened.damaged.push(damaged(error.to_string())),
+        for (name, directory) in self.survey().await? {
+            match directory {
+                Directory::Table(snapshot) => opened.tables.push(snapshot),
+                Directory::Uncommitted(_) => {}
+                Directory::Damaged(problem) => opened.damaged.push(DamagedTable { name, problem }),
             }
         }
         Ok(opened)
     }
 
     async fn flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
-        self.try_flush(input).await
+        self.flush_rows(input).await
     }
 }

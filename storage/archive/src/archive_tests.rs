@@ -30,9 +30,12 @@ use quiver_model::{
 };
 
 use crate::{
-    ArchiveError, CompactOptions, DeltaArchive, DeltaArchiveParts, DurableStore, Problem,
-    VacuumOptions,
+    ArchiveError, CompactOptions, DeltaArchive, DeltaArchiveParts, Directory, DurableStore,
+    Problem, VacuumOptions,
 };
+
+#[path = "archive_tests/many_days.rs"]
+mod many_days;
 
 const DAY_US: i64 = 86_400_000_000;
 const LOG: &str = "00112233445566778899aabbccddeeff";
@@ -417,6 +420,8 @@ enum Trouble {
 struct TroubledStore {
     inner: DurableStore,
     trouble: std::sync::Mutex<Trouble>,
+    /// The commit of this version fails, and is not stored.
+    fail_version: std::sync::Mutex<Option<u64>>,
     requests: AtomicUsize,
 }
 
@@ -441,6 +446,11 @@ impl ObjectStore for TroubledStore {
         };
         if !location.as_ref().ends_with(".json") {
             return self.inner.put_opts(location, payload, opts).await;
+        }
+        let version = location.filename().and_then(|name| name.split('.').next());
+        let version = version.and_then(|digits| digits.parse().ok());
+        if version.is_some() && *self.fail_version.lock().unwrap() == version {
+            return Err(failure());
         }
         let trouble = std::mem::replace(&mut *self.trouble.lock().unwrap(), Trouble::None);
         match trouble {
@@ -496,6 +506,7 @@ fn troubled(directory: &FsPath) -> (Arc<TroubledStore>, DeltaArchive) {
     let store = Arc::new(TroubledStore {
         inner: DurableStore::open(directory).unwrap(),
         trouble: std::sync::Mutex::new(Trouble::None),
+        fail_version: std::sync::Mutex::default(),
         requests: AtomicUsize::new(0),
     });
     let archive = DeltaArchive::new(DeltaArchiveParts {
@@ -771,7 +782,7 @@ async fn check_names_what_is_wrong_with_which_file() {
     let directory = tempfile::tempdir().unwrap();
     let archive = archive(directory.path());
     let schema = schema("readings", &["speed"]);
-    // The second flush has positions that the first one has: a bug elsewhere.
+    // The second flush has a position twice: a bug elsewhere.
     archive
         .flush(input(
             &schema,
@@ -784,14 +795,17 @@ async fn check_names_what_is_wrong_with_which_file() {
         .flush(input(
             &schema,
             20,
-            vec![batch_of(&schema, &rows(10, 10, 2, 1))],
+            vec![
+                batch_of(&schema, &rows(11, 10, 2, 1)),
+                batch_of(&schema, &rows(15, 1, 2, 1)),
+            ],
         ))
         .await
         .unwrap();
     let report = archive.check(schema.stream()).await.unwrap();
     assert_eq!(report.problems.len(), 1);
     assert!(
-        matches!(report.problems[0], Problem::Duplicate { position: 10, .. }),
+        matches!(report.problems[0], Problem::Duplicate { position: 15, .. }),
         "{:?}",
         report.problems
     );

@@ -7,7 +7,7 @@ use arrow_array::{RecordBatch, cast::AsArray, types::Int64Type};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use parquet::file::statistics::Statistics;
-use quiver_hot::ArchiveFile;
+use quiver_hot::{ArchiveFile, ArchiveSnapshot};
 use quiver_model::{Position, StreamName, TS, Timestamp};
 
 use crate::{
@@ -120,10 +120,10 @@ impl DeltaArchive {
     /// Reads every file's footer and positions.
     ///
     /// # Errors
-    /// If the stream has no table, or its log cannot be read. What is wrong with files is in the
-    /// report.
+    /// If the stream has neither a table nor files of one, or its log cannot be read. What is wrong
+    /// with files is in the report.
     pub async fn check(&self, stream: &StreamName) -> Result<CheckReport, ArchiveError> {
-        let snapshot = self.snapshot(stream).await?;
+        let (snapshot, orphans) = self.files_and_orphans(stream).await?;
         let mut report = CheckReport {
             files: snapshot.files.len(),
             ..CheckReport::default()
@@ -148,7 +148,7 @@ impl DeltaArchive {
         }
         self.find_duplicates(stream, &readable, &mut report.problems)
             .await;
-        report.orphans = self.orphans(stream).await?;
+        report.orphans = orphans;
         Ok(report)
     }
 
@@ -206,12 +206,18 @@ impl DeltaArchive {
         }
     }
 
-    /// Parquet files of the table's directory that neither the version in force nor a tombstone
-    /// names.
-    async fn orphans(&self, stream: &StreamName) -> Result<Vec<String>, ArchiveError> {
+    /// The version in force, and Parquet files of the table's directory that neither it nor a
+    /// tombstone names.
+    async fn files_and_orphans(
+        &self,
+        stream: &StreamName,
+    ) -> Result<(Arc<ArchiveSnapshot>, Vec<String>), ArchiveError> {
         let slot = self.slot(stream);
         let mut slot = slot.lock().await;
-        let table = self.existing(stream, &mut slot).await?;
+        let table = self
+            .load(stream, &mut slot)
+            .await
+            .map_err(|error| ArchiveError::replay(stream, &error))?;
         let known: BTreeSet<&str> = table
             .snapshot
             .files
@@ -220,11 +226,17 @@ impl DeltaArchive {
             .chain(table.removed.keys().map(String::as_str))
             .collect();
         let all = self.parquet_files(stream).await?;
-        Ok(all
+        if table.snapshot.version < 0 && all.is_empty() {
+            return Err(ArchiveError::Absent {
+                stream: stream.clone(),
+            });
+        }
+        let orphans = all
             .into_iter()
             .map(|file| file.path)
             .filter(|path| !known.contains(path.as_str()))
-            .collect())
+            .collect();
+        Ok((Arc::clone(&table.snapshot), orphans))
     }
 
     /// Parquet files of the table's directory.

@@ -1,16 +1,18 @@
 //! Merges small files of a day into larger ones. The rows stay the same, so readers and queries
 //! see no difference; the old files stay on disk for those that still read them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use quiver_hot::{ArchiveFile, ArchiveSnapshot};
 use quiver_model::StreamName;
 
 use crate::{
     ArchiveError, DeltaArchive,
+    choose::Effort,
     commit::Commit,
     read::{location, read_file, stored_schema},
-    table::{Committed, next_files, write_commit, write_files},
+    table::{Committed, next_files, write_commit},
+    write::{FileWriter, sort},
 };
 
 /// What is merged.
@@ -113,15 +115,15 @@ impl DeltaArchive {
                 batches
                     .extend(read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?);
             }
-            let files = write_files(
-                &*self.store,
-                &*self.entropy,
-                stream,
-                Arc::clone(&layout),
-                batches,
-            )
-            .await
-            .map_err(|error| ArchiveError::write(stream, &error))?;
+            let batches = Arc::new(batches);
+            let written = async {
+                let sorted = sort(&batches).await?;
+                let writer = FileWriter::new(self, stream, Arc::clone(&layout), Effort::Merge);
+                writer.write(&batches, sorted).await
+            };
+            let files = written
+                .await
+                .map_err(|error| ArchiveError::write(stream, &error))?;
             let rows_before: u64 = bin.iter().map(|file| file.rows).sum();
             let rows_after: u64 = files.iter().map(|encoded| encoded.file.rows).sum();
             if rows_before != rows_after {
@@ -140,9 +142,12 @@ impl DeltaArchive {
         let table = self.existing(stream, &mut slot).await?;
         // Flushes have committed meanwhile; only another writer can have removed a file.
         let present = Arc::clone(&table.snapshot);
-        let is_live =
-            |file: &Arc<ArchiveFile>| present.files.iter().any(|live| live.path == file.path);
-        if !removed.iter().all(is_live) {
+        let live: HashSet<&str> = present
+            .files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect();
+        if !removed.iter().all(|file| live.contains(file.path.as_str())) {
             return Err(ArchiveError::Write {
                 stream: stream.clone(),
                 problem: "another writer removed files that were to be merged; try again"

@@ -12,7 +12,7 @@
 //! [`DurableStore::remove_staged`] deletes them.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
@@ -137,6 +137,20 @@ impl DurableStore {
         removed.await.map_err(generic)?.map_err(generic)
     }
 
+    /// Creates the directories that these objects will lie in, and makes their names durable: a
+    /// parent of many is synced once, not once for each.
+    pub(crate) async fn create_parents(&self, locations: Vec<Path>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let paths = locations
+            .iter()
+            .map(|location| shared.reads.path_to_filesystem(location))
+            .collect::<Result<Vec<_>>>()?;
+        let created = blocking(move || {
+            shared.ensure_directories(paths.iter().filter_map(|path| path.parent()))
+        });
+        created.await.map_err(generic)?.map_err(generic)
+    }
+
     async fn write(
         &self,
         location: &Path,
@@ -205,24 +219,41 @@ impl Shared {
 
     /// Creates `directory` and makes its name, and those of its parents up to the root, durable.
     fn ensure_directory(&self, directory: &FsPath) -> io::Result<()> {
+        self.ensure_directories(std::iter::once(directory))
+    }
+
+    /// [`Shared::ensure_directory`] for many: each directory that gets new names is synced once.
+    fn ensure_directories<'a>(
+        &self,
+        directories: impl Iterator<Item = &'a FsPath>,
+    ) -> io::Result<()> {
         let mut durable = self
             .durable_directories
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut pending = Vec::new();
-        let mut ancestor = directory;
-        while !durable.contains(ancestor)
-            && ancestor.starts_with(&self.root)
-            && ancestor != self.root
-        {
-            pending.push(ancestor);
-            ancestor = ancestor.parent().unwrap_or(&self.root);
+        // A parent comes before what is in it.
+        let mut pending: BTreeSet<&FsPath> = BTreeSet::new();
+        for directory in directories {
+            let mut ancestor = directory;
+            while !durable.contains(ancestor)
+                && ancestor.starts_with(&self.root)
+                && ancestor != self.root
+                && pending.insert(ancestor)
+            {
+                ancestor = ancestor.parent().unwrap_or(&self.root);
+            }
         }
-        for directory in pending.into_iter().rev() {
+        for directory in &pending {
             create_directory(directory)?;
-            sync_directory(directory.parent().unwrap_or(&self.root))?;
-            durable.insert(directory.to_owned());
         }
+        let parents: BTreeSet<&FsPath> = pending
+            .iter()
+            .map(|directory| directory.parent().unwrap_or(&self.root))
+            .collect();
+        for parent in parents {
+            sync_directory(parent)?;
+        }
+        durable.extend(pending.into_iter().map(FsPath::to_owned));
         Ok(())
     }
 }

@@ -11,7 +11,8 @@
 //!
 //! Promises:
 //! - When [`quiver_hot::Archive::flush`] returns, its rows survive power loss: files, commit and
-//!   their directories are synced. A flush is one commit; there is no state between.
+//!   their directories are synced. A flush is one commit, and there is no state between; one over
+//!   very many days is several, each complete up to a position, and there is none between those.
 //! - Flushing the same barrier again stores nothing twice, also when it is unknown whether the
 //!   first attempt was committed: the transaction in the table says.
 //! - The cost of a commit does not grow with the table's age: its state is kept in memory, commits
@@ -32,16 +33,20 @@ mod decimals;
 mod durable_store;
 mod encode;
 mod error;
+mod flush;
 mod gather;
+mod portions;
 mod read;
 mod replay;
 mod schema;
 mod sort;
 pub mod stages;
+mod survey;
 mod table;
 mod tiers;
 mod time_text;
 mod vacuum;
+mod write;
 
 #[cfg(test)]
 mod archive_tests;
@@ -51,4 +56,5 @@ pub use check::{CheckReport, Problem};
 pub use compact::{CompactOptions, CompactReport};
 pub use durable_store::DurableStore;
 pub use error::ArchiveError;
+pub use survey::Directory;
 pub use vacuum::{VacuumOptions, VacuumReport, VacuumedFile};

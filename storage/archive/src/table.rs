@@ -1,31 +1,21 @@
 //! What is kept in memory of a table, and the writing of a version.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{ObjectStore, PutPayload, path::Path};
 use quiver_hot::{ArchiveFile, ArchiveSnapshot};
-use quiver_model::{Entropy, QUIVER_DAY, StreamName, Timestamp};
+use quiver_model::{StreamName, Timestamp};
 use serde_json::Value;
 
 use crate::{
-    blocking::blocking,
-    choose::Effort,
     commit::{Commit, commit_name},
-    encode::{EncodeError, EncodedFile, Encodings, encode},
-    error::WriteError,
-    read::location,
+    encode::EncodedFile,
     replay::Replayed,
-    sort::sort_by_day,
-    time_text::day_text,
+    write::put_new,
 };
-
-/// Most rows of one file: bounds what reading it back takes.
-const FILE_ROWS_MAX: usize = 4_000_000;
 
 /// A table that is open for writing.
 #[derive(Debug)]
@@ -152,78 +142,16 @@ pub(crate) async fn write_commit(
     }
 }
 
-async fn put_new(
-    store: &dyn ObjectStore,
-    path: &Path,
-    payload: PutPayload,
-) -> object_store::Result<()> {
-    let options = PutOptions {
-        mode: PutMode::Create,
-        ..PutOptions::default()
-    };
-    store.put_opts(path, payload, options).await.map(drop)
-}
-
-/// Sorts rows and writes them as files, a file per day, or more where a day has very many.
-pub(crate) async fn write_files(
-    store: &dyn ObjectStore,
-    entropy: &dyn Entropy,
-    stream: &StreamName,
-    schema: SchemaRef,
-    batches: Vec<RecordBatch>,
-) -> Result<Vec<EncodedFile>, WriteError> {
-    let batches = Arc::new(batches);
-    let sorted = {
-        let batches = Arc::clone(&batches);
-        blocking(move || sort_by_day(&batches))
-            .await?
-            .ok_or(EncodeError::Layout)?
-    };
-    let mut files = Vec::new();
-    for day in sorted {
-        let rows = Arc::new(day.rows);
-        for start in (0..rows.len()).step_by(FILE_ROWS_MAX) {
-            let path = format!(
-                "{QUIVER_DAY}={}/part-{:016x}{:016x}.parquet",
-                day_text(day.day),
-                entropy.next_u64(),
-                entropy.next_u64()
-            );
-            let target = location(stream, &path);
-            let (schema, batches, rows) =
-                (Arc::clone(&schema), Arc::clone(&batches), Arc::clone(&rows));
-            let day = day.day;
-            let encoded = blocking(move || {
-                let end = rows.len().min(start + FILE_ROWS_MAX);
-                let measured = Encodings::Measured(Effort::Flush);
-                encode(&schema, &batches, &rows[start..end], day, path, measured)
-            })
-            .await??;
-            put_new(
-                store,
-                &target,
-                PutPayload::from_bytes(encoded.content.clone()),
-            )
-            .await?;
-            // The content is stored; what the commit needs is small.
-            files.push(EncodedFile {
-                content: bytes::Bytes::new(),
-                ..encoded
-            });
-        }
-    }
-    Ok(files)
-}
-
 /// The files of a version: without `removed`, with `added`, in order.
 pub(crate) fn next_files(
     present: &[Arc<ArchiveFile>],
     removed: &[Arc<ArchiveFile>],
     added: &[EncodedFile],
 ) -> Arc<[Arc<ArchiveFile>]> {
+    let removed: HashSet<&str> = removed.iter().map(|file| file.path.as_str()).collect();
     let mut files: Vec<Arc<ArchiveFile>> = present
         .iter()
-        .filter(|file| !removed.iter().any(|removed| removed.path == file.path))
+        .filter(|file| !removed.contains(file.path.as_str()))
         .cloned()
         .collect();
     files.extend(added.iter().map(|encoded| Arc::new(encoded.file.clone())));

@@ -53,10 +53,12 @@ pub struct VacuumReport {
 
 impl DeltaArchive {
     /// Deletes files that the version in force does not list, that are old enough, and that no
-    /// snapshot in this process lists.
+    /// snapshot in this process lists. In the directory of a stream that has no table these are all
+    /// old files: what a first flush left that was never committed.
     ///
     /// # Errors
-    /// If the table cannot be read, or a file cannot be deleted.
+    /// If the stream has neither a table nor files of one, the table cannot be read, or a file
+    /// cannot be deleted.
     pub async fn vacuum(
         &self,
         stream: &StreamName,
@@ -65,7 +67,16 @@ impl DeltaArchive {
         let _one_at_a_time = self.maintenance.lock().await;
         let slot = self.slot(stream);
         let mut slot = slot.lock().await;
-        let table = self.existing(stream, &mut slot).await?;
+        let table = self
+            .load(stream, &mut slot)
+            .await
+            .map_err(|error| ArchiveError::replay(stream, &error))?;
+        let files = self.parquet_files(stream).await?;
+        if table.snapshot.version < 0 && files.is_empty() {
+            return Err(ArchiveError::Absent {
+                stream: stream.clone(),
+            });
+        }
         let now = self.clock.wall();
         let live: BTreeSet<&str> = table
             .snapshot
@@ -74,7 +85,7 @@ impl DeltaArchive {
             .map(|file| file.path.as_str())
             .collect();
         let mut report = VacuumReport::default();
-        for file in self.parquet_files(stream).await? {
+        for file in files {
             let since = table
                 .removed
                 .get(&file.path)

@@ -126,8 +126,9 @@ pub(crate) fn position_bounds(batch: &RecordBatch) -> Option<(Position, Position
     Some((position_at(positions, 0), position_at(positions, last)))
 }
 
-/// The rows with position in (`after`, `up_to`], sharing buffers; `None` if there are none.
-pub(crate) fn slice_positions(
+/// The rows of a stored batch with position in (`after`, `up_to`], sharing buffers; `None` if there
+/// are none. Positions ascend within the batch.
+pub fn slice_positions(
     batch: &RecordBatch,
     after: Position,
     up_to: Position,

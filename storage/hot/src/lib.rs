@@ -36,7 +36,7 @@ pub use archive::{
 pub use budget::{MemoryBudget, MemoryLimits, Reservation, ReserveFuture, Share, TooLarge};
 pub use last_codec::ImportError;
 pub use last_values::LastValues;
-pub use layout::{LayoutError, batch_bytes, conform, positions};
+pub use layout::{LayoutError, batch_bytes, conform, positions, slice_positions};
 pub use memory_archive::{Fault, MemoryArchive};
 pub use table::{
     AppendError, Appended, CompleteError, FreezeError, FreezeOutcome, StreamTable, TableSnapshot,

@@ -31,8 +31,9 @@ use crate::{
 const FAN_IN: usize = 16;
 /// Level of batches that are large enough.
 const TOP_LEVEL: u8 = 3;
-/// A batch with this many bytes is large enough, however few its rows are.
-const LARGE_BYTES: usize = 1 << 20;
+/// A batch with this many bytes is large enough, however few its rows are: merging copies them, and
+/// a flush of 64 MiB sorts a thousand batches as well as a hundred.
+const LARGE_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {

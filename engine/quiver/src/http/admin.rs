@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use quiver_archive::VacuumOptions;
-use quiver_model::{DeviceId, SenderId, SenderKind, StreamName};
+use quiver_model::{DeviceId, SenderId, SenderKind};
 use quiver_runtime::registry::{EntryState, RegistryChange, RegistryEntry};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::{HttpState, sql::problem};
-use crate::verbs::archive;
+use crate::{
+    exit::{DATA, Failure},
+    verbs::archive,
+};
 
 /// What `demo` and people look at.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -240,32 +243,31 @@ pub async fn archive_files(
     state: web::Data<HttpState>,
     choice: web::Query<StreamChoice>,
 ) -> HttpResponse {
-    let tables = state.engine.tables();
-    match archive::archived_streams(tables, choice.stream.as_deref()) {
-        Err(text) => problem(StatusCode::NOT_FOUND, &text),
-        Ok(streams) => HttpResponse::Ok().json(archive::files(tables, &streams)),
+    answer(archive::files(
+        state.engine.tables(),
+        choice.stream.as_deref(),
+    ))
+}
+
+/// Works on the archive, away from the threads that answer requests.
+async fn maintain<T: Serialize + Send + 'static>(
+    state: &HttpState,
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> HttpResponse {
+    match state.query_runtime.spawn(work).await {
+        Ok(done) => answer(done),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
-/// Works on the archive of the chosen streams, away from the threads that answer requests.
-async fn maintain<T, F>(
-    state: &HttpState,
-    stream: Option<&str>,
-    work: impl FnOnce(HttpState, Vec<StreamName>) -> F,
-) -> HttpResponse
-where
-    T: Serialize + Send + 'static,
-    F: Future<Output = T> + Send + 'static,
-{
-    match archive::archived_streams(state.engine.tables(), stream) {
-        Err(text) => problem(StatusCode::NOT_FOUND, &text),
-        Ok(streams) => {
-            let task = state.query_runtime.spawn(work(state.clone(), streams));
-            match task.await {
-                Ok(done) => HttpResponse::Ok().json(done),
-                Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-            }
+fn answer<T: Serialize>(done: Result<T, Failure>) -> HttpResponse {
+    match done {
+        Ok(done) => HttpResponse::Ok().json(done),
+        // There is no such stream.
+        Err(failure) if failure.code() == DATA => {
+            problem(StatusCode::NOT_FOUND, &failure.to_string())
         }
+        Err(failure) => problem(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
     }
 }
 
@@ -274,12 +276,9 @@ pub async fn archive_check(
     state: web::Data<HttpState>,
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
-    maintain(
-        &state,
-        choice.stream.as_deref(),
-        |state, streams| async move { archive::check(&state.archive, &streams).await },
-    )
-    .await
+    let archive = state.archive.clone();
+    let work = async move { archive::check(&archive, choice.stream.as_deref()).await };
+    maintain(&state, work).await
 }
 
 /// `POST /api/v1/archive/compact`.
@@ -287,14 +286,9 @@ pub async fn archive_compact(
     state: web::Data<HttpState>,
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
-    maintain(
-        &state,
-        choice.stream.as_deref(),
-        |state, streams| async move {
-            archive::compact(&state.archive, state.engine.tables(), &streams).await
-        },
-    )
-    .await
+    let (archive, tables) = (state.archive.clone(), state.engine.tables().clone());
+    let work = async move { archive::compact(&archive, &tables, choice.stream.as_deref()).await };
+    maintain(&state, work).await
 }
 
 /// Body of `POST /api/v1/archive/vacuum`.
@@ -330,9 +324,7 @@ pub async fn archive_vacuum(
             }
         }
     }
-    let stream = request.stream.as_deref();
-    maintain(&state, stream, move |state, streams| async move {
-        archive::vacuum(&state.archive, &streams, &options).await
-    })
-    .await
+    let archive = state.archive.clone();
+    let work = async move { archive::vacuum(&archive, request.stream.as_deref(), &options).await };
+    maintain(&state, work).await
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use quiver_archive::{CompactOptions, DeltaArchive, VacuumOptions};
+use quiver_archive::{CompactOptions, DeltaArchive, Directory, VacuumOptions};
 use quiver_hot::{ArchiveSnapshot, Tables};
 use quiver_model::StreamName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -15,6 +15,7 @@ use crate::{
     idle::{Idle, Opened},
     numbers::{bytes, grouped},
     remote::Remote,
+    say::say,
 };
 
 /// A file of the archive.
@@ -62,10 +63,56 @@ pub struct Checked {
     orphans: usize,
 }
 
-/// Checks these streams' tables.
-pub async fn check(archive: &DeltaArchive, streams: &[StreamName]) -> Checked {
+/// What lies in the archive's directories, or in the one that is wanted.
+#[derive(Default)]
+struct Directories {
+    /// Streams with a table.
+    tables: Vec<StreamName>,
+    /// Streams with files and no Delta log.
+    uncommitted: Vec<StreamName>,
+    /// Directories that cannot be read as tables, and why.
+    damaged: Vec<(String, String)>,
+}
+
+impl Directories {
+    async fn of(archive: &DeltaArchive, wanted: Option<&str>) -> Result<Self, Failure> {
+        let mut found = Self::default();
+        let all = archive.survey().await.map_err(Failure::with(IO))?;
+        let chosen = all
+            .into_iter()
+            .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == name));
+        for (name, directory) in chosen {
+            match directory {
+                Directory::Table(snapshot) => found.tables.push(snapshot.stream.clone()),
+                Directory::Uncommitted(stream) => found.uncommitted.push(stream),
+                Directory::Damaged(problem) => found
+                    .damaged
+                    .push((name, format!("its table cannot be used: {problem}"))),
+            }
+        }
+        let is_empty = found.tables.is_empty() && found.uncommitted.is_empty();
+        match wanted {
+            Some(wanted) if is_empty && found.damaged.is_empty() => Err(nothing_archived(wanted)),
+            _ => Ok(found),
+        }
+    }
+}
+
+fn nothing_archived(stream: &str) -> Failure {
+    Failure::new(
+        DATA,
+        format!("stream {stream:?} has nothing archived; quiver archive files lists what has"),
+    )
+}
+
+/// Checks the tables of all streams, or of the one that is wanted.
+pub async fn check(archive: &DeltaArchive, wanted: Option<&str>) -> Result<Checked, Failure> {
+    let directories = Directories::of(archive, wanted).await?;
     let mut checked = Checked::default();
-    for stream in streams {
+    for (name, problem) in directories.damaged {
+        checked.problems.insert(name, vec![problem]);
+    }
+    for stream in directories.tables.iter().chain(&directories.uncommitted) {
         match archive.check(stream).await {
             Ok(report) => {
                 checked.files += report.files;
@@ -83,7 +130,7 @@ pub async fn check(archive: &DeltaArchive, streams: &[StreamName]) -> Checked {
             }
         }
     }
-    checked
+    Ok(checked)
 }
 
 /// Result of a compaction.
@@ -94,16 +141,21 @@ pub struct Compacted {
     problems: BTreeMap<String, String>,
 }
 
-/// Compacts these streams' tables, and has queries read the new files.
-pub async fn compact(archive: &DeltaArchive, tables: &Tables, streams: &[StreamName]) -> Compacted {
+/// Compacts the tables of all streams, or of the one that is wanted, and has queries read the new
+/// files.
+pub async fn compact(
+    archive: &DeltaArchive,
+    tables: &Tables,
+    wanted: Option<&str>,
+) -> Result<Compacted, Failure> {
     let mut compacted = Compacted::default();
-    for stream in streams {
-        let problem = match archive.compact(stream, &CompactOptions::default()).await {
+    for stream in archived_streams(tables, wanted)? {
+        let problem = match archive.compact(&stream, &CompactOptions::default()).await {
             Ok(report) => {
                 compacted.removed += report.removed;
                 compacted.added += report.added;
                 tables
-                    .table(stream)
+                    .table(&stream)
                     .map_or(Ok(()), |table| table.install_archived(report.snapshot))
                     .err()
                     .map(|error| error.to_string())
@@ -114,7 +166,7 @@ pub async fn compact(archive: &DeltaArchive, tables: &Tables, streams: &[StreamN
             compacted.problems.insert(stream.to_string(), problem);
         }
     }
-    compacted
+    Ok(compacted)
 }
 
 /// A file that a vacuum deleted, or would delete.
@@ -136,20 +188,37 @@ pub struct Vacuumed {
     in_use: usize,
     /// Parts of files that a crash left.
     unfinished: u64,
+    /// Streams that have files and no table, and how many files: those are deleted only if the
+    /// stream is named, in case somebody has removed the table's log.
+    #[serde(default)]
+    without_table: BTreeMap<String, usize>,
     problems: BTreeMap<String, String>,
 }
 
-/// Deletes what these streams' tables no longer list.
+/// Deletes what the tables of all streams, or of the one that is wanted, no longer list.
 pub async fn vacuum(
     archive: &DeltaArchive,
-    streams: &[StreamName],
+    wanted: Option<&str>,
     options: &VacuumOptions,
-) -> Vacuumed {
+) -> Result<Vacuumed, Failure> {
+    let mut directories = Directories::of(archive, wanted).await?;
     let mut vacuumed = Vacuumed {
         dry_run: options.is_dry_run,
+        problems: directories.damaged.into_iter().collect(),
         ..Vacuumed::default()
     };
-    for stream in streams {
+    if wanted.is_some() {
+        directories.tables.append(&mut directories.uncommitted);
+    }
+    for stream in &directories.uncommitted {
+        // Without files there is nothing to say.
+        if let Ok(report) = archive.check(stream).await {
+            vacuumed
+                .without_table
+                .insert(stream.to_string(), report.orphans.len());
+        }
+    }
+    for stream in &directories.tables {
         match archive.vacuum(stream, options).await {
             Ok(report) => {
                 vacuumed.in_use += report.leased;
@@ -169,35 +238,31 @@ pub async fn vacuum(
             }
         }
     }
-    vacuumed
+    Ok(vacuumed)
 }
 
 /// Streams that have an archived table: all of them, or the one that is wanted.
-pub fn archived_streams(tables: &Tables, wanted: Option<&str>) -> Result<Vec<StreamName>, String> {
+fn archived_streams(tables: &Tables, wanted: Option<&str>) -> Result<Vec<StreamName>, Failure> {
     let archived: Vec<StreamName> = tables
         .all()
         .iter()
         .filter(|table| table.state().archived().version >= 0)
         .map(|table| table.name().clone())
+        .filter(|stream| wanted.is_none_or(|wanted| wanted == stream.as_str()))
         .collect();
     match wanted {
-        None => Ok(archived),
-        Some(wanted) => match archived
-            .into_iter()
-            .find(|stream| stream.as_str() == wanted)
-        {
-            Some(stream) => Ok(vec![stream]),
-            None => Err(format!(
-                "stream {wanted:?} has nothing archived; quiver archive files lists what has"
-            )),
-        },
+        Some(wanted) if archived.is_empty() => Err(nothing_archived(wanted)),
+        _ => Ok(archived),
     }
 }
 
-/// The files of these streams' tables, as queries see them.
-pub fn files(tables: &Tables, streams: &[StreamName]) -> Vec<FileRow> {
+/// The files of the tables of all streams, or of the one that is wanted, as queries see them.
+pub fn files(tables: &Tables, wanted: Option<&str>) -> Result<Vec<FileRow>, Failure> {
+    let streams = archived_streams(tables, wanted)?;
     let tables = streams.iter().filter_map(|stream| tables.table(stream));
-    file_rows(tables.map(|table| table.state().archived().clone()))
+    Ok(file_rows(
+        tables.map(|table| table.state().archived().clone()),
+    ))
 }
 
 /// Does what is asked, on a running engine or an idle data directory.
@@ -212,7 +277,7 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                 &target,
                 given,
                 |remote| remote.get(&format!("/api/v1/archive/files{query}")),
-                async |idle, streams| files(idle.recovered.tables(), streams),
+                async |idle, wanted| files(idle.recovered.tables(), wanted),
             )?;
             show(&rows, target.json, || show_files(&rows))
         }
@@ -221,7 +286,7 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                 &target,
                 given,
                 |remote| remote.post_text("/api/v1/archive/check", &choice(&target)),
-                async |idle, streams| check(&idle.archive, streams).await,
+                async |idle, wanted| check(&idle.archive, wanted).await,
             )?;
             show(&checked, target.json, || show_checked(&checked))?;
             match checked.problems.is_empty() {
@@ -237,14 +302,13 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                 &target,
                 given,
                 |remote| remote.post_text("/api/v1/archive/compact", &choice(&target)),
-                async |idle, streams| {
-                    compact(&idle.archive, idle.recovered.tables(), streams).await
-                },
+                async |idle, wanted| compact(&idle.archive, idle.recovered.tables(), wanted).await,
             )?;
             show(&compacted, target.json, || {
-                println!(
+                say!(
                     "{} files merged into {}",
-                    compacted.removed, compacted.added
+                    compacted.removed,
+                    compacted.added
                 );
             })?;
             first_problem(&compacted.problems)
@@ -265,7 +329,7 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                     body["dry_run"] = args.dry_run.into();
                     remote.post_text("/api/v1/archive/vacuum", &body)
                 },
-                async |idle, streams| vacuum(&idle.archive, streams, &options).await,
+                async |idle, wanted| vacuum(&idle.archive, wanted, &options).await,
             )?;
             show(&vacuumed, target.json, || show_vacuumed(&vacuumed))?;
             first_problem(&vacuumed.problems)
@@ -278,7 +342,7 @@ fn at<T: DeserializeOwned>(
     target: &ArchiveTarget,
     given: &Given,
     ask: impl FnOnce(&Remote) -> Result<String, Failure>,
-    act: impl AsyncFnOnce(&Idle, &[StreamName]) -> T,
+    act: impl AsyncFnOnce(&Idle, Option<&str>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let ask = |remote: Remote| {
         given.check_for_running_engine(&[])?;
@@ -292,9 +356,7 @@ fn at<T: DeserializeOwned>(
             Opened::Idle(idle) => idle,
             Opened::Running(remote) => return ask(remote),
         };
-        let streams = archived_streams(idle.recovered.tables(), target.stream.as_deref())
-            .map_err(|text| Failure::new(DATA, text))?;
-        Ok(act(&idle, &streams).await)
+        act(&idle, target.stream.as_deref()).await
     })
 }
 
@@ -311,7 +373,7 @@ fn first_problem(problems: &BTreeMap<String, String>) -> Result<(), Failure> {
 
 fn show<T: Serialize>(value: &T, json: bool, human: impl FnOnce()) -> Result<(), Failure> {
     if json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(value).map_err(Failure::with(IO))?
         );
@@ -340,11 +402,11 @@ fn show_files(files: &[FileRow]) {
     }
     print_table(&rows);
     let total: u64 = files.iter().map(|file| file.bytes).sum();
-    println!("{} files, {}", files.len(), bytes(total));
+    say!("{} files, {}", files.len(), bytes(total));
 }
 
 fn show_checked(checked: &Checked) {
-    println!(
+    say!(
         "{} files, {} rows, {} orphans",
         checked.files,
         grouped(checked.rows),
@@ -352,17 +414,17 @@ fn show_checked(checked: &Checked) {
     );
     for (stream, problems) in &checked.problems {
         for problem in problems {
-            println!("✗ {stream}: {problem}");
+            say!("✗ {stream}: {problem}");
         }
     }
 }
 
 fn show_vacuumed(vacuumed: &Vacuumed) {
     for file in &vacuumed.files {
-        println!("{}/{}  {}", file.stream, file.path, bytes(file.bytes));
+        say!("{}/{}  {}", file.stream, file.path, bytes(file.bytes));
     }
     let total: u64 = vacuumed.files.iter().map(|file| file.bytes).sum();
-    println!(
+    say!(
         "{} files, {}, {}; {} old enough are still in use",
         vacuumed.files.len(),
         bytes(total),
@@ -374,9 +436,14 @@ fn show_vacuumed(vacuumed: &Vacuumed) {
         vacuumed.in_use
     );
     if vacuumed.unfinished > 0 {
-        println!(
+        say!(
             "{} unfinished files of a crash deleted",
             vacuumed.unfinished
+        );
+    }
+    for (stream, files) in &vacuumed.without_table {
+        say!(
+            "{stream} has {files} files and no table, as a first flush that failed leaves; to delete them: quiver archive vacuum {stream}"
         );
     }
 }

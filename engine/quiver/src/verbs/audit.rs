@@ -10,6 +10,7 @@ use crate::{
     given::Given,
     idle::{Idle, Opened},
     remote::Remote,
+    say::say,
 };
 
 /// Audits, and fails if anything is unaccounted for.
@@ -19,7 +20,7 @@ pub fn run(args: &AuditArgs, given: &Given) -> Result<(), Failure> {
         None => on_system(idle_audit(args, given))?,
     };
     if args.json {
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&audit).map_err(Failure::with(IO))?
         );
@@ -125,20 +126,21 @@ fn show(audit: &Audit) {
     }
     print_table(&rows);
     for line in audit.lines.iter().filter(|line| line.doubled > 0) {
-        println!(
+        say!(
             "✗ {}: {} of the rows found have a position that another row has",
-            line.sender, line.doubled
+            line.sender,
+            line.doubled
         );
     }
     for range in &audit.damaged {
         let mark = if range.harmless { "✓" } else { "!" };
-        println!("{mark}  damaged: {range}");
+        say!("{mark}  damaged: {range}");
     }
     for unreadable in &audit.unreadable {
-        println!("✗ {unreadable}");
+        say!("✗ {unreadable}");
     }
     if audit.duplicate_batches_since_start > 0 {
-        println!(
+        say!(
             "{} batches came again since the engine started, and were dropped",
             crate::numbers::grouped(audit.duplicate_batches_since_start)
         );
@@ -154,7 +156,7 @@ fn show(audit: &Audit) {
     } else {
         "NOT everything is accounted for".to_owned()
     };
-    println!(
+    say!(
         "{} rows of {} identities up to position {}: {verdict}",
         crate::numbers::grouped(received),
         audit.lines.len(),

@@ -20,6 +20,7 @@ use crate::{
     http::Status,
     node::Node,
     numbers::{bytes, grouped, milliseconds},
+    say::say,
     settings::Doors,
 };
 
@@ -46,13 +47,13 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     // A demonstration shows the archive too: it is flushed often.
     engine_args.flush_age = engine_args.flush_age.min(Duration::from_secs(5));
     let node = Node::start(data_dir, &engine_args, doors).await?;
-    println!(
+    say!(
         "engine   quic {}   http http://{}   data {}",
         node.addresses.quic,
         node.addresses.http,
         data_dir.display()
     );
-    println!(
+    say!(
         "fleet    {} trucks, {}",
         args.devices,
         if args.rate == 0 {
@@ -90,7 +91,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     }
     view.clear();
     let elapsed = view.clock.monotonic().saturating_sub(began);
-    println!("\nstopping: the fleet settles what it sent, the engine flushes everything");
+    say!("\nstopping: the fleet settles what it sent, the engine flushes everything");
     let counts = fleet.counts.clone();
     let settled = fleet.stop().await;
     node.engine.flush_all().await.map_err(Failure::with(IO))?;
@@ -182,7 +183,7 @@ impl View {
             recent.value_at_quantile(0.99),
         );
         if !self.is_terminal {
-            println!(
+            say!(
                 "devices {connected}  rows/s {}  points/s {}  ack p50 {} p99 {}  hot rows {}  archived files {} ({})",
                 grouped(rows as u64),
                 grouped(points as u64),
@@ -196,30 +197,30 @@ impl View {
         }
         self.clear();
         self.drawn = true;
-        println!("devices connected  {:>14}", grouped(connected));
-        println!(
+        say!("devices connected  {:>14}", grouped(connected));
+        say!(
             "rows/s             {:>14}      total {}",
             grouped(rows as u64),
             grouped(status.rows)
         );
-        println!(
+        say!(
             "points/s           {:>14}      total {}",
             grouped(points as u64),
             grouped(status.points)
         );
-        println!(
+        say!(
             "acknowledged       {:>14}      p99 {}",
             milliseconds(p50),
             milliseconds(p99)
         );
-        println!("hot rows           {:>14}", grouped(status.hot_rows));
-        println!(
+        say!("hot rows           {:>14}", grouped(status.hot_rows));
+        say!(
             "archived           {:>14}      {} files, {}",
             grouped(status.archived_rows),
             status.archived_files,
             bytes(status.archived_bytes)
         );
-        println!(
+        say!(
             "Ctrl-C ends; meanwhile: quiver sql --data-dir {} \"SELECT count(*) FROM readings\"",
             self.data_dir.display()
         );
@@ -230,7 +231,7 @@ impl View {
     /// Goes back to where the view began.
     fn clear(&mut self) {
         if self.drawn {
-            print!("\x1b[7A\x1b[J");
+            crate::say::part("\x1b[7A\x1b[J");
             self.drawn = false;
         }
     }
@@ -239,33 +240,33 @@ impl View {
 fn summary(status: &Status, counts: &FleetCounts, elapsed: Duration, data_dir: &Path) {
     let latency = counts.latency();
     let seconds = elapsed.as_secs_f64().max(1e-3);
-    println!(
+    say!(
         "stored     {} rows, {} points in {seconds:.1} s: {} rows/s, {} points/s",
         grouped(status.rows),
         grouped(status.points),
         grouped((status.rows as f64 / seconds) as u64),
         grouped((status.points as f64 / seconds) as u64)
     );
-    println!(
+    say!(
         "acks       p50 {}, p99 {}, max {} (from send to durable and settled)",
         milliseconds(latency.value_at_quantile(0.5)),
         milliseconds(latency.value_at_quantile(0.99)),
         milliseconds(latency.max())
     );
-    println!(
+    say!(
         "archive    {} rows in {} files, {} ({:.2} bytes a point of this run)",
         grouped(status.archived_rows),
         status.archived_files,
         bytes(status.archived_bytes),
         status.archived_bytes as f64 / status.points.max(1) as f64
     );
-    println!(
+    say!(
         "query it   quiver sql --data-dir {} \"SELECT device, count(*) FROM readings GROUP BY device LIMIT 5\"",
         data_dir.display()
     );
-    println!(
+    say!(
         "or         SELECT * FROM delta_scan('{}')   in DuckDB, or any Delta reader",
         data_dir.join("archive/readings").display()
     );
-    println!("prove it   quiver audit --data-dir {}", data_dir.display());
+    say!("prove it   quiver audit --data-dir {}", data_dir.display());
 }

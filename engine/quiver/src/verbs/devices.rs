@@ -11,6 +11,7 @@ use crate::{
     access::random_token,
     cli::{DevicesAction, TargetArgs},
     exit::{DATA, Failure, UNAVAILABLE, USAGE},
+    say::say,
 };
 
 /// Does what is asked.
@@ -19,7 +20,7 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
         DevicesAction::List { target, json } => {
             let entries = entries(&target)?;
             if json {
-                println!(
+                say!(
                     "{}",
                     serde_json::to_string_pretty(&entries).map_err(Failure::with(DATA))?
                 );
@@ -36,7 +37,7 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
                 let text = format!("{kind}:{id} is not enrolled; quiver devices list shows who is");
                 Failure::new(DATA, text)
             })?;
-            println!(
+            say!(
                 "{}",
                 serde_json::to_string_pretty(&entry).map_err(Failure::with(DATA))?
             );
@@ -77,9 +78,9 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
                 engine
                     .post_text("/api/v1/devices", &body)
                     .map_err(|failure| not_enrolled(&failure, &ids[index..]))?;
-                println!("{kind}:{id} is enrolled");
+                say!("{kind}:{id} is enrolled");
                 if let Some(token) = token {
-                    println!("token {token}");
+                    say!("token {token}");
                 }
             }
             Ok(())
@@ -87,7 +88,7 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
         DevicesAction::Revoke { target, kind, id } => {
             let body = serde_json::json!({ "id": id, "kind": kind });
             running(&target)?.post_text("/api/v1/devices/revoke", &body)?;
-            println!(
+            say!(
                 "{kind}:{id} is revoked; to let it connect again: quiver devices enroll {id} --kind {kind}"
             );
             Ok(())

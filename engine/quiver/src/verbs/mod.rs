@@ -18,6 +18,7 @@ use crate::{
     exit::Failure,
     logging,
     remote::Remote,
+    say::say,
 };
 
 /// Does what the command line says.
@@ -41,7 +42,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Pki(args) => pki::run(args.action),
         Verb::Devices(args) => devices::run(args.action),
         Verb::Version => {
-            println!("quiver {}", env!("CARGO_PKG_VERSION"));
+            say!("quiver {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
     }
@@ -101,6 +102,6 @@ fn print_table(rows: &[Vec<String>]) {
                 }
             })
             .collect();
-        println!("{}", line.join("  ").trim_end());
+        say!("{}", line.join("  ").trim_end());
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     access,
     cli::PkiAction,
     exit::{DATA, Failure, IO, USAGE},
+    say::say,
 };
 
 /// Does what is asked.
@@ -21,7 +22,7 @@ pub fn run(action: PkiAction) -> Result<(), Failure> {
             access::development_ca(&data_dir)?;
             access::server_credential(&data_dir)?;
             access::operator_credential(&data_dir)?;
-            println!("{}", access::ca_dir(&data_dir).join("ca.pem").display());
+            say!("{}", access::ca_dir(&data_dir).join("ca.pem").display());
             Ok(())
         }
         PkiAction::Issue {
@@ -47,9 +48,9 @@ pub fn run(action: PkiAction) -> Result<(), Failure> {
                 .map_err(Failure::with(DATA))?;
             credential.save(&out).map_err(Failure::with(IO))?;
             for file in ["cert.pem", "key.pem", "ca.pem"] {
-                println!("{}", out.join(file).display());
+                say!("{}", out.join(file).display());
             }
-            println!("fingerprint {}", fingerprint(credential.certificate()));
+            say!("fingerprint {}", fingerprint(credential.certificate()));
             Ok(())
         }
         PkiAction::Show { file } => show(&file),
@@ -102,16 +103,16 @@ fn parse_rfc3339(text: &str) -> Option<Timestamp> {
 fn show(file: &Path) -> Result<(), Failure> {
     for certificate in load_certificates(file).map_err(Failure::of_pem(DATA))? {
         match identity_of(&certificate) {
-            Ok(sender) => println!("identity    {}", sender.to_urn()),
-            Err(error) => println!("identity    none: {error}"),
+            Ok(sender) => say!("identity    {}", sender.to_urn()),
+            Err(error) => say!("identity    none: {error}"),
         }
         let validity = validity_of(&certificate).map_err(Failure::with(DATA))?;
-        println!(
+        say!(
             "valid       {} to {}",
             validity.not_before(),
             validity.not_after()
         );
-        println!("fingerprint {}", fingerprint(&certificate));
+        say!("fingerprint {}", fingerprint(&certificate));
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::{
     access::{ServerAddresses, operator_dir},
     exit::{CONFIG, DATA, Failure, IO, UNAVAILABLE, USAGE, chain},
     numbers::grouped,
+    say::{say, tell},
 };
 
 /// What `quiver send --help` ends with.
@@ -180,9 +181,9 @@ pub async fn run(args: SendArgs) -> Result<(), Failure> {
             grouped(report.rows_unreported)
         );
     }
-    println!("{outcome}");
+    say!("{outcome}");
     for rejected in report.rejected.iter().take(10) {
-        eprintln!("batch {}: {}", rejected.sequence, rejected.message);
+        tell!("batch {}: {}", rejected.sequence, rejected.message);
     }
     let reasons: Vec<String> = report
         .rows_refused
@@ -276,7 +277,7 @@ fn observer(waits: Arc<Waits>, bar: ProgressBar) -> Arc<dyn Observer> {
 /// A line above the bar.
 fn say(bar: &ProgressBar, text: Option<String>) {
     if let Some(text) = text {
-        bar.suspend(|| eprintln!("{text}"));
+        bar.suspend(|| tell!("{text}"));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     cli::ServeArgs,
     exit::{CONFIG, Failure, IO},
     node::Node,
+    say::{say, tell},
     settings::Doors,
 };
 
@@ -38,9 +39,9 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let mut signals = Signals::new()?;
     let node = Node::start(&args.node.data_dir, &args.node.engine, doors).await?;
-    println!("quic  {}", node.addresses.quic);
-    println!("http  http://{}", node.addresses.http);
-    println!("data  {}", args.node.data_dir.display());
+    say!("quic  {}", node.addresses.quic);
+    say!("http  http://{}", node.addresses.http);
+    say!("data  {}", args.node.data_dir.display());
     let fatal = loop {
         tokio::select! {
             what = signals.next() => match what {
@@ -58,7 +59,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         tracing::error!(%fatal, "stopping");
         return Err(Failure::new(IO, fatal.to_string()));
     }
-    eprintln!("stopping: draining, flushing, taking a checkpoint");
+    tell!("stopping: draining, flushing, taking a checkpoint");
     node.stop().await
 }
 

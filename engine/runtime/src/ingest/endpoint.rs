@@ -1,8 +1,12 @@
 //! Accepts connections, as many and as fast as the engine can bear.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use actix::Addr;
@@ -11,6 +15,7 @@ use quinn::Endpoint;
 use super::{IngestContext, identify::identify};
 use crate::{
     Spawner,
+    device::TokenBucket,
     shard::{AdoptConnection, ShardActor},
 };
 
@@ -30,6 +35,34 @@ impl Drop for Held {
     }
 }
 
+/// Lines a second that tell of refused connections: who is refused may come again and again, and
+/// must not fill the log's disk.
+const REFUSALS_TOLD: u64 = 10;
+
+/// Tells of refused connections, some of them.
+struct Refusals {
+    told: Mutex<(TokenBucket, u64)>,
+}
+
+impl Refusals {
+    fn new(now: Duration) -> Self {
+        Self {
+            told: Mutex::new((TokenBucket::new(REFUSALS_TOLD, now), 0)),
+        }
+    }
+
+    fn tell(&self, address: SocketAddr, reason: &str, now: Duration) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bucket, untold) = &mut *told;
+        if bucket.take(1, now).is_err() {
+            *untold += 1;
+            return;
+        }
+        let untold = std::mem::take(untold);
+        tracing::info!(%address, reason, untold, "a connection was refused");
+    }
+}
+
 /// Accepts connections until the endpoint is closed. Each is identified on the I/O runtime and
 /// then handed to the shard of its identity.
 pub async fn accept_connections(
@@ -39,14 +72,18 @@ pub async fn accept_connections(
     spawner: Arc<dyn Spawner>,
 ) {
     let handshakes = Arc::new(AtomicUsize::new(0));
+    let refusals = Arc::new(Refusals::new(context.clock.monotonic()));
     while let Some(incoming) = endpoint.accept().await {
         context.metrics.handshakes.add(1);
-        if endpoint.open_connections() > context.options.connections_max {
+        let under_way = handshakes.load(Ordering::SeqCst);
+        if endpoint.open_connections() > context.options.connections_max
+            || under_way >= context.options.handshakes_max
+        {
             context.metrics.connections_refused.add(1);
             incoming.refuse();
             continue;
         }
-        if handshakes.load(Ordering::SeqCst) >= context.options.unproven_handshakes_max
+        if under_way >= context.options.unproven_handshakes_max
             && !incoming.remote_address_validated()
             && incoming.may_retry()
         {
@@ -55,7 +92,7 @@ pub async fn accept_connections(
             continue;
         }
         let held = Held::new(&handshakes);
-        let (context, shards) = (context.clone(), shards.clone());
+        let (context, shards, refusals) = (context.clone(), shards.clone(), refusals.clone());
         spawner.spawn_io(Box::pin(async move {
             let address = incoming.remote_address();
             match identify(incoming, &context).await {
@@ -69,7 +106,7 @@ pub async fn accept_connections(
                 }
                 Err(reason) => {
                     context.metrics.connections_refused.add(1);
-                    tracing::info!(%address, reason, "a connection was refused");
+                    refusals.tell(address, &reason, context.clock.monotonic());
                 }
             }
             drop(held);

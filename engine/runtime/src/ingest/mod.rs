@@ -17,13 +17,14 @@ mod receive;
 mod session;
 mod telemetry;
 mod transport;
+mod window;
 
 pub use endpoint::accept_connections;
 pub use identify::Identified;
 pub use receive::ReceiveBudget;
 pub use session::run_session;
-pub(crate) use transport::CONNECTION_WINDOW;
 pub use transport::{endpoint_config, server_config};
+pub(crate) use window::WINDOW_MAX;
 
 use std::sync::{Arc, atomic::AtomicBool};
 

@@ -14,6 +14,7 @@ use super::{
     IngestContext,
     identify::{Identified, close},
     telemetry::TelemetryReader,
+    window::ReceiveWindow,
 };
 use crate::{
     device::{CloseConnection, DeviceActor, DeviceActorParts, IsSettled, Outbox},
@@ -42,6 +43,7 @@ pub(super) struct Session {
     pub actor: Addr<DeviceActor>,
     pub outbox: Arc<Outbox>,
     pub streams: std::cell::Cell<u32>,
+    pub window: ReceiveWindow,
 }
 
 /// Serves a connection until it ends.
@@ -119,6 +121,7 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         actor,
         outbox,
         streams: std::cell::Cell::new(0),
+        window: ReceiveWindow::new(connection.clone()),
     });
     session
         .serve(&connection, send, receive, limits, expires)
@@ -174,6 +177,7 @@ impl Session {
     ) {
         let metrics = &self.context.metrics;
         metrics.connections.add(1);
+        self.fit_window();
         let is_device = self.sender.kind == SenderKind::Device;
         metrics.devices_connected.add(i64::from(is_device));
         tracing::debug!(sender = %self.sender, session = %self.id, "connected");
@@ -208,6 +212,13 @@ impl Session {
             .await;
         metrics.connections.add(-1);
         metrics.devices_connected.add(-i64::from(is_device));
+    }
+
+    /// Fits how much the connection may send unread to how many connections there are.
+    pub(super) fn fit_window(&self) {
+        let connections = self.context.metrics.connections.get();
+        self.window
+            .fit(self.context.receive.capacity(), connections);
     }
 
     /// Ends the connection when its certificate has expired for longer than the grace. The wall

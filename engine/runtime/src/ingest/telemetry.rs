@@ -190,6 +190,7 @@ impl TelemetryReader {
                 }
             }
             self.session.outbox.uncongested().await;
+            self.session.fit_window();
             self.make_room().await?;
             match self.read_chunk().await? {
                 Ok(Some(chunk)) => {

@@ -8,12 +8,12 @@ use quinn::{
 };
 use quiver_protocol::limits::GATEWAY_QUIC_STREAMS;
 
+use super::window::WINDOW_MIN;
+
 /// Bidirectional QUIC streams a client may have open: the control stream and some to come.
 const BIDI_STREAMS: u32 = 4;
 /// Bytes of one QUIC stream that may be under way unread.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// Bytes of one connection that may be under way unread.
-pub(crate) const CONNECTION_WINDOW: u32 = 2 << 20;
 /// Bytes that the engine may have unacknowledged towards a client: control messages only.
 const SEND_WINDOW: u64 = 256 << 10;
 /// Bytes of TLS handshake messages buffered out of order.
@@ -36,7 +36,8 @@ pub fn server_config(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, NoI
         // smaller limit is enforced per session.
         .max_concurrent_uni_streams(VarInt::from_u32(2 * GATEWAY_QUIC_STREAMS))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        // Until it is known who it is; see `window`.
+        .receive_window(VarInt::from_u32(WINDOW_MIN))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .crypto_buffer_size(CRYPTO_BUFFER)

@@ -1,0 +1,160 @@
+//! Writes sorted rows as files.
+//!
+//! ```text
+//! DayRows ─▶ directories, synced at once ─▶ several small files at a time: encode, store, fsync
+//! ```
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, PutMode, PutOptions, PutPayload, path::Path};
+use quiver_model::{Entropy, QUIVER_DAY, StreamName};
+
+use crate::{
+    DeltaArchive, DurableStore,
+    blocking::blocking,
+    choose::Effort,
+    encode::{EncodeError, EncodedFile, Encodings, encode},
+    error::WriteError,
+    read::location,
+    sort::{DayRows, RowRef, sort_by_day},
+    time_text::day_text,
+};
+
+/// Most rows of one file: bounds what reading it back takes.
+const FILE_ROWS_MAX: usize = 4_000_000;
+/// Files of few rows cost little but the wait for the disk: so many are written at a time.
+const FILES_AT_ONCE: usize = 16;
+/// Most rows of files that are written at a time, unless one alone has more: bounds the memory of
+/// their encoded content.
+const ROWS_AT_ONCE: usize = 262_144;
+
+/// Sorts rows of the stored layout for [`FileWriter::write`].
+pub(crate) async fn sort(batches: &Arc<Vec<RecordBatch>>) -> Result<Vec<DayRows>, WriteError> {
+    let batches = Arc::clone(batches);
+    let sorted = blocking(move || sort_by_day(&batches)).await?;
+    Ok(sorted.ok_or(EncodeError::Layout)?)
+}
+
+/// Writes files of one stream's table.
+pub(crate) struct FileWriter<'a> {
+    store: &'a dyn ObjectStore,
+    durable: Option<&'a DurableStore>,
+    entropy: &'a dyn Entropy,
+    stream: &'a StreamName,
+    schema: SchemaRef,
+    effort: Effort,
+}
+
+/// A file that is to be written.
+struct Planned {
+    path: String,
+    day: i32,
+    rows: Arc<Vec<RowRef>>,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> FileWriter<'a> {
+    /// A writer of files with the columns of `schema`.
+    pub(crate) fn new(
+        archive: &'a DeltaArchive,
+        stream: &'a StreamName,
+        schema: SchemaRef,
+        effort: Effort,
+    ) -> Self {
+        Self {
+            store: &*archive.store,
+            durable: archive.durable.as_ref(),
+            entropy: &*archive.entropy,
+            stream,
+            schema,
+            effort,
+        }
+    }
+
+    /// Writes rows of `batches`, which all have the writer's schema, as files: one for each day, or
+    /// more where a day has very many. Every file is durable when this returns.
+    pub(crate) async fn write(
+        &self,
+        batches: &Arc<Vec<RecordBatch>>,
+        sorted: Vec<DayRows>,
+    ) -> Result<Vec<EncodedFile>, WriteError> {
+        let planned = self.plan(sorted);
+        if let (Some(durable), true) = (self.durable, planned.len() > 1) {
+            let files = planned.iter().map(|file| location(self.stream, &file.path));
+            durable.create_parents(files.collect()).await?;
+        }
+        let largest = planned.iter().map(|file| file.end - file.start).max();
+        let at_once = (ROWS_AT_ONCE / largest.unwrap_or(1).max(1)).clamp(1, FILES_AT_ONCE);
+        // In order, so that the same rows make the same commit.
+        futures::stream::iter(planned)
+            .map(|file| self.write_file(Arc::clone(batches), file))
+            .buffered(at_once)
+            .try_collect()
+            .await
+    }
+
+    fn plan(&self, sorted: Vec<DayRows>) -> Vec<Planned> {
+        let mut planned = Vec::with_capacity(sorted.len());
+        for DayRows { day, rows } in sorted {
+            let rows = Arc::new(rows);
+            for start in (0..rows.len()).step_by(FILE_ROWS_MAX) {
+                planned.push(Planned {
+                    path: format!(
+                        "{QUIVER_DAY}={}/part-{:016x}{:016x}.parquet",
+                        day_text(day),
+                        self.entropy.next_u64(),
+                        self.entropy.next_u64()
+                    ),
+                    day,
+                    start,
+                    end: rows.len().min(start + FILE_ROWS_MAX),
+                    rows: Arc::clone(&rows),
+                });
+            }
+        }
+        planned
+    }
+
+    async fn write_file(
+        &self,
+        batches: Arc<Vec<RecordBatch>>,
+        file: Planned,
+    ) -> Result<EncodedFile, WriteError> {
+        let target = location(self.stream, &file.path);
+        let schema = Arc::clone(&self.schema);
+        let encodings = Encodings::Measured(self.effort);
+        let encoded = blocking(move || {
+            let rows = &file.rows[file.start..file.end];
+            encode(&schema, &batches, rows, file.day, file.path, encodings)
+        })
+        .await??;
+        put_new(
+            self.store,
+            &target,
+            PutPayload::from_bytes(encoded.content.clone()),
+        )
+        .await?;
+        // The content is stored; what the commit needs is small.
+        Ok(EncodedFile {
+            content: bytes::Bytes::new(),
+            ..encoded
+        })
+    }
+}
+
+/// Stores an object under a name that must be free.
+pub(crate) async fn put_new(
+    store: &dyn ObjectStore,
+    path: &Path,
+    payload: PutPayload,
+) -> object_store::Result<()> {
+    let options = PutOptions {
+        mode: PutMode::Create,
+        ..PutOptions::default()
+    };
+    store.put_opts(path, payload, options).await.map(drop)
+}
