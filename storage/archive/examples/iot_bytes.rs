@@ -269,12 +269,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     print!("{:<28}", "");
     ways.iter().for_each(|way| print!("{:>14}", way.0));
     println!();
-    let mut times = vec![vec![0.0; ROUNDS]; ways.len()];
+    let mut times = [[0.0_f64; 5]; ROUNDS];
     for stream in &streams {
         let sorted = sort(&stream.batches).ok_or("not the stored layout")?;
         points += stream.rows * stream.fields[0].len();
         let mut of_way = Vec::new();
-        for round in 0..ROUNDS {
+        for (round, times) in times.iter_mut().enumerate() {
             for (way, (_, declared, encodings)) in ways.iter().enumerate() {
                 let schema = layout(&stream.name, &stream.fields[*declared])
                     .map_err(|error| error.to_string())?;
@@ -282,7 +282,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let files = sorted
                     .encode_as(&schema, &stream.batches, *encodings)
                     .map_err(|error| error.to_string())?;
-                times[way][round] += begun.elapsed().as_secs_f64();
+                times[way] += begun.elapsed().as_secs_f64();
                 if round == 0 {
                     of_way.push(sizes(&files)?);
                     totals[way][2] += files.iter().map(|file| file.len() as i64).sum::<i64>();
@@ -311,22 +311,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             .for_each(|way| print!("{:>14.3}", way[part] as f64 / points as f64));
         println!();
     }
-    // The median of the ratios of the same round.
+    // Medians; ratios are of the same round.
+    let median = |of: &dyn Fn(&[f64; 5]) -> f64| {
+        let mut all: Vec<f64> = times.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[ROUNDS / 2]
+    };
     print!("{:<28}", "encoding time, of fixed");
-    for way in &times {
-        let mut ratios: Vec<f64> = way
-            .iter()
-            .zip(&times[0])
-            .map(|(way, fixed)| way / fixed)
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        print!("{:>14.2}", ratios[ROUNDS / 2]);
+    for way in 0..ways.len() {
+        print!("{:>14.2}", median(&|times| times[way] / times[0]));
     }
     println!();
     print!("{:<28}", "million points/s");
-    for way in &mut times {
-        way.sort_by(f64::total_cmp);
-        print!("{:>14.1}", points as f64 / way[ROUNDS / 2] / 1e6);
+    for way in 0..ways.len() {
+        print!(
+            "{:>14.1}",
+            points as f64 / median(&|times| times[way]) / 1e6
+        );
     }
     println!();
     Ok(())

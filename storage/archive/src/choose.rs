@@ -302,3 +302,22 @@ impl Spectrum {
         (self.distinct + unseen).min(most.max(self.distinct))
     }
 }
+
+/// Bytes of a sample of one file, encoded in the best way.
+///
+/// # Errors
+/// If Parquet refuses it.
+pub(crate) fn least_bytes(sample: &RecordBatch, effort: Effort) -> Result<u64, ParquetError> {
+    if sample.num_rows() == 0 {
+        return Ok(0);
+    }
+    let choices = choose(sample, sample.num_rows(), effort)?;
+    let metadata = write_sample(sample, &choices)?;
+    let groups = metadata.row_groups().iter();
+    let bytes: i64 = groups.map(|group| group.compressed_size()).sum();
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+#[cfg(test)]
+#[path = "choose_tests.rs"]
+mod tests;

@@ -82,18 +82,7 @@ pub(crate) fn encode(
 ) -> Result<EncodedFile, EncodeError> {
     let devices = count_devices(batches, rows);
     let decimals = Decimals::of(schema);
-    let choices = match encodings {
-        Encodings::Measured(effort) => {
-            let ranges = sample_ranges(rows.len(), effort);
-            let sampled: Vec<RowRef> = ranges
-                .into_iter()
-                .flat_map(|range| rows[range].iter().copied())
-                .collect();
-            let sample = decimals.apply(&gather(schema, batches, &sampled)?)?;
-            choose(&sample, rows.len(), effort)?
-        }
-        Encodings::Fixed => defaults(decimals.schema()),
-    };
+    let choices = choices(schema, &decimals, batches, rows, encodings)?;
     let options = ArrowWriterOptions::new()
         .with_properties(properties(decimals.schema(), devices, &choices)?)
         .with_skip_arrow_metadata(true);
@@ -150,6 +139,28 @@ pub(crate) fn encode(
         file,
         statistics,
     })
+}
+
+/// How the columns of these rows are encoded.
+fn choices(
+    schema: &SchemaRef,
+    decimals: &Decimals,
+    batches: &[RecordBatch],
+    rows: &[RowRef],
+    encodings: Encodings,
+) -> Result<Choices, EncodeError> {
+    let Encodings::Measured(effort) = encodings else {
+        return Ok(defaults(decimals.schema()));
+    };
+    let sampled: Vec<RowRef> = sample_ranges(rows.len(), effort)
+        .into_iter()
+        .flat_map(|range| rows[range].iter().copied())
+        .collect();
+    if sampled.is_empty() {
+        return Ok(defaults(decimals.schema()));
+    }
+    let sample = decimals.apply(&gather(schema, batches, &sampled)?)?;
+    Ok(choose(&sample, rows.len(), effort)?)
 }
 
 fn properties(
@@ -330,3 +341,7 @@ fn statistics_json(
     })
     .to_string()
 }
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

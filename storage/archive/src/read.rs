@@ -63,7 +63,7 @@ pub(crate) async fn read_file(
     blocking(move || decode(content, &schema)).await?
 }
 
-fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileError> {
+pub(crate) fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileError> {
     let plain = ArrowReaderMetadata::load(
         &content,
         ArrowReaderOptions::new().with_skip_arrow_metadata(true),
