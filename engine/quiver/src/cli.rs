@@ -76,7 +76,7 @@ pub enum Verb {
     Audit(AuditArgs),
     /// The archive: its files, whether they are sound, merging small ones, deleting replaced ones
     #[command(
-        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
+        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive suggest readings\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
     )]
     Archive(ArchiveArgs),
     /// Load an engine and measure it: open loop, HDR histograms, loss audit
@@ -208,6 +208,8 @@ pub enum ArchiveAction {
     Files(ArchiveTarget),
     /// Check every file: present, readable, as its table says
     Check(ArchiveTarget),
+    /// Find float fields that are decimals, with the least scale that is exact, and what declaring it would save
+    Suggest(ArchiveTarget),
     /// Merge small files of a day into large ones; the small ones stay until vacuum
     Compact(ArchiveTarget),
     /// Delete files that no table lists any more: replaced by compact, or left by failed flushes

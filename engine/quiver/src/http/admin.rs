@@ -281,6 +281,16 @@ pub async fn archive_check(
     maintain(&state, work).await
 }
 
+/// `POST /api/v1/archive/suggest`.
+pub async fn archive_suggest(
+    state: web::Data<HttpState>,
+    choice: web::Json<StreamChoice>,
+) -> HttpResponse {
+    let archive = state.archive.clone();
+    let work = async move { archive::suggest(&archive, choice.stream.as_deref()).await };
+    maintain(&state, work).await
+}
+
 /// `POST /api/v1/archive/compact`.
 pub async fn archive_compact(
     state: web::Data<HttpState>,

@@ -25,6 +25,7 @@ mod tests {
             "/api/v1/devices/revoke",
             "/api/v1/archive/files",
             "/api/v1/archive/check",
+            "/api/v1/archive/suggest",
             "/api/v1/archive/compact",
             "/api/v1/archive/vacuum",
         ] {
