@@ -100,6 +100,14 @@ impl StreamField {
         }
     }
 
+    /// Whether a stream that has this field has `offered`, too: it is of the same type, and of the
+    /// same scale if it asks for one.
+    pub fn holds(&self, offered: &Self) -> bool {
+        self.name == offered.name
+            && self.field_type == offered.field_type
+            && (offered.scale.is_none() || offered.scale == self.scale)
+    }
+
     /// Type and scale as one word, for records: `float64`, or `decimal(2)`.
     pub fn type_word(&self) -> String {
         match self.scale {
@@ -136,9 +144,9 @@ pub enum SchemaConflict {
         /// The field.
         field: FieldName,
         /// The type it has.
-        stored: &'static str,
+        stored: String,
         /// The type that was offered.
-        offered: &'static str,
+        offered: String,
     },
     /// A field exists whose name differs only in case.
     #[error("field {field} differs only in case from field {stored} of stream {stream}")]
@@ -213,8 +221,8 @@ impl StreamSchema {
             return Err(if existing.name == field.name {
                 SchemaConflict::Type {
                     stream: self.stream.clone(),
-                    stored: existing.field_type.as_str(),
-                    offered: field.field_type.as_str(),
+                    stored: existing.type_word(),
+                    offered: field.type_word(),
                     field: field.name,
                 }
             } else {
@@ -336,6 +344,9 @@ mod tests {
                 Some(field)
             );
         }
+        let two = StreamField::decimal(name.clone(), DecimalScale::new(2).unwrap());
+        let any = StreamField::new(name.clone(), FieldType::Float64);
+        assert!(two.holds(&two) && two.holds(&any) && !any.holds(&two));
         for word in [
             "",
             "float32",
