@@ -94,6 +94,11 @@ pub enum Verb {
         after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1"
     )]
     Devices(DevicesArgs),
+    /// The streams: what fields they have
+    #[command(
+        after_help = "Example:\n  quiver streams declare readings fuel=decimal(1) velocity=decimal(0) note=utf8"
+    )]
+    Streams(StreamsArgs),
     /// Show the version
     #[command(after_help = "Example:\n  quiver version")]
     Version,
@@ -351,6 +356,30 @@ pub enum DevicesAction {
         kind: String,
         /// Its id
         id: String,
+    },
+}
+
+/// `streams`.
+#[derive(Args, Debug)]
+pub struct StreamsArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: StreamsAction,
+}
+
+/// Actions of `streams`.
+#[derive(Subcommand, Debug)]
+pub enum StreamsAction {
+    /// Give a stream fields before rows bring them; a field never changes its type afterwards
+    Declare {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// The stream
+        stream: String,
+        /// name=type, the type being int64, float64, utf8, bool, or decimal(N): a float64 with N digits
+        /// after the point, 0 to 9, which takes less in the archive; other values are refused
+        #[arg(required = true, value_name = "NAME=TYPE")]
+        fields: Vec<String>,
     },
 }
 

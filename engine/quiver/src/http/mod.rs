@@ -5,7 +5,7 @@
 //! | `/live`, `/ready`, `/metrics`, `/api/openapi.json` | GET | no |
 //! | `/api/v1/sql` | POST | yes |
 //! | `/api/v1/status`, `/api/v1/audit`, `/api/v1/devices`, `/api/v1/archive/files` | GET | yes |
-//! | `/api/v1/devices`, `/api/v1/devices/revoke` | POST | yes |
+//! | `/api/v1/devices`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
 //! | `/api/v1/archive/check`, `/api/v1/archive/suggest`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
 //!
 //! The door opens before the engine recovers: until [`HttpDoor::admit`] is called, only `/live` is
@@ -22,7 +22,7 @@ mod openapi;
 mod peer;
 mod sql;
 
-pub use admin::Status;
+pub use admin::{DeclareRequest, Status};
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -139,6 +139,7 @@ impl HttpDoor {
                         .route("/devices", web::get().to(admin::devices))
                         .route("/devices", web::post().to(admin::enroll))
                         .route("/devices/revoke", web::post().to(admin::revoke))
+                        .route("/streams", web::post().to(admin::declare))
                         .route("/archive/files", web::get().to(admin::archive_files))
                         .route("/archive/check", web::post().to(admin::archive_check))
                         .route("/archive/suggest", web::post().to(admin::archive_suggest))
