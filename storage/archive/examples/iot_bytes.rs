@@ -270,11 +270,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     ways.iter().for_each(|way| print!("{:>14}", way.0));
     println!();
     let mut times = [[0.0_f64; 5]; ROUNDS];
+    let mut choosing = [[0.0_f64; 5]; ROUNDS];
     for stream in &streams {
         let sorted = sort(&stream.batches).ok_or("not the stored layout")?;
         points += stream.rows * stream.fields[0].len();
         let mut of_way = Vec::new();
-        for (round, times) in times.iter_mut().enumerate() {
+        for (round, (times, choosing)) in times.iter_mut().zip(&mut choosing).enumerate() {
             for (way, (_, declared, encodings)) in ways.iter().enumerate() {
                 let schema = layout(&stream.name, &stream.fields[*declared])
                     .map_err(|error| error.to_string())?;
@@ -283,6 +284,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                     .encode_as(&schema, &stream.batches, *encodings)
                     .map_err(|error| error.to_string())?;
                 times[way] += begun.elapsed().as_secs_f64();
+                let begun = Instant::now();
+                sorted
+                    .choose(&schema, &stream.batches, *encodings)
+                    .map_err(|error| error.to_string())?;
+                choosing[way] += begun.elapsed().as_secs_f64();
                 if round == 0 {
                     of_way.push(sizes(&files)?);
                     totals[way][2] += files.iter().map(|file| file.len() as i64).sum::<i64>();
@@ -312,22 +318,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!();
     }
     // Medians; ratios are of the same round.
-    let median = |of: &dyn Fn(&[f64; 5]) -> f64| {
-        let mut all: Vec<f64> = times.iter().map(of).collect();
+    let median = |of: &dyn Fn(usize) -> f64| {
+        let mut all: Vec<f64> = (0..ROUNDS).map(of).collect();
         all.sort_by(f64::total_cmp);
         all[ROUNDS / 2]
     };
     print!("{:<28}", "encoding time, of fixed");
     for way in 0..ways.len() {
-        print!("{:>14.2}", median(&|times| times[way] / times[0]));
+        let ratio = median(&|round| times[round][way] / times[round][0]);
+        print!("{ratio:>14.2}");
+    }
+    println!();
+    print!("{:<28}", "share of choosing in it");
+    for way in 0..ways.len() {
+        let share = median(&|round| choosing[round][way] / times[round][way]);
+        print!("{:>13.1}%", share * 100.0);
     }
     println!();
     print!("{:<28}", "million points/s");
     for way in 0..ways.len() {
-        print!(
-            "{:>14.1}",
-            points as f64 / median(&|times| times[way]) / 1e6
-        );
+        let time = median(&|round| times[round][way]);
+        print!("{:>14.1}", points as f64 / time / 1e6);
     }
     println!();
     Ok(())

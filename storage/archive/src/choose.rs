@@ -26,8 +26,6 @@ use parquet::{
 };
 use quiver_model::POSITION;
 
-/// At most one of so many rows is in the sample: bounds what choosing takes.
-const SAMPLE_SHARE: usize = 32;
 /// Files whose sample would be smaller than this are too small to gain anything.
 const SAMPLE_ROWS_MIN: usize = 64;
 /// A candidate must be smaller than an earlier, cheaper one by this share to be chosen: 1 of so many.
@@ -45,6 +43,14 @@ pub enum Effort {
 }
 
 impl Effort {
+    /// At most one of so many rows is in the sample: bounds what choosing takes.
+    const fn share(self) -> usize {
+        match self {
+            Self::Flush => 32,
+            Self::Merge => 12,
+        }
+    }
+
     /// Most runs of rows in a sample, and most rows of each: encodings live from neighbours. Runs
     /// of 16,384 rows are most of a page: what the higher level finds lies far apart.
     const fn runs(self) -> (usize, usize) {
@@ -119,7 +125,7 @@ pub(crate) fn defaults(schema: &Schema) -> Choices {
 /// Which rows of `rows` make a sample, as ranges in order; none if the file is too small for one.
 pub(crate) fn sample_ranges(rows: usize, effort: Effort) -> Vec<std::ops::Range<usize>> {
     let (runs, run_max) = effort.runs();
-    let wanted = (rows / SAMPLE_SHARE).min(runs * run_max);
+    let wanted = (rows / effort.share()).min(runs * run_max);
     if wanted < SAMPLE_ROWS_MIN {
         return Vec::new();
     }

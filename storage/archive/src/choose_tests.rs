@@ -66,8 +66,9 @@ fn a_sample_is_bounded_and_spread() {
         for rows in [0, 1, 63, 2_047, 2_048, 100_000, 131_072, 5_000_000] {
             let ranges = sample_ranges(rows, effort);
             let sampled: usize = ranges.iter().map(ExactSizeIterator::len).sum();
-            assert!(sampled <= rows / SAMPLE_SHARE, "{sampled} of {rows}");
-            assert_eq!(ranges.is_empty(), rows < 2_048, "{rows}");
+            assert!(sampled <= rows / effort.share(), "{sampled} of {rows}");
+            let least = SAMPLE_ROWS_MIN * effort.share();
+            assert_eq!(ranges.is_empty(), rows < least, "{rows}");
             assert!(ranges.is_sorted_by(|left, right| left.end <= right.start));
             assert!(ranges.iter().all(|range| range.end <= rows));
         }

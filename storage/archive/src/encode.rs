@@ -142,7 +142,7 @@ pub(crate) fn encode(
 }
 
 /// How the columns of these rows are encoded.
-fn choices(
+pub(crate) fn choices(
     schema: &SchemaRef,
     decimals: &Decimals,
     batches: &[RecordBatch],

@@ -11,7 +11,8 @@ use quiver_model::{StreamField, StreamName};
 pub use crate::{choose::Effort, encode::Encodings};
 
 use crate::{
-    encode::encode,
+    decimals::Decimals,
+    encode::{choices, encode},
     read::stored_schema,
     sort::{DayRows, sort_by_day},
 };
@@ -62,6 +63,25 @@ impl Sorted {
             Ok(encoded.content)
         };
         self.days.iter().map(file).collect()
+    }
+}
+
+impl Sorted {
+    /// Only chooses the encodings that [`Self::encode_as`] would use: what that part of it takes.
+    ///
+    /// # Errors
+    /// If the batches are others, or Parquet refuses them.
+    pub fn choose(
+        &self,
+        schema: &SchemaRef,
+        batches: &[RecordBatch],
+        encodings: Encodings,
+    ) -> Result<(), Source> {
+        let decimals = Decimals::of(schema);
+        for day in &self.days {
+            choices(schema, &decimals, batches, &day.rows, encodings)?;
+        }
+        Ok(())
     }
 }
 
