@@ -20,6 +20,7 @@ mod damaged_archive;
 mod device;
 mod files;
 mod fleet;
+mod hostile;
 mod http;
 mod kill;
 mod locked;
