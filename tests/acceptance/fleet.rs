@@ -6,7 +6,7 @@ use quiver_client::{Client, Connection};
 
 use crate::{
     device::{self, numbered},
-    server::Server,
+    server::{Server, quiver, quiver_ok},
 };
 
 const DEVICES: i64 = 200;
@@ -127,4 +127,29 @@ fn send_with_a_certificate_that_is_not_accepted_ends_and_says_which_side_and_why
     assert!(text.contains("not of the server's CA"), "{text}");
     let text = send(&own, &foreign);
     assert!(text.contains("this side does not accept"), "{text}");
+}
+
+#[test]
+fn a_device_may_have_the_id_of_the_operator_that_sends_its_rows() {
+    let server = Server::start(&[]);
+    // The operator's own id by default.
+    quiver_ok(&["devices", "enroll", "local", "--data-dir", server.data()]);
+    let file = server.path("rows.csv");
+    std::fs::write(
+        &file,
+        "ts,n\n2026-01-01T00:00:00Z,1\n2099-01-01T00:00:00Z,2\n",
+    )
+    .unwrap();
+    let sent = quiver(&[
+        "send",
+        "--data-dir",
+        server.data(),
+        "--stream",
+        "numbers",
+        "--device",
+        "local",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!(sent.status.code(), Some(65), "one row is in the future");
+    server.audit();
 }

@@ -21,6 +21,7 @@ mod decimals;
 mod device;
 mod files;
 mod fleet;
+mod hostile;
 mod http;
 mod kill;
 mod locked;

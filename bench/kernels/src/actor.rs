@@ -157,7 +157,7 @@ impl Kernel for Append {
         self.system.block_on(async move {
             let mut accepted = 0;
             for message in messages {
-                if let AppendOutcome::Accepted = actor.send(message).await? {
+                if let AppendOutcome::Accepted(_) = actor.send(message).await? {
                     accepted += 1;
                 }
             }

@@ -187,6 +187,8 @@ impl CheckedBatch {
         columns.push(Arc::new(position));
         let mut present = self.columns.iter().peekable();
         for (index, field) in self.schema.fields().iter().enumerate() {
+            // A column that is there twice does not pass `judge`; a log may have one all the same.
+            while present.next_if(|(present, _)| *present < index).is_some() {}
             columns.push(match present.next_if(|(present, _)| *present == index) {
                 Some((_, column)) => column.clone(),
                 None => new_null_array(&field.field_type.arrow(), rows),

@@ -1,7 +1,7 @@
 //! From a decoded wire batch to stored types, in two steps: [`judge`] decides (once, at ingest),
 //! [`apply`] obeys (at ingest and again at every replay of the log).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
@@ -12,7 +12,7 @@ use arrow_array::{
 };
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_cast::cast;
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, Schema, TimeUnit};
 
 use crate::{
     ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DecimalScale, DeviceId, FieldName, FieldType,
@@ -179,6 +179,7 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
     let mut new_fields: Vec<StreamField> = Vec::new();
     let mut has_time = false;
     let mut has_device = false;
+    distinct_names(batch.schema_ref())?;
 
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         match role(field.name(), field.data_type(), context.sender)? {
@@ -218,7 +219,7 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
             ),
         ));
     }
-    // Names that collide within the batch, and too many fields, are found by building the schema.
+    // Names that collide with the stream's, and too many fields, are found by building the schema.
     grown_schema(context, &new_fields)?;
     Ok(Judged {
         verdict: Verdict {
@@ -227,6 +228,31 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
         },
         new_fields,
     })
+}
+
+/// Two columns of one name would be one field: the values of one of them would be lost.
+fn distinct_names(schema: &Schema) -> Result<(), BatchRefusal> {
+    /// Up to so many columns, comparing all pairs is quicker than hashing.
+    const PAIRS_MAX: usize = 32;
+    let names = || schema.fields().iter().map(|field| field.name().as_str());
+    let twice = if schema.fields().len() <= PAIRS_MAX {
+        names().enumerate().find_map(|(index, name)| {
+            let same = |other: &&str| other.eq_ignore_ascii_case(name);
+            names().take(index).find(same).map(|_| name)
+        })
+    } else {
+        let mut seen = HashSet::with_capacity(schema.fields().len());
+        names().find(|name| !seen.insert(name.to_ascii_lowercase()))
+    };
+    match twice {
+        None => Ok(()),
+        Some(name) => Err(BatchRefusal::new(
+            RejectCode::FieldName,
+            format!(
+                "column {name:?} is there twice (names are compared without case); give each column a name of its own"
+            ),
+        )),
+    }
 }
 
 fn grown_schema(

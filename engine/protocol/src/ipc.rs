@@ -22,6 +22,7 @@ mod guard;
 mod schema;
 pub(crate) mod whole;
 
+pub use dictionary::expanded_dictionary_bytes;
 pub use encode::{BatchEncoder, Compression, END_OF_STREAM, EncodeError, encode_self_contained};
 
 pub use whole::END_OF_COMPRESSED_STREAM;

@@ -75,7 +75,7 @@ pub use conversation::{
 };
 pub use ipc::{
     BatchEncoder, Compression, EncodeError, decode_batch, decode_compressed_batch, decode_schema,
-    encode_self_contained,
+    encode_self_contained, expanded_dictionary_bytes,
 };
 pub use limits::{ALPN, DecodeLimits, Limits, PROTOCOL_VERSION};
 pub use telemetry::{

@@ -278,11 +278,7 @@ impl Finder<'_> {
     ) -> Result<BTreeMap<String, u64>, QueryError> {
         let mut rejects: BTreeMap<String, u64> = BTreeMap::new();
         if self.streams.iter().any(|stream| stream == "rejects") {
-            // What a gateway or operator is to blame for is kept under its own id.
-            let sql = format!(
-                "SELECT CASE WHEN substr(sender, strpos(sender, ':') + 1) = device THEN sender \
-                 ELSE concat('device:', device) END, sum(rows) FROM rejects {condition} GROUP BY 1"
-            );
+            let sql = format!("SELECT attributed, sum(rows) FROM rejects {condition} GROUP BY 1");
             for (sender, rows) in self.counts("rejects", &sql).await? {
                 *rejects.entry(sender).or_default() += rows;
             }

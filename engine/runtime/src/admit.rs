@@ -75,7 +75,8 @@ impl Prepared {
         self.parts.iter().map(|(_, part)| part.point_count()).sum()
     }
 
-    /// With its memory reserved: `reservation` is of [`Prepared::bytes`].
+    /// With its memory reserved: `reservation` is of [`Prepared::bytes`] at least; what is beyond is
+    /// the record's.
     pub fn into_parts(self, tables: &Tables, mut reservation: Reservation) -> RowParts {
         let rejects_reservation =
             (!self.rejects.is_empty()).then(|| reservation.split(self.rejects_bytes()));
@@ -97,6 +98,7 @@ impl Prepared {
             parts,
             rejects: self.rejects,
             rejects_reservation,
+            queued: reservation,
         }
     }
 }

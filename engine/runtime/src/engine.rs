@@ -240,6 +240,7 @@ impl Engine {
             tables: self.tables.clone(),
             budget: self.budget.clone(),
             receive: self.receive.clone(),
+            dictionaries: ReceiveBudget::new(self.receive.capacity() / 2),
             queue: self.queue.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),

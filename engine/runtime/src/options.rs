@@ -85,7 +85,7 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// Bytes for messages that are being received, until their batches are in the log's queue.
     pub fn receive_bytes(&self) -> usize {
-        (self.memory_bytes / 100 * RECEIVE_PERCENT).max(DECODE_MEMORY_MAX)
+        (self.memory_bytes / 100 * RECEIVE_PERCENT).max(DECODE_MEMORY_MAX + BATCH_DECODED_BYTES_MAX)
     }
 
     /// The defaults, with this data directory.

@@ -3,7 +3,8 @@
 //! Within a run it is the wall time of the start, advanced by the monotonic clock: an adjusted
 //! wall clock does not disturb it. It is slewed towards the wall clock by at most a thousandth of
 //! the time that passes. A step of more than a minute, or a start before the log's last time,
-//! calls for a ClockStepped record, and record time goes on from where it was.
+//! calls for a ClockStepped record. After a step forward record time goes on from the wall clock's
+//! (a machine that was asleep, or had no time before NTP); after one back, from where it was.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -25,6 +26,8 @@ struct State {
     last_monotonic: Duration,
     /// Wall clock minus record time that was already reported as a step.
     accepted_offset_us: i64,
+    /// A step that nobody has asked for yet.
+    found: Option<ClockStep>,
 }
 
 /// A step that was found, to be written to the log.
@@ -53,6 +56,7 @@ impl RecordClock {
             last: start,
             last_monotonic: clock.monotonic(),
             accepted_offset_us: wall.as_micros() - start.as_micros(),
+            found: None,
         };
         let step = (wall < log_end).then_some(ClockStep {
             record_time: start,
@@ -69,12 +73,16 @@ impl RecordClock {
 
     /// The time for a record that enters now. Never decreases.
     pub fn now(&self) -> Timestamp {
-        self.advance().0
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.advance(&mut state)
     }
 
-    /// The time now, and a step of the wall clock if one has happened since the last call.
+    /// The time now, and the last step of the wall clock that was found since the last call,
+    /// whoever's call it was that found it.
     pub fn check(&self) -> (Timestamp, Option<ClockStep>) {
-        self.advance()
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.advance(&mut state);
+        (now, state.found.take())
     }
 
     /// Raises record time to that of a record which the log has raised.
@@ -83,31 +91,27 @@ impl RecordClock {
         state.last = state.last.max(time);
     }
 
-    fn advance(&self) -> (Timestamp, Option<ClockStep>) {
+    fn advance(&self, state: &mut State) -> Timestamp {
         let wall = self.clock.wall();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let monotonic = self.clock.monotonic();
         let elapsed = monotonic.saturating_sub(state.last_monotonic);
         let elapsed_us = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
         let now = state.last.plus(elapsed);
         let offset = wall.as_micros() - now.as_micros() - state.accepted_offset_us;
+        state.last_monotonic = monotonic;
         if offset.unsigned_abs() > STEP_MIN.as_micros() as u64 {
-            state.accepted_offset_us += offset;
-            state.last = now;
-            state.last_monotonic = monotonic;
-            return (
-                now,
-                Some(ClockStep {
-                    record_time: now,
-                    wall,
-                }),
-            );
+            state.last = now.max(wall);
+            state.accepted_offset_us = wall.as_micros() - state.last.as_micros();
+            state.found = Some(ClockStep {
+                record_time: state.last,
+                wall,
+            });
+            return state.last;
         }
         let slew_max = elapsed_us / (1_000_000 / SLEW_PPM);
         let slewed = Timestamp(now.as_micros() + offset.clamp(-slew_max, slew_max));
         state.last = slewed.max(state.last);
-        state.last_monotonic = monotonic;
-        (state.last, None)
+        state.last
     }
 }
 
@@ -130,6 +134,34 @@ mod tests {
         assert_eq!(step.map(|step| step.wall), Some(Timestamp(0)));
         clock.advance(Duration::from_secs(2));
         assert_eq!(record.check(), (Timestamp(1_003_000_000), None));
+    }
+
+    #[test]
+    fn a_step_forward_is_followed_and_told_though_records_came_first() {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_000_000_000)));
+        let (record, _) = RecordClock::new(clock.clone(), Timestamp(0));
+        // Asleep for two days.
+        let woken = Timestamp(1_000_000_000 + 2 * 86_400_000_000);
+        clock.step_wall(woken);
+        assert_eq!(record.now(), woken);
+        clock.advance(Duration::from_secs(1));
+        let told = woken.plus(Duration::from_secs(1));
+        let step = ClockStep {
+            record_time: woken,
+            wall: woken,
+        };
+        assert_eq!(record.check(), (told, Some(step)));
+        assert_eq!(record.check(), (told, None));
+        // Back by an hour and forward by half of it: nothing is followed, both are told.
+        clock.step_wall(Timestamp(told.as_micros() - 3_600_000_000));
+        assert_eq!(record.now(), told);
+        assert!(record.check().1.is_some());
+        clock.step_wall(Timestamp(told.as_micros() - 1_800_000_000));
+        let (time, step) = record.check();
+        assert_eq!(
+            (time, step.map(|step| step.record_time)),
+            (told, Some(told))
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Last rows of one stream, one slot per device, as plain growable columns: updating a slot
 //! writes its cells in place and keeps no batch alive.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int32Array, Int64Array,
@@ -19,6 +19,9 @@ use crate::layout::{
 
 /// Rough bytes of a slot beside its cells: name, index entry, and the fixed columns.
 const SLOT_BYTES: usize = 96;
+
+/// Text of a last value that is kept: what stays in memory for every device for ever is bounded.
+const TEXT_BYTES_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(crate) struct LastColumns {
@@ -93,7 +96,8 @@ impl Cells {
                 for (slot, row) in winners {
                     let text = array
                         .filter(|array| array.is_valid(*row))
-                        .map(|array| array.value(*row));
+                        .map(|array| shortened(array.value(*row)));
+                    let text = text.as_deref();
                     let cell = &mut values[*slot];
                     change += length(text) - length(cell.as_deref());
                     *cell = text.map(Box::from);
@@ -109,9 +113,9 @@ impl Cells {
         0
     }
 
-    fn to_array(&self) -> ArrayRef {
+    fn to_array(&self) -> Result<ArrayRef, ArrowError> {
         let nulls = |valid: &[bool]| Some(NullBuffer::new(BooleanBuffer::from(valid)));
-        match self {
+        Ok(match self {
             Self::Int64(values, valid) => {
                 Arc::new(Int64Array::new(values.clone().into(), nulls(valid)))
             }
@@ -122,10 +126,8 @@ impl Cells {
                 BooleanBuffer::from(values.as_slice()),
                 nulls(valid),
             )),
-            Self::Utf8(values) => {
-                Arc::new(values.iter().map(Option::as_deref).collect::<StringArray>())
-            }
-        }
+            Self::Utf8(values) => Arc::new(text_array(values)?),
+        })
     }
 
     const fn cell_bytes(&self) -> usize {
@@ -135,6 +137,30 @@ impl Cells {
             Self::Utf8(..) => 16,
         }
     }
+}
+
+/// Arrow's own builder panics where offsets of 32 bits do not suffice.
+fn text_array(values: &[Option<Box<str>>]) -> Result<StringArray, ArrowError> {
+    let bytes: usize = values.iter().flatten().map(|text| text.len()).sum();
+    if i32::try_from(bytes).is_err() {
+        return Err(ArrowError::ComputeError(format!(
+            "last values of one field have {bytes} bytes of text, more than 2 GiB"
+        )));
+    }
+    Ok(values.iter().map(Option::as_deref).collect())
+}
+
+/// Text up to what is kept, cut between characters and marked with `…` if it is longer.
+fn shortened(text: &str) -> Cow<'_, str> {
+    const MARK: &str = "…";
+    if text.len() <= TEXT_BYTES_MAX {
+        return Cow::Borrowed(text);
+    }
+    let mut end = TEXT_BYTES_MAX - MARK.len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Cow::Owned(format!("{}{MARK}", &text[..end]))
 }
 
 fn length(text: Option<&str>) -> isize {
@@ -247,7 +273,9 @@ impl LastColumns {
             Arc::new(time(&self.arrival)),
             Arc::new(Int64Array::from(self.position.clone())),
         ];
-        columns.extend(self.fields.iter().map(|(_, cells)| cells.to_array()));
+        for (_, cells) in &self.fields {
+            columns.push(cells.to_array()?);
+        }
         let mut fields: Vec<Arc<Field>> =
             fixed.fields().iter().take(FIXED_COLUMNS).cloned().collect();
         fields.extend(self.fields.iter().map(|(field, _)| Arc::clone(field)));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::{Array, ArrayRef, cast::AsArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray};
 use arrow_ipc::MessageHeader;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
@@ -55,6 +55,11 @@ impl Dictionaries {
             types,
             held: BTreeMap::new(),
         })
+    }
+
+    /// Bytes of memory that all of them take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held.values().flatten().map(|held| held.bytes).sum()
     }
 
     /// The values of dictionary `id`.
@@ -188,6 +193,18 @@ fn text_bytes(values: &ArrayRef) -> usize {
 fn span(mut offsets: impl DoubleEndedIterator<Item = i64>) -> usize {
     let first = offsets.next().unwrap_or(0);
     usize::try_from(offsets.next_back().unwrap_or(first) - first).unwrap_or(0)
+}
+
+/// Bytes that the dictionary columns of a batch take once each row has its own text, which is how
+/// they are stored.
+pub fn expanded_dictionary_bytes(batch: &RecordBatch) -> usize {
+    let columns = batch.columns().iter();
+    columns
+        .filter_map(|column| {
+            let values = column.as_any_dictionary_opt()?.values();
+            Some(expanded_bytes(column, values))
+        })
+        .fold(0, usize::saturating_add)
 }
 
 /// Bytes that a dictionary column takes once each row has its own text: a few keys may stand for

@@ -217,6 +217,14 @@ impl TelemetryDecoder {
         }
     }
 
+    /// Bytes of memory that the dictionaries take which were sent so far.
+    pub fn dictionary_bytes(&self) -> usize {
+        match &self.state {
+            State::Batches { dictionaries, .. } => dictionaries.bytes(),
+            _ => 0,
+        }
+    }
+
     fn open(&mut self, open: &message::OpenStream, rest: VecDeque<Bytes>) -> TelemetryEvent {
         match OpenStream::check(open) {
             Ok(open) => {

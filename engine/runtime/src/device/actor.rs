@@ -54,14 +54,12 @@ pub struct AppendBatch {
 
 /// What became of it.
 pub enum AppendOutcome {
-    /// It is in the log's queue.
-    Accepted,
+    /// It is in the log's queue; a sender that keeps to its rate brings the next one after this.
+    Accepted(Duration),
     /// It cannot be appended.
     Refused(Refusal),
     /// The log's queue is full; wait for space and try again.
     Full(Box<AppendRequest>),
-    /// The sender is over its rate; wait so long and try again.
-    Wait(Duration, Box<AppendRequest>),
 }
 
 /// Why not.
@@ -186,11 +184,12 @@ impl DeviceActor {
         let epoch = self.queue.epoch();
         let now = self.record_clock.now();
         let sender = shard.sender(&self.sender);
-        if !sender.is_current(self.instance, self.session) {
+        // Who is revoked, replaced or expired may never read that: from here on nothing is taken.
+        if self.outbox.is_closing() || !sender.is_current(self.instance, self.session) {
             return Err(OpenRefused {
                 code: quiver_protocol::StreamCloseCode::Superseded,
                 next: Sequence(0),
-                message: "a newer connection of this identity and instance took over".to_owned(),
+                message: "this connection is being closed, or a newer one of this identity and instance took over".to_owned(),
             });
         }
         let key = (open.stream.clone(), open.producer);
@@ -232,7 +231,7 @@ impl DeviceActor {
         } = batch;
         let mut shard = self.shard.borrow_mut();
         let sender = shard.sender(&self.sender);
-        if !sender.is_current(self.instance, self.session) {
+        if self.outbox.is_closing() || !sender.is_current(self.instance, self.session) {
             return AppendOutcome::Refused(AppendRefused::StreamOver);
         }
         request.epoch = match sender.check(&key, &live, sequence, self.queue.epoch()) {
@@ -243,18 +242,14 @@ impl DeviceActor {
             }
             Err(refused) => return AppendOutcome::Refused(refused),
         };
-        if let Err(wait) = self.bucket.take(rows, self.clock.monotonic()) {
-            return AppendOutcome::Wait(wait, request);
-        }
         if let Err(QueueFull(request)) = self.queue.try_append(request) {
-            self.bucket.give_back(rows);
             return AppendOutcome::Full(request);
         }
         sender.accept(&key, next, self.record_clock.now());
         if ack_received && let Some(pair) = sender.pairs.get(&key) {
             self.outbox.ack(key.1, &key.0, next, &pair.refused_rows);
         }
-        AppendOutcome::Accepted
+        AppendOutcome::Accepted(self.bucket.charge(rows, self.clock.monotonic()))
     }
 }
 

@@ -2,7 +2,10 @@
 //! its control stream. Bounded: acknowledgements replace each other, and telemetry is not read
 //! while too much else waits.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use quiver_model::{BatchRefusal, Producer, RefusedRows, Sequence, StreamName};
 use quiver_protocol::{ConnectionClose, ServerConversation, ServerRules, StreamCloseCode};
@@ -13,6 +16,7 @@ use tokio::sync::Notify;
 pub struct Outbox {
     conversation: Mutex<ServerConversation>,
     close: Mutex<Option<ConnectionClose>>,
+    is_closing: AtomicBool,
     wake: Notify,
     drained: Notify,
 }
@@ -34,6 +38,7 @@ impl Outbox {
         Self {
             conversation: Mutex::new(conversation),
             close: Mutex::new(None),
+            is_closing: AtomicBool::new(false),
             wake: Notify::new(),
             drained: Notify::new(),
         }
@@ -97,6 +102,7 @@ impl Outbox {
         if slot.is_none() {
             self.with(|conversation| conversation.bye(&close, reconnect_after_ms));
             *slot = Some(close);
+            self.is_closing.store(true, Ordering::SeqCst);
         }
         drop(slot);
         self.drained.notify_waiters();
@@ -109,6 +115,24 @@ impl Outbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Whether the connection is to be closed: nothing more of it is taken.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the connection is to be closed.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.is_closing() {
+                return;
+            }
+            drained.await;
+        }
     }
 
     /// Waits until there may be something to write.
@@ -140,7 +164,7 @@ impl Outbox {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .is_congested();
-            if !congested || self.closing().is_some() {
+            if !congested || self.is_closing() {
                 return;
             }
             drained.await;

@@ -48,6 +48,8 @@ pub struct IngestContext {
     pub budget: MemoryBudget,
     /// Memory of messages that are being received.
     pub receive: ReceiveBudget,
+    /// Memory of dictionaries, which QUIC streams hold for as long as they live.
+    pub dictionaries: ReceiveBudget,
     /// The log's queue.
     pub queue: AppendQueue,
     /// What the engine counts.

@@ -5,21 +5,27 @@
 //!
 //! Nobody waits for more while holding some: a message's whole announced length is taken at once,
 //! and a batch that turns out to be larger than what is left is refused for the time being. So
-//! whoever holds a part can go on, and the others get theirs in order.
+//! whoever holds a part can go on, and the others get theirs in order. One identity, with all its
+//! connections, gets at most half of it; and who is slow loses it while others wait.
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use quiver_model::SenderId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A message up to this many bytes takes nothing from the budget.
 pub const FREE_BYTES: usize = 32 << 10;
 /// How long a message waits for its part before its QUIC stream is closed for now.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a message may take to arrive while others wait for memory.
-pub const ARRIVAL_MAX: Duration = Duration::from_secs(60);
+/// How long a message may take to arrive while others wait for memory: less than they wait.
+pub const ARRIVAL_MAX: Duration = Duration::from_secs(20);
 /// Bytes of one permit.
 const UNIT: usize = 1 << 10;
 
@@ -29,12 +35,21 @@ pub struct ReceiveBudget {
     permits: Arc<Semaphore>,
     capacity: usize,
     waiting: Arc<AtomicUsize>,
+    identities: Arc<Mutex<HashMap<SenderId, Weak<Semaphore>>>>,
+}
+
+/// One identity's part of the budget, which its connections share.
+#[derive(Clone, Debug)]
+pub struct IdentityPart {
+    budget: ReceiveBudget,
+    permits: Arc<Semaphore>,
 }
 
 /// A message's part of the budget; given back when dropped.
 #[derive(Debug)]
 pub struct Received {
     permit: OwnedSemaphorePermit,
+    own: OwnedSemaphorePermit,
 }
 
 fn units(bytes: usize) -> u32 {
@@ -49,7 +64,35 @@ impl ReceiveBudget {
             permits: Arc::new(Semaphore::new(units)),
             capacity: units * UNIT,
             waiting: Arc::default(),
+            identities: Arc::default(),
         }
+    }
+
+    /// The part of an identity; the same one for all its connections.
+    pub fn part(&self, sender: &SenderId) -> IdentityPart {
+        let mut identities = self
+            .identities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if identities.len() == identities.capacity() {
+            // Before it grows: those who are gone are forgotten.
+            identities.retain(|_, part| part.strong_count() > 0);
+        }
+        let known = identities.get(sender).and_then(Weak::upgrade);
+        let permits = known.unwrap_or_else(|| {
+            let permits = Arc::new(Semaphore::new(self.part_units() as usize));
+            identities.insert(sender.clone(), Arc::downgrade(&permits));
+            permits
+        });
+        IdentityPart {
+            budget: self.clone(),
+            permits,
+        }
+    }
+
+    /// What one identity gets at most, but for a single message that is larger.
+    fn part_units(&self) -> u32 {
+        (units(self.capacity) / 2).max(1)
     }
 
     /// Bytes in all.
@@ -67,20 +110,38 @@ impl ReceiveBudget {
     pub fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
+}
+
+impl IdentityPart {
+    /// Whether a message of anybody waits for its part.
+    pub fn is_short(&self) -> bool {
+        self.budget.is_short()
+    }
 
     /// Takes `bytes` as soon as they are free, in the order of asking; `None` if that takes longer
     /// than 30 s, or there are not so many in all.
     pub async fn take(&self, bytes: usize) -> Option<Received> {
-        if bytes > self.capacity {
+        if bytes > self.budget.capacity {
             return None;
         }
-        if let Ok(permit) = self.permits.clone().try_acquire_many_owned(units(bytes)) {
-            return Some(Received { permit });
-        }
-        let _waiting = Waiting::new(&self.waiting);
-        let acquire = self.permits.clone().acquire_many_owned(units(bytes));
-        let permit = tokio::time::timeout(PATIENCE, acquire).await.ok()?.ok()?;
-        Some(Received { permit })
+        let take = async {
+            // First what only this identity waits for.
+            let own = self.permits.clone().acquire_many_owned(self.own(bytes));
+            let own = own.await.ok()?;
+            if let Ok(permit) = self
+                .budget
+                .permits
+                .clone()
+                .try_acquire_many_owned(units(bytes))
+            {
+                return Some(Received { permit, own });
+            }
+            let _waiting = Waiting::new(&self.budget.waiting);
+            let permit = self.budget.permits.clone().acquire_many_owned(units(bytes));
+            let permit = permit.await.ok()?;
+            Some(Received { permit, own })
+        };
+        tokio::time::timeout(PATIENCE, take).await.ok()?
     }
 
     /// Raises what is held to `bytes` if so much is free now.
@@ -89,21 +150,32 @@ impl ReceiveBudget {
         if present >= bytes {
             return true;
         }
-        let more = self
-            .permits
-            .clone()
-            .try_acquire_many_owned(units(bytes - present));
-        match (more, held) {
-            (Ok(more), Some(held)) => {
-                held.permit.merge(more);
+        let more = || {
+            let own = self.own(bytes) - self.own(present);
+            let own = self.permits.clone().try_acquire_many_owned(own).ok()?;
+            let more = units(bytes - present);
+            let permit = self.budget.permits.clone().try_acquire_many_owned(more);
+            Some(Received {
+                permit: permit.ok()?,
+                own,
+            })
+        };
+        match (more(), held) {
+            (Some(more), Some(held)) => {
+                held.permit.merge(more.permit);
+                held.own.merge(more.own);
                 true
             }
-            (Ok(permit), held) => {
-                *held = Some(Received { permit });
+            (Some(more), held) => {
+                *held = Some(more);
                 true
             }
-            (Err(_), _) => false,
+            (None, _) => false,
         }
+    }
+
+    fn own(&self, bytes: usize) -> u32 {
+        units(bytes).min(self.budget.part_units())
     }
 }
 
@@ -133,27 +205,46 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
+    fn part(budget: &ReceiveBudget, id: &str) -> IdentityPart {
+        let device = quiver_model::DeviceId::new(id).unwrap();
+        budget.part(&SenderId::device(device))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_held_is_bounded_and_whoever_waits_too_long_is_told() {
         let budget = ReceiveBudget::new(100 << 10);
-        let first = budget.take(60 << 10).await.unwrap();
+        let (one, other) = (part(&budget, "one"), part(&budget, "other"));
+        let first = one.take(60 << 10).await.unwrap();
         assert_eq!((first.bytes(), budget.used()), (60 << 10, 60 << 10));
-        assert!(budget.take(101 << 10).await.is_none(), "never");
-        assert!(budget.take(60 << 10).await.is_none(), "not in time");
+        assert!(other.take(101 << 10).await.is_none(), "never");
+        assert!(other.take(60 << 10).await.is_none(), "not in time");
         assert!(!budget.is_short());
         let mut second = None;
-        assert!(budget.try_raise(&mut second, 40 << 10));
-        assert!(!budget.try_raise(&mut second, 41 << 10));
+        assert!(other.try_raise(&mut second, 40 << 10));
+        assert!(!other.try_raise(&mut second, 41 << 10));
         drop(first);
-        assert!(budget.try_raise(&mut second, 100 << 10));
-        let waiting = tokio::spawn({
-            let budget = budget.clone();
-            async move { budget.take(1).await.is_some() }
-        });
+        assert!(other.try_raise(&mut second, 100 << 10));
+        let waiting = tokio::spawn(async move { one.take(1).await.is_some() });
         tokio::task::yield_now().await;
         assert!(budget.is_short());
         drop(second);
         assert!(waiting.await.unwrap());
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_identity_leaves_half_of_it_to_the_others() {
+        let budget = ReceiveBudget::new(100 << 10);
+        let (one, again) = (part(&budget, "one"), part(&budget, "one"));
+        let _first = one.take(30 << 10).await.unwrap();
+        let _second = again.take(20 << 10).await.unwrap();
+        assert!(again.take(1 << 10).await.is_none(), "half is all it gets");
+        let other = part(&budget, "other");
+        assert!(other.take(50 << 10).await.is_some());
+        drop((_first, _second, one, again));
+        for id in 0..100 {
+            part(&budget, &format!("device_{id}"));
+        }
+        assert!(budget.identities.lock().unwrap().len() < 50);
     }
 }

@@ -13,6 +13,7 @@ use quiver_protocol::{
 use super::{
     IngestContext,
     identify::{Identified, close},
+    receive::IdentityPart,
     telemetry::TelemetryReader,
     window::ReceiveWindow,
 };
@@ -44,6 +45,8 @@ pub(super) struct Session {
     pub outbox: Arc<Outbox>,
     pub streams: std::cell::Cell<u32>,
     pub window: ReceiveWindow,
+    pub receive: IdentityPart,
+    pub dictionaries: IdentityPart,
 }
 
 /// Serves a connection until it ends.
@@ -114,6 +117,8 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
     })
     .start();
     let session = Rc::new(Session {
+        receive: context.receive.part(&sender),
+        dictionaries: context.dictionaries.part(&sender),
         context,
         sender,
         instance: hello.instance,
@@ -189,6 +194,7 @@ impl Session {
             () = self.read_control(receive) => {}
             () = self.accept_telemetry(connection, limits) => {}
             () = self.outlive(expires) => {}
+            () = self.farewell() => {}
             reason = connection.closed() => tracing::debug!(sender = %self.sender, %reason, "disconnected"),
         }
         if self.outbox.closing().is_some() {
@@ -244,6 +250,13 @@ impl Session {
         );
         // What writes the outbox closes the connection.
         std::future::pending().await
+    }
+
+    /// Ends soon after the connection is to be closed, whether the client reads its control stream
+    /// or not: the goodbye may never be written.
+    async fn farewell(&self) {
+        self.outbox.closed().await;
+        tokio::time::sleep(FAREWELL * 2).await;
     }
 
     /// Writes what the outbox holds; ends when the connection is to be closed.

@@ -14,6 +14,7 @@ use quiver_model::{
 use quiver_protocol::{
     AckLevel, DecodeLimits, OpenStream, StreamCloseCode, StreamRefusal, TelemetryDecoder,
     TelemetryEvent, WireBatch, WireSchema, decode_schema, encode_self_contained,
+    expanded_dictionary_bytes,
 };
 
 use super::{
@@ -110,6 +111,10 @@ pub(super) struct TelemetryReader {
     /// Memory for the message that is being received, or the batch that waits; since when.
     received: Option<Received>,
     received_since: tokio::time::Instant,
+    /// Memory for the dictionaries that were sent.
+    dictionaries: Option<Received>,
+    /// The sender keeps to its rate if nothing more is read before.
+    not_before: tokio::time::Instant,
 }
 
 impl TelemetryReader {
@@ -127,6 +132,8 @@ impl TelemetryReader {
             known_wire: None,
             received: None,
             received_since: tokio::time::Instant::now(),
+            dictionaries: None,
+            not_before: tokio::time::Instant::now(),
         }
     }
 
@@ -189,7 +196,10 @@ impl TelemetryReader {
                     return Ok(());
                 }
             }
-            self.session.outbox.uncongested().await;
+            self.room_for_dictionaries()?;
+            if self.received.is_none() {
+                self.pace().await?;
+            }
             self.session.fit_window();
             self.make_room().await?;
             match self.read_chunk().await? {
@@ -205,6 +215,39 @@ impl TelemetryReader {
                 Ok(None) | Err(_) => self.decoder.handle_end(),
             }
         }
+    }
+
+    /// Waits until more may be read: for a client that reads its answers, for a sender's rate, and
+    /// with a backlog for live data. Nobody does so while holding memory that others wait for.
+    async fn pace(&self) -> Result<(), Closed> {
+        self.session.outbox.uncongested().await;
+        tokio::time::sleep_until(self.not_before).await;
+        if self.opened.as_ref().is_some_and(|opened| opened.replayed) {
+            let context = &self.session.context;
+            let limit = context.budget.capacity(Share::Device) / 100 * BACKLOG_MEMORY_PERCENT;
+            while context.budget.used(Share::Device) > limit {
+                context.flusher.poke();
+                tokio::time::sleep(BACKLOG_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accounts for the dictionaries that came.
+    fn room_for_dictionaries(&mut self) -> Result<(), Closed> {
+        let bytes = self.decoder.dictionary_bytes();
+        if bytes <= FREE_BYTES
+            || self
+                .session
+                .dictionaries
+                .try_raise(&mut self.dictionaries, bytes)
+        {
+            return Ok(());
+        }
+        Err(Closed::new(
+            StreamCloseCode::Overloaded,
+            "the server's memory for dictionaries, or this sender's half of it, is in use; send plain text columns, or smaller dictionaries on fewer QUIC streams",
+        ))
     }
 
     /// Takes memory for the message whose length was announced, before its bytes are read.
@@ -223,7 +266,7 @@ impl TelemetryReader {
         }
         // Nobody waits while holding some: see the module `receive`.
         self.received = None;
-        let received = self.session.context.receive.take(announced).await;
+        let received = self.session.receive.take(announced).await;
         self.received_since = tokio::time::Instant::now();
         self.received = Some(received.ok_or_else(overloaded)?);
         Ok(())
@@ -236,36 +279,43 @@ impl TelemetryReader {
                 return Ok(self.receive.read_chunk(READ_BYTES, true).await);
             }
             let read = self.receive.read_chunk(READ_BYTES, true);
-            match tokio::time::timeout(ARRIVAL_MAX / 4, read).await {
-                Ok(read) => return Ok(read),
-                Err(_)
-                    if self.session.context.receive.is_short()
-                        && self.received_since.elapsed() > ARRIVAL_MAX =>
-                {
-                    return Err(overloaded());
-                }
-                Err(_) => {}
+            let read = tokio::time::timeout(ARRIVAL_MAX / 4, read).await;
+            // Also if a little came: a byte now and then would keep it for ever.
+            if self.session.receive.is_short() && self.received_since.elapsed() > ARRIVAL_MAX {
+                return Err(overloaded());
+            }
+            if let Ok(read) = read {
+                return Ok(read);
             }
         }
     }
 
-    /// Accounts for a batch as it is, decoded; it may be larger than what was announced.
-    fn charge(&mut self, batch: &WireBatch) -> Result<(), Closed> {
+    /// Accounts for a batch as it is, decoded, and as it is stored; that may be more than what was
+    /// announced.
+    async fn charge(&mut self, batch: &WireBatch) -> Result<(), Closed> {
         let columns = batch.batch.columns().iter();
         let decoded: usize = columns
             .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
             .sum();
-        let bytes = decoded + batch.message.len();
-        if bytes <= FREE_BYTES
-            || self
-                .session
-                .context
-                .receive
-                .try_raise(&mut self.received, bytes)
-        {
+        let present = decoded + batch.message.len();
+        // Columns with dictionaries are expanded to be stored, and once more for the log.
+        let bytes = present + 2 * expanded_dictionary_bytes(&batch.batch);
+        if bytes <= FREE_BYTES || self.session.receive.try_raise(&mut self.received, bytes) {
             return Ok(());
         }
-        Err(overloaded())
+        if present > FREE_BYTES {
+            return Err(overloaded());
+        }
+        // So little is there by now that it may wait, holding nothing, until it can be expanded.
+        self.received = None;
+        self.received = Some(
+            self.session
+                .receive
+                .take(bytes)
+                .await
+                .ok_or_else(overloaded)?,
+        );
+        Ok(())
     }
 
     /// Whether that was the last event.
@@ -277,7 +327,7 @@ impl TelemetryReader {
                 self.known_wire = None;
             }
             TelemetryEvent::Batch(batch) => {
-                self.charge(&batch)?;
+                self.charge(&batch).await?;
                 self.batch(batch).await?;
                 self.received = None;
             }
@@ -431,7 +481,7 @@ impl TelemetryReader {
         let rows = batch.batch.num_rows() as u64;
         let stored = prepared.row_count() as u64;
         let points = prepared.point_count();
-        let Some(rows_and_memory) = self.reserve(prepared).await? else {
+        let Some(rows_and_memory) = self.reserve(prepared, payload.len()).await? else {
             let refusal = BatchRefusal::new(
                 RejectCode::BatchTooLarge,
                 "the batch takes more memory than the engine has for all batches; send smaller ones",
@@ -620,17 +670,17 @@ impl TelemetryReader {
         Ok((known, Encoding::ArrowIpcMessage, payload))
     }
 
-    /// Waits for the memory that the batch takes; `None` if there is not so much in all.
-    async fn reserve(&self, prepared: Prepared) -> Result<Option<crate::shard::RowParts>, Closed> {
+    /// Waits for the memory that the batch takes, and its record while it is queued; `None` if there
+    /// is not so much in all for the batch.
+    async fn reserve(
+        &self,
+        prepared: Prepared,
+        record: usize,
+    ) -> Result<Option<crate::shard::RowParts>, Closed> {
         let context = &self.session.context;
-        let bytes = prepared.bytes();
-        if self.opened()?.replayed {
-            let limit = context.budget.capacity(Share::Device) / 100 * BACKLOG_MEMORY_PERCENT;
-            while context.budget.used(Share::Device) > limit {
-                context.flusher.poke();
-                tokio::time::sleep(BACKLOG_PAUSE).await;
-            }
-        }
+        let capacity = context.budget.capacity(Share::Device);
+        let rows = prepared.bytes();
+        let bytes = rows + record.min(capacity.saturating_sub(rows));
         let reservation = match context.budget.try_reserve(bytes, Share::Device) {
             Some(reservation) => reservation,
             None => {
@@ -676,7 +726,7 @@ impl TelemetryReader {
             &excerpt,
         );
         let schema = rejects_schema().ok_or_else(gone)?;
-        let rows_and_memory = self.reserve(Prepared::refused(schema, note)).await?;
+        let rows_and_memory = self.reserve(Prepared::refused(schema, note), 0).await?;
         let settlement = Settlement {
             sender: self.session.sender.clone(),
             rows: rows_and_memory,
@@ -697,13 +747,13 @@ impl TelemetryReader {
 
     /// Brings a record into the log's queue; whether it was new.
     async fn append(
-        &self,
+        &mut self,
         record: Record,
         settlement: Settlement,
         next: Sequence,
         rows: u64,
     ) -> Result<bool, Closed> {
-        let context = &self.session.context;
+        let context = self.session.context.clone();
         let opened = self.opened()?;
         let sequence = record.sequence;
         let on_commit = OnCommit::Settle(Box::new(settlement));
@@ -723,7 +773,10 @@ impl TelemetryReader {
                 request,
             };
             match self.session.actor.send(message).await.map_err(|_| gone())? {
-                AppendOutcome::Accepted => return Ok(true),
+                AppendOutcome::Accepted(pause) => {
+                    self.not_before = tokio::time::Instant::now() + pause;
+                    return Ok(true);
+                }
                 AppendOutcome::Refused(AppendRefused::Duplicate) => {
                     context.metrics.duplicate_batches.add(1);
                     return Ok(false);
@@ -735,10 +788,6 @@ impl TelemetryReader {
                     context.metrics.queue_waits.add(1);
                     request = back;
                     context.queue.space().await;
-                }
-                AppendOutcome::Wait(pause, back) => {
-                    request = back;
-                    tokio::time::sleep(pause).await;
                 }
             }
         }

@@ -30,6 +30,8 @@ pub struct RowParts {
     pub rejects: Vec<RejectNote>,
     /// Memory for those.
     pub rejects_reservation: Option<Reservation>,
+    /// Memory of the record itself, until it is in the log and the shards know of it.
+    pub queued: Reservation,
 }
 
 /// Tells the shards of a sender's record: rows to the shards of their devices, then the settled

@@ -187,6 +187,7 @@ pub fn rejects_schema() -> Option<Arc<StreamSchema>> {
                     ("quarantined", FieldType::Bool),
                     ("rows", FieldType::Int64),
                     ("payload", FieldType::Utf8),
+                    ("attributed", FieldType::Utf8),
                 ],
             )
         })
@@ -260,6 +261,7 @@ pub(super) fn reject_rows(
                 .collect::<Vec<_>>(),
         )),
         text(&|note| note.payload.clone()),
+        text(&|note| note.attributed.to_string()),
     ];
     RecordBatch::try_new(schema.stored().clone(), columns)
 }
@@ -286,7 +288,7 @@ pub(super) fn control_row(
 mod tests {
     #[test]
     fn the_engines_own_schemas_are_well_formed() {
-        assert_eq!(super::rejects_schema().unwrap().fields().len(), 9);
+        assert_eq!(super::rejects_schema().unwrap().fields().len(), 10);
         assert_eq!(super::control_schema().unwrap().fields().len(), 3);
     }
 }

@@ -26,6 +26,11 @@ use crate::device::Outbox;
 const DEVICE_PRODUCERS_MAX: usize = 64;
 /// Producers remembered per stream of a gateway or operator.
 const GATEWAY_PRODUCERS_MAX: usize = 100_000;
+/// Producers remembered of a device for all streams together: it may name streams that never come
+/// into being.
+const DEVICE_PAIRS_MAX: usize = 2_048;
+/// Producers remembered of a gateway or operator for all streams together.
+const GATEWAY_PAIRS_MAX: usize = 200_000;
 /// A producer that was silent for so long is forgotten.
 const PRODUCER_AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 /// Rejects remembered per (producer, stream), to be repeated to a client that resumes.
@@ -146,6 +151,16 @@ impl ProducerState {
         }
     }
 
+    /// It was opened, and no batch of it ever came.
+    fn is_unused(&self) -> bool {
+        self.is_idle() && self.durable == Sequence(0)
+    }
+
+    /// Nothing of it is under way, and no QUIC stream carries it.
+    fn is_idle(&self) -> bool {
+        self.live.is_none() && !self.in_flight()
+    }
+
     fn in_flight(&self) -> bool {
         self.accepted != self.durable
     }
@@ -202,6 +217,18 @@ pub struct SenderState {
     pub last_session: SessionId,
 }
 
+/// Producers that can be forgotten, the one used longest ago first.
+fn oldest_idle<'a>(
+    pairs: impl Iterator<Item = (&'a PairKey, &'a ProducerState)>,
+) -> Vec<(Timestamp, PairKey)> {
+    let mut idle: Vec<(Timestamp, PairKey)> = pairs
+        .filter(|(_, pair)| pair.is_idle())
+        .map(|(key, pair)| (pair.last_used, key.clone()))
+        .collect();
+    idle.sort();
+    idle
+}
+
 impl SenderState {
     /// A new connection of `instance`; the one it takes over from, if there is one.
     pub fn connect(
@@ -227,16 +254,15 @@ impl SenderState {
         {
             self.sessions.remove(&instance);
         }
-        for pair in self.pairs.values_mut() {
-            if pair
-                .live
-                .as_ref()
-                .is_some_and(|live| live.session == session)
-            {
-                pair.live = None;
-                pair.ended = false;
+        self.pairs.retain(|_, pair| {
+            let is_its = |live: &LiveStream| live.session == session;
+            if !pair.live.as_ref().is_some_and(is_its) {
+                return true;
             }
-        }
+            pair.live = None;
+            pair.ended = false;
+            !pair.is_unused()
+        });
     }
 
     /// The connection that carries `live`, if it is still the current one of its instance.
@@ -324,6 +350,9 @@ impl SenderState {
         {
             pair.ended = true;
             pair.release();
+            if pair.is_unused() {
+                self.pairs.remove(key);
+            }
         }
     }
 
@@ -408,38 +437,51 @@ impl SenderState {
         pair.live.take()
     }
 
-    /// Forgets producers beyond the horizon. Called when a producer is added, per stream.
-    pub fn evict(&mut self, kind: SenderKind, stream: &StreamName, now: Timestamp) -> usize {
-        let keep = match kind {
-            SenderKind::Device => DEVICE_PRODUCERS_MAX,
-            SenderKind::Gateway | SenderKind::Operator => GATEWAY_PRODUCERS_MAX,
-        };
-        let range = (stream.clone(), Producer(0))..=(stream.clone(), Producer(u64::MAX));
-        let mut idle: Vec<(Timestamp, PairKey)> = Vec::new();
-        let mut count = 0;
-        for (key, pair) in self.pairs.range(range) {
-            count += 1;
-            if pair.live.is_none() && !pair.in_flight() {
-                idle.push((pair.last_used, key.clone()));
+    /// Forgets producers beyond the horizon: of `stream`, and of all streams together. Called when
+    /// a producer is added. Returns which were forgotten.
+    pub fn evict(&mut self, kind: SenderKind, stream: &StreamName, now: Timestamp) -> Vec<PairKey> {
+        let (keep, keep_all) = match kind {
+            SenderKind::Device => (DEVICE_PRODUCERS_MAX, DEVICE_PAIRS_MAX),
+            SenderKind::Gateway | SenderKind::Operator => {
+                (GATEWAY_PRODUCERS_MAX, GATEWAY_PAIRS_MAX)
             }
+        };
+        let of_stream = (stream.clone(), Producer(0))..=(stream.clone(), Producer(u64::MAX));
+        let mut evicted = Vec::new();
+        let (mut count, mut is_any_old) = (0, false);
+        for (_, pair) in self.pairs.range(of_stream.clone()) {
+            count += 1;
+            is_any_old |= pair.is_idle() && now.since(pair.last_used) > PRODUCER_AGE_MAX;
         }
-        if count <= keep
-            && !idle
-                .iter()
-                .any(|(used, _)| now.since(*used) > PRODUCER_AGE_MAX)
-        {
-            return 0;
+        if count > keep || is_any_old {
+            let oldest = oldest_idle(self.pairs.range(of_stream));
+            self.forget(oldest, count, keep, now, &mut evicted);
         }
-        idle.sort();
-        let mut evicted = 0;
-        for (used, key) in idle {
-            if count - evicted <= keep && now.since(used) <= PRODUCER_AGE_MAX {
+        if self.pairs.len() > keep_all {
+            let oldest = oldest_idle(self.pairs.iter());
+            // Some more than needed, so that this is not done again for the next one.
+            let keep_all = keep_all - keep_all / 8;
+            self.forget(oldest, self.pairs.len(), keep_all, now, &mut evicted);
+        }
+        evicted
+    }
+
+    fn forget(
+        &mut self,
+        oldest_first: Vec<(Timestamp, PairKey)>,
+        mut count: usize,
+        keep: usize,
+        now: Timestamp,
+        forgotten: &mut Vec<PairKey>,
+    ) {
+        for (used, key) in oldest_first {
+            if count <= keep && now.since(used) <= PRODUCER_AGE_MAX {
                 break;
             }
             self.pairs.remove(&key);
-            evicted += 1;
+            forgotten.push(key);
+            count -= 1;
         }
-        evicted
     }
 
     /// Rows of a settled batch of `key` were refused one by one.
@@ -465,6 +507,33 @@ mod tests {
 
     fn key(producer: u64) -> PairKey {
         (StreamName::new("readings").unwrap(), Producer(producer))
+    }
+
+    #[test]
+    fn what_was_opened_and_never_used_is_forgotten_and_the_rest_is_bounded() {
+        let mut state = SenderState::default();
+        for number in 0..3_000 {
+            let stream = StreamName::new(&format!("invented_{number}")).unwrap();
+            let key = (stream.clone(), Producer(7));
+            let opened = live(1, number);
+            state
+                .open(&key, Sequence(0), Sequence(0), opened.clone(), NOW, 0)
+                .unwrap();
+            if number % 2 == 0 {
+                // Refused batches make it durable though the stream never comes into being.
+                state.settle(&key, ProducerKind::Dense, Sequence(1), None, NOW, 0);
+            }
+            state.evict(SenderKind::Device, &stream, NOW);
+            state.close(&key, &opened);
+        }
+        assert_eq!(state.pairs.len(), 1_500);
+        for number in 0..1_000 {
+            let stream = StreamName::new(&format!("more_{number}")).unwrap();
+            let key = (stream.clone(), Producer(7));
+            state.settle(&key, ProducerKind::Dense, Sequence(1), None, NOW, 0);
+            state.evict(SenderKind::Device, &stream, NOW);
+        }
+        assert!(state.pairs.len() <= DEVICE_PAIRS_MAX);
     }
 
     fn live(session: u64, quic_stream: u64) -> LiveStream {
@@ -585,10 +654,10 @@ mod tests {
             );
         }
         let stream = StreamName::new("readings").unwrap();
-        assert_eq!(state.evict(SenderKind::Device, &stream, NOW), 16);
+        assert_eq!(state.evict(SenderKind::Device, &stream, NOW).len(), 16);
         assert!(!state.pairs.contains_key(&key(15)) && state.pairs.contains_key(&key(16)));
         let later = NOW.plus(Duration::from_secs(91 * 86_400));
-        assert_eq!(state.evict(SenderKind::Device, &stream, later), 64);
+        assert_eq!(state.evict(SenderKind::Device, &stream, later).len(), 64);
     }
 
     #[test]

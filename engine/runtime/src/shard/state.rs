@@ -142,7 +142,11 @@ impl Shard {
                     }
                 }
             }
-            ShardEvent::Checkpoint(collector) => collector.deliver(self.id, self.image()),
+            ShardEvent::Checkpoint(collector) => {
+                if let Some(image) = self.image() {
+                    collector.deliver(self.id, image);
+                }
+            }
             ShardEvent::Watermark(position) => self.parts.progress.set_applied(self.id, position),
         }
     }
@@ -256,10 +260,10 @@ impl Shard {
         }
         if is_new {
             let evicted = sender.evict(settled.sender.kind, &settled.stream, settled.time);
-            if evicted > 0
-                && let Some(gaps) = &mut self.gaps
-            {
-                gaps.evicted(&settled.sender, &settled.stream);
+            if let Some(gaps) = &mut self.gaps {
+                for (stream, _) in &evicted {
+                    gaps.evicted(&settled.sender, stream);
+                }
             }
         }
         let Some(pair) = sender.pairs.get(&key) else {
@@ -420,17 +424,16 @@ impl Shard {
         );
     }
 
-    /// A copy of everything a checkpoint keeps of this shard.
-    pub fn image(&self) -> ShardImage {
-        let last_values = self
-            .parts
-            .last_values
-            .export(self.id)
-            .unwrap_or_else(|error| {
+    /// A copy of everything a checkpoint keeps of this shard; `None` if it cannot be made, and so
+    /// neither can the checkpoint.
+    pub fn image(&self) -> Option<ShardImage> {
+        match self.parts.last_values.export(self.id) {
+            Ok(last_values) => Some(ShardImage::of(&self.senders, &self.ledger, last_values)),
+            Err(error) => {
                 tracing::error!(%error, "last values could not be exported");
-                Vec::new()
-            });
-        ShardImage::of(&self.senders, &self.ledger, last_values)
+                None
+            }
+        }
     }
 
     /// The ledgers of this shard.
