@@ -324,19 +324,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         all[ROUNDS / 2]
     };
     print!("{:<28}", "encoding time, of fixed");
-    for way in 0..ways.len() {
+    for way in [0, 1, 2, 3, 4] {
         let ratio = median(&|round| times[round][way] / times[round][0]);
         print!("{ratio:>14.2}");
     }
     println!();
     print!("{:<28}", "share of choosing in it");
-    for way in 0..ways.len() {
+    for way in [0, 1, 2, 3, 4] {
         let share = median(&|round| choosing[round][way] / times[round][way]);
         print!("{:>13.1}%", share * 100.0);
     }
     println!();
     print!("{:<28}", "million points/s");
-    for way in 0..ways.len() {
+    for way in [0, 1, 2, 3, 4] {
         let time = median(&|round| times[round][way]);
         print!("{:>14.1}", points as f64 / time / 1e6);
     }
