@@ -85,9 +85,12 @@ impl EngineArgs {
 
     /// How the archive is kept in shape while an engine runs; `None` if that was turned off.
     pub fn maintenance(&self) -> Option<MaintenanceOptions> {
+        let defaults = MaintenanceOptions::default();
         (!self.compact_every.is_zero()).then(|| MaintenanceOptions {
             merge_every: self.compact_every,
-            ..MaintenanceOptions::default()
+            // Beside what queues and memtables take.
+            memory_bytes: defaults.memory_bytes.min(self.memory / 2),
+            ..defaults
         })
     }
 

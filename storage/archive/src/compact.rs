@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use quiver_hot::{ArchiveFile, ArchiveSnapshot};
+use quiver_hot::{ArchiveFile, ArchiveSnapshot, batch_bytes};
 use quiver_model::StreamName;
 
 use crate::{
@@ -27,6 +27,9 @@ pub struct CompactOptions {
     /// A day with fewer small files than this is left alone. Default 2.
     pub files_min: usize,
 }
+
+/// Memory that the rows of one merge may take when somebody asks for a compaction, in bytes.
+const COMPACT_MEMORY_BYTES: u64 = 1 << 30;
 
 impl Default for CompactOptions {
     fn default() -> Self {
@@ -95,43 +98,55 @@ impl DeltaArchive {
         let _one_at_a_time = self.maintenance.lock().await;
         let present = self.snapshot(stream).await?;
         let bins = bins(&present.files, options);
-        self.merge_files(stream, &present, bins).await
+        let merged = self.merge_files(stream, &present, bins, COMPACT_MEMORY_BYTES);
+        merged.await.map(|(report, _)| report)
     }
 
     /// Merges the files of each list, which `present` has, with one commit. To be called with
-    /// `maintenance` held.
+    /// `maintenance` held. Files whose rows take more than `memory_bytes` together are left out;
+    /// the paths of those that fit with no other file are in the result, too.
     pub(crate) async fn merge_files(
         &self,
         stream: &StreamName,
         present: &Arc<ArchiveSnapshot>,
         merges: Vec<Merge>,
-    ) -> Result<CompactReport, ArchiveError> {
-        if merges.is_empty() {
-            return Ok(CompactReport {
-                removed: 0,
-                added: 0,
-                rows: 0,
-                bytes: 0,
-                snapshot: Arc::clone(present),
-            });
-        }
+        memory_bytes: u64,
+    ) -> Result<(CompactReport, Vec<String>), ArchiveError> {
+        let nothing = CompactReport {
+            removed: 0,
+            added: 0,
+            rows: 0,
+            bytes: 0,
+            snapshot: Arc::clone(present),
+        };
         let layout =
             stored_schema(stream, &present.fields).map_err(|problem| ArchiveError::Damaged {
                 stream: stream.clone(),
                 problem,
             })?;
         let (mut removed, mut added) = (Vec::new(), Vec::new());
-        for bin in merges {
-            let mut batches = Vec::new();
-            for file in &bin {
-                let read = read_file(
-                    &*self.store,
-                    &location(stream, &file.path),
-                    Arc::clone(&layout),
-                )
-                .await;
-                batches
-                    .extend(read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?);
+        let mut too_large = Vec::new();
+        for merge in merges {
+            // Rows are compressed in files: only reading them tells what they take.
+            let (mut batches, mut bin, mut bytes) = (Vec::new(), Merge::new(), 0_u64);
+            for file in &merge {
+                let path = location(stream, &file.path);
+                let read = read_file(&*self.store, &path, Arc::clone(&layout)).await;
+                let read = read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?;
+                let taken: u64 = read.iter().map(|batch| batch_bytes(batch) as u64).sum();
+                if let (Some(first), true) = (bin.first(), bytes + taken > memory_bytes) {
+                    if bin.len() == 1 {
+                        let larger = if taken > bytes { file } else { first };
+                        too_large.push(larger.path.clone());
+                    }
+                    break;
+                }
+                bytes += taken;
+                batches.extend(read);
+                bin.push(Arc::clone(file));
+            }
+            if bin.len() < 2 {
+                continue;
             }
             let batches = Arc::new(batches);
             let written = async {
@@ -154,6 +169,9 @@ impl DeltaArchive {
             }
             removed.extend(bin);
             added.extend(files);
+        }
+        if removed.is_empty() {
+            return Ok((nothing, too_large));
         }
         let slot = self.slot(stream);
         let mut slot = slot.lock().await;
@@ -208,12 +226,13 @@ impl DeltaArchive {
         }
         let snapshot = table.advance(next);
         self.checkpoint_if_due(stream, version);
-        Ok(CompactReport {
+        let report = CompactReport {
             removed: removed.len(),
             added: added.len(),
             rows: added.iter().map(|encoded| encoded.file.rows).sum(),
             bytes: added.iter().map(|encoded| encoded.file.bytes).sum(),
             snapshot,
-        })
+        };
+        Ok((report, too_large))
     }
 }

@@ -11,7 +11,7 @@
 //! middle of a merge, what it wrote was never listed, and a later vacuum deletes it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures::future::select;
-use quiver_hot::{StreamTable, Tables};
+use quiver_hot::{ArchiveFile, StreamTable, Tables};
 use quiver_model::{FieldType, StreamField, StreamName};
 use tokio::sync::Notify;
 
@@ -44,10 +44,10 @@ pub struct MaintenanceOptions {
     pub merge_every: Duration,
     /// Time between two looks for something to delete. Default 1 hour.
     pub vacuum_every: Duration,
-    /// How large merged files may become. Default 64 MiB and 2 million rows.
+    /// How large merged files may become. Default 64 MiB and 4 million rows.
     pub limits: MergeLimits,
-    /// About how much memory the rows of a merge may take: streams of many fields get smaller
-    /// merges than `limits` allow. Default 256 MiB.
+    /// How much memory the rows of a merge may take: streams of many fields get smaller merges than
+    /// `limits` allow, and files of long texts are left as they are. Default 256 MiB.
     pub memory_bytes: u64,
     /// What is deleted. Default: what was replaced 7 days ago.
     pub vacuum: VacuumOptions,
@@ -60,7 +60,7 @@ impl Default for MaintenanceOptions {
             vacuum_every: Duration::from_secs(3_600),
             limits: MergeLimits {
                 bytes: 64 << 20,
-                rows: 2_000_000,
+                rows: 4_000_000,
             },
             memory_bytes: 256 << 20,
             vacuum: VacuumOptions::default(),
@@ -128,6 +128,8 @@ pub struct Maintenance {
     options: MaintenanceOptions,
     counters: Counters,
     penalties: Mutex<HashMap<StreamName, Penalty>>,
+    /// Files whose rows take too much memory to be merged with any other, as was found out.
+    too_large: Mutex<HashSet<String>>,
     is_stopped: AtomicBool,
     stop: Notify,
 }
@@ -146,6 +148,7 @@ impl Maintenance {
             options,
             counters: Counters::default(),
             penalties: Mutex::default(),
+            too_large: Mutex::default(),
             is_stopped: AtomicBool::new(false),
             stop: Notify::new(),
         })
@@ -265,19 +268,39 @@ impl Maintenance {
         merges
     }
 
+    fn without_too_large(&self, files: &[Arc<ArchiveFile>]) -> Vec<Arc<ArchiveFile>> {
+        let too_large = self
+            .too_large
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let files = files.iter();
+        files
+            .filter(|file| !too_large.contains(&file.path))
+            .cloned()
+            .collect()
+    }
+
     async fn merge(&self, table: &StreamTable) -> Result<bool, ArchiveError> {
         let stream = table.name();
         let _one_at_a_time = self.archive.maintenance.lock().await;
         let present = self.archive.snapshot(stream).await?;
         let limits = self.options.limits_for(&present.fields);
+        let files = self.without_too_large(&present.files);
         // The newest day is what queries ask for most.
-        let Some(merge) = due(&present.files, self.archive.clock.wall(), limits).pop() else {
+        let Some(merge) = due(&files, self.archive.clock.wall(), limits).pop() else {
             return Ok(false);
         };
-        let report = self
+        let (report, too_large) = self
             .archive
-            .merge_files(stream, &present, vec![merge])
+            .merge_files(stream, &present, vec![merge], self.options.memory_bytes)
             .await?;
+        self.too_large
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(too_large);
+        if report.removed == 0 {
+            return Ok(false);
+        }
         tracing::debug!(%stream, removed = report.removed, added = report.added, version = report.snapshot.version, "files merged");
         let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
         count(&self.counters.merges, 1);

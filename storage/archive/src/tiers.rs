@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Why it does not rewrite everything again and again. In a day that still gets rows, a merge puts
-//! every row one tier up at least, and there are at most seven tiers below the target. In a day
+//! every row one tier up at least, and there are seven or eight tiers below the target. In a day
 //! that is over, a merge at least doubles the size of the file that each row is in. Files that have
 //! half of the target are never touched. So a row that came with a flush of `r` rows is rewritten at most
 //! `log8(target / r) + 1` times, and once or twice more when its day is over.

@@ -6,7 +6,7 @@ use super::*;
 
 const LIMITS: MergeLimits = MergeLimits {
     bytes: 64 << 20,
-    rows: 2_000_000,
+    rows: 4_000_000,
 };
 const FLUSH_US: i64 = 600 * 1_000_000;
 const BYTES_A_ROW: u64 = 10;
@@ -118,10 +118,10 @@ fn a_month_of_steady_flushes_keeps_few_files_and_rewrites_little() {
         (20, 0, 2.0, 16, 4.0),
         (1_000, 0, 2.0, 16, 4.0),
         (1_000, 20, 3.0, 16, 4.0),
-        (30_000, 0, 4.0, 16, 3.2),
-        (30_000, 20, 6.0, 16, 3.2),
+        (30_000, 0, 3.0, 16, 4.0),
+        (30_000, 20, 5.0, 16, 4.0),
         (300_000, 20, 26.0, 40, 2.5),
-        (1_500_000, 0, 144.0, 144, 1.01),
+        (2_000_000, 0, 144.0, 144, 1.01),
     ] {
         let table = month(rows, late);
         println!(
@@ -176,7 +176,7 @@ fn rows_of_many_past_days_at_once_do_not_stay_in_small_files() {
 #[test]
 fn large_files_are_left_alone() {
     let files: Vec<_> = (0..20)
-        .map(|at| file(5, 1_000_000, 1 + at * 1_000_000))
+        .map(|at| file(5, 2_000_000, 1 + at * 2_000_000))
         .collect();
     assert!(due(&files, Timestamp(5 * DAY_US), LIMITS).is_empty());
     assert!(due(&files, Timestamp(100 * DAY_US), LIMITS).is_empty());
