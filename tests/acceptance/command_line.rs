@@ -151,7 +151,8 @@ fn memory_for_less_than_one_batch_is_refused_by_every_verb_that_starts_an_engine
 #[test]
 fn every_verb_shows_an_example() {
     for verb in [
-        "demo", "serve", "send", "sql", "audit", "archive", "bench", "pki", "devices", "version",
+        "demo", "serve", "send", "sql", "audit", "archive", "bench", "pki", "devices", "streams",
+        "version",
     ] {
         let text = quiver_ok(&[verb, "--help"]);
         assert!(text.contains("Example"), "{verb}");

@@ -17,6 +17,7 @@ mod bench;
 mod command_line;
 mod damage;
 mod damaged_archive;
+mod decimals;
 mod device;
 mod files;
 mod fleet;

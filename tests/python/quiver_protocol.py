@@ -66,6 +66,7 @@ class RowCode(enum.IntEnum):
     NOT_ENROLLED = 103
     INTEGER_RANGE = 104
     INEXACT_FLOAT = 105
+    DECIMAL_SCALE = 106
 
 
 class StreamCode(enum.IntEnum):

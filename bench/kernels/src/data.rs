@@ -183,10 +183,8 @@ pub fn stream() -> Result<StreamName, Fault> {
 pub fn stream_schema(fields: usize) -> Result<Arc<StreamSchema>, Fault> {
     let fields = (0..fields)
         .map(|number| {
-            Ok(StreamField {
-                name: FieldName::new(&field_name(number))?,
-                field_type: FieldType::Float64,
-            })
+            let name = FieldName::new(&field_name(number))?;
+            Ok(StreamField::new(name, FieldType::Float64))
         })
         .collect::<Result<_, Fault>>()?;
     Ok(Arc::new(StreamSchema::new(stream()?, SchemaId(1), fields)?))

@@ -15,6 +15,7 @@
 
 mod batch;
 mod clock;
+mod decimal;
 mod ids;
 mod names;
 mod normalise;
@@ -25,6 +26,7 @@ mod sender;
 
 pub use batch::{CheckedBatch, row_as_json};
 pub use clock::{Clock, Entropy, ManualClock, OsEntropy, SystemClock, Timestamp};
+pub use decimal::DecimalScale;
 pub use ids::{
     PARTITION_COUNT, Partition, Position, Producer, ProducerKind, SchemaId, Sequence, SessionId,
     ShardId,

@@ -8,15 +8,15 @@ use arrow_array::{
     TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
     TimestampSecondArray, UInt32Array, UInt64Array,
     cast::AsArray,
-    types::{Int32Type, UInt64Type},
+    types::{Float64Type, Int32Type, UInt64Type},
 };
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_cast::cast;
 use arrow_schema::{DataType, Schema, TimeUnit};
 
 use crate::{
-    ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DeviceId, FieldName, FieldType, POSITION,
-    QUIVER_DAY, RefusedRow, RejectCode, SenderId, SenderKind, StreamField, StreamName,
+    ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DecimalScale, DeviceId, FieldName, FieldType,
+    POSITION, QUIVER_DAY, RefusedRow, RejectCode, SenderId, SenderKind, StreamField, StreamName,
     StreamSchema, TS, Timestamp, Verdict, VerdictCounts,
 };
 
@@ -196,8 +196,11 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
             }
             Role::Arrival | Role::Field(None) => {}
             Role::Field(Some(offered)) => {
-                let known = known_type(field.name(), offered, context, &mut new_fields)?;
-                judge_values(column, offered, known, &mut refusals);
+                let (stored, scale) = known_type(field.name(), offered, context, &mut new_fields)?;
+                judge_values(column, offered, stored, &mut refusals);
+                if let Some(scale) = scale {
+                    judge_decimals(column, scale, &mut refusals);
+                }
             }
         }
     }
@@ -283,24 +286,21 @@ impl From<crate::SchemaConflict> for BatchRefusal {
     }
 }
 
-/// The type in which values of this column will be stored.
+/// The type in which values of this column will be stored, and the scale of a decimal field.
 fn known_type(
     name: &str,
     offered: FieldType,
     context: &NormaliseContext<'_>,
     new_fields: &mut Vec<StreamField>,
-) -> Result<FieldType, BatchRefusal> {
+) -> Result<(FieldType, Option<DecimalScale>), BatchRefusal> {
     let existing = context
         .schema
         .and_then(|schema| schema.find_ignoring_case(name));
     let Some(existing) = existing else {
         let name = FieldName::new(name)
             .map_err(|error| BatchRefusal::new(RejectCode::FieldName, error.to_string()))?;
-        new_fields.push(StreamField {
-            name,
-            field_type: offered,
-        });
-        return Ok(offered);
+        new_fields.push(StreamField::new(name, offered));
+        return Ok((offered, None));
     };
     if existing.name.as_str() != name {
         return Err(BatchRefusal::new(
@@ -312,8 +312,8 @@ fn known_type(
         ));
     }
     match (existing.field_type, offered) {
-        (stored, offered) if stored == offered => Ok(stored),
-        (FieldType::Float64, FieldType::Int64) => Ok(FieldType::Float64),
+        (stored, offered) if stored == offered => Ok((stored, existing.scale)),
+        (FieldType::Float64, FieldType::Int64) => Ok((FieldType::Float64, existing.scale)),
         (stored, offered) => Err(BatchRefusal::new(
             RejectCode::TypeConflict,
             format!(
@@ -510,6 +510,19 @@ fn judge_values(column: &ArrayRef, offered: FieldType, stored: FieldType, refusa
     }
 }
 
+/// Refuses what a decimal field cannot hold. Never rounds: the sender knows what was meant.
+fn judge_decimals(column: &ArrayRef, scale: DecimalScale, refusals: &mut Refusals) {
+    // Integers that have no exact float64 have too many digits, too.
+    let Ok(numbers) = cast(column, &DataType::Float64) else {
+        return;
+    };
+    for (row, value) in numbers.as_primitive::<Float64Type>().iter().enumerate() {
+        if value.is_some_and(|value| !scale.fits(value)) {
+            refusals.refuse(row, RejectCode::DecimalScale);
+        }
+    }
+}
+
 fn refuse_where(
     array: &UInt64Array,
     refusals: &mut Refusals,
@@ -576,6 +589,10 @@ pub fn apply(
                     cast(&selected, &stored.field_type.arrow())
                         .map_err(|error| malformed(error.to_string()))?
                 };
+                let converted = match stored.scale {
+                    Some(_) => without_negative_zeros(&converted),
+                    None => converted,
+                };
                 columns.push((index, converted));
             }
         }
@@ -597,6 +614,15 @@ pub fn apply(
         columns,
         kept,
     ))
+}
+
+/// Decimals know one zero: what is in memory is what the archive will give back.
+fn without_negative_zeros(column: &ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<Float64Type>() {
+        // IEEE 754: -0.0 + 0.0 = 0.0, and every other number stays.
+        Some(floats) => Arc::new(floats.unary::<_, Float64Type>(|value| value + 0.0)),
+        None => Arc::clone(column),
+    }
 }
 
 fn malformed(message: impl Into<String>) -> BatchRefusal {

@@ -58,6 +58,9 @@ codes! {
     IntegerRange = 104, "integer_range";
     /// An integer for a float64 column has no exact float64.
     InexactFloat = 105, "inexact_float";
+    /// A number for a decimal field has more digits after the point than the field is declared
+    /// with, or more than 15 digits in all, or is NaN or infinite.
+    DecimalScale = 106, "decimal_scale";
 }
 
 impl RejectCode {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{FieldName, SchemaId, StreamName};
+use crate::{DecimalScale, FieldName, SchemaId, StreamName};
 
 /// Event time column.
 pub const TS: &str = "ts";
@@ -75,6 +75,62 @@ pub struct StreamField {
     pub name: FieldName,
     /// Its type, for ever.
     pub field_type: FieldType,
+    /// For a float64 field: the digits after the decimal point that its values have, for ever. Rows
+    /// with other values are refused, and the archive stores the field as a decimal, which takes
+    /// less. `None`: any float64.
+    pub scale: Option<DecimalScale>,
+}
+
+impl StreamField {
+    /// A field of any values of its type.
+    pub const fn new(name: FieldName, field_type: FieldType) -> Self {
+        Self {
+            name,
+            field_type,
+            scale: None,
+        }
+    }
+
+    /// A float64 field of decimals with `scale` digits after the point.
+    pub const fn decimal(name: FieldName, scale: DecimalScale) -> Self {
+        Self {
+            name,
+            field_type: FieldType::Float64,
+            scale: Some(scale),
+        }
+    }
+
+    /// Whether a stream that has this field has `offered`, too: it is of the same type, and of the
+    /// same scale if it asks for one.
+    pub fn holds(&self, offered: &Self) -> bool {
+        self.name == offered.name
+            && self.field_type == offered.field_type
+            && (offered.scale.is_none() || offered.scale == self.scale)
+    }
+
+    /// Type and scale as one word, for records: `float64`, or `decimal(2)`.
+    pub fn type_word(&self) -> String {
+        match self.scale {
+            Some(scale) => format!("decimal({})", scale.digits()),
+            None => self.field_type.as_str().to_owned(),
+        }
+    }
+
+    /// A field whose type is given by [`Self::type_word`]; `None` if there is no such type.
+    pub fn from_type_word(name: FieldName, word: &str) -> Option<Self> {
+        let field_type = match word {
+            "int64" => FieldType::Int64,
+            "float64" => FieldType::Float64,
+            "utf8" => FieldType::Utf8,
+            "bool" => FieldType::Bool,
+            _ => {
+                let digits = word.strip_prefix("decimal(")?.strip_suffix(')')?;
+                let scale = digits.parse().ok().and_then(DecimalScale::new)?;
+                return Some(Self::decimal(name, scale));
+            }
+        };
+        Some(Self::new(name, field_type))
+    }
 }
 
 /// Why a schema cannot grow by a field.
@@ -88,9 +144,9 @@ pub enum SchemaConflict {
         /// The field.
         field: FieldName,
         /// The type it has.
-        stored: &'static str,
+        stored: String,
         /// The type that was offered.
-        offered: &'static str,
+        offered: String,
     },
     /// A field exists whose name differs only in case.
     #[error("field {field} differs only in case from field {stored} of stream {stream}")]
@@ -165,8 +221,8 @@ impl StreamSchema {
             return Err(if existing.name == field.name {
                 SchemaConflict::Type {
                     stream: self.stream.clone(),
-                    stored: existing.field_type.as_str(),
-                    offered: field.field_type.as_str(),
+                    stored: existing.type_word(),
+                    offered: field.type_word(),
                     field: field.name,
                 }
             } else {
@@ -264,4 +320,46 @@ fn fixed_columns() -> Vec<Field> {
         Field::new(ARRIVAL, timestamp_type(), false),
         Field::new(POSITION, DataType::Int64, false),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_survives_being_a_word() {
+        let name = FieldName::new("speed").unwrap();
+        let types = [
+            FieldType::Int64,
+            FieldType::Float64,
+            FieldType::Utf8,
+            FieldType::Bool,
+        ];
+        let plain = types.map(|field_type| StreamField::new(name.clone(), field_type));
+        let decimals = DecimalScale::all().map(|scale| StreamField::decimal(name.clone(), scale));
+        for field in plain.into_iter().chain(decimals) {
+            let word = field.type_word();
+            assert_eq!(
+                StreamField::from_type_word(name.clone(), &word),
+                Some(field)
+            );
+        }
+        let two = StreamField::decimal(name.clone(), DecimalScale::new(2).unwrap());
+        let any = StreamField::new(name.clone(), FieldType::Float64);
+        assert!(two.holds(&two) && two.holds(&any) && !any.holds(&two));
+        for word in [
+            "",
+            "float32",
+            "decimal(10)",
+            "decimal(-1)",
+            "decimal(",
+            "decimal(2",
+        ] {
+            assert_eq!(
+                StreamField::from_type_word(name.clone(), word),
+                None,
+                "{word}"
+            );
+        }
+    }
 }

@@ -76,7 +76,7 @@ pub enum Verb {
     Audit(AuditArgs),
     /// The archive: its files, whether they are sound, merging small ones, deleting replaced ones
     #[command(
-        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
+        after_help = "Examples:\n  quiver archive files readings\n  quiver archive check\n  quiver archive suggest readings\n  quiver archive compact readings\n  quiver archive vacuum --older-than 7d --dry-run"
     )]
     Archive(ArchiveArgs),
     /// Load an engine and measure it: open loop, HDR histograms, loss audit
@@ -94,6 +94,11 @@ pub enum Verb {
         after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1"
     )]
     Devices(DevicesArgs),
+    /// The streams: what fields they have
+    #[command(
+        after_help = "Example:\n  quiver streams declare readings fuel=decimal(1) velocity=decimal(0) note=utf8"
+    )]
+    Streams(StreamsArgs),
     /// Show the version
     #[command(after_help = "Example:\n  quiver version")]
     Version,
@@ -208,6 +213,8 @@ pub enum ArchiveAction {
     Files(ArchiveTarget),
     /// Check every file: present, readable, as its table says
     Check(ArchiveTarget),
+    /// Find float fields that are decimals, with the least scale that is exact, and what declaring it would save
+    Suggest(ArchiveTarget),
     /// Merge small files of a day into large ones; the small ones stay until vacuum
     Compact(ArchiveTarget),
     /// Delete files that no table lists any more: replaced by compact, or left by failed flushes
@@ -349,6 +356,30 @@ pub enum DevicesAction {
         kind: String,
         /// Its id
         id: String,
+    },
+}
+
+/// `streams`.
+#[derive(Args, Debug)]
+pub struct StreamsArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: StreamsAction,
+}
+
+/// Actions of `streams`.
+#[derive(Subcommand, Debug)]
+pub enum StreamsAction {
+    /// Give a stream fields before rows bring them; a field never changes its type afterwards
+    Declare {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// The stream
+        stream: String,
+        /// name=type, the type being int64, float64, utf8, bool, or decimal(N): a float64 with N digits
+        /// after the point, 0 to 9, which takes less in the archive; other values are refused
+        #[arg(required = true, value_name = "NAME=TYPE")]
+        fields: Vec<String>,
     },
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start: HTTP door (/live) ─▶ threads ─▶ recover ─▶ registry ─▶ QUIC door ─▶ all of HTTP ─▶ server.json
-//! stop:  HTTP door ─▶ connections ─▶ flush everything ─▶ checkpoint ─▶ log ─▶ threads
+//! stop:  HTTP door ─▶ maintenance of the archive ─▶ connections ─▶ flush everything ─▶ checkpoint ─▶ log ─▶ threads
 //! ```
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 
 use quinn::Endpoint;
-use quiver_archive::DeltaArchive;
+use quiver_archive::{DeltaArchive, Maintenance};
 use quiver_hot::Archive;
 use quiver_log::{LockError, OsVfs};
 use quiver_model::{Clock, Entropy, OsEntropy, SystemClock};
@@ -53,7 +53,29 @@ pub struct Node {
     endpoint: Endpoint,
     http: HttpDoor,
     spawner: Arc<ThreadSpawner>,
+    maintenance: Option<RunningMaintenance>,
     runtimes: Runtimes,
+}
+
+/// What keeps the archive in shape, and its task.
+struct RunningMaintenance {
+    maintenance: Arc<Maintenance>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl RunningMaintenance {
+    fn start(maintenance: Arc<Maintenance>, on: &tokio::runtime::Handle) -> Self {
+        let task = on.spawn(maintenance.clone().run());
+        Self { maintenance, task }
+    }
+
+    /// Ends it, also in the middle of a merge.
+    async fn stop(self) {
+        self.maintenance.stop();
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "the maintenance of the archive had ended");
+        }
+    }
 }
 
 /// A runtime that is dropped without waiting for strays, on any thread.
@@ -139,11 +161,15 @@ impl Node {
             progress: engine.progress().clone(),
             archive: archive.clone(),
         };
+        let maintenance = args
+            .maintenance()
+            .map(|options| Maintenance::new(archive.clone(), engine.tables().clone(), options));
         let limits = args.query_limits(data_dir);
         let queries: QueryEngine = sources.query_engine(limits.clone(), None)?;
         let state = HttpState {
             engine: engine.clone(),
             archive: archive.clone(),
+            maintenance: maintenance.clone(),
             sources,
             limits,
             queries,
@@ -157,9 +183,12 @@ impl Node {
             http: http.address(),
             pid: std::process::id(),
         };
+        let background = runtimes.background.handle()?;
         engine.serve(endpoint.clone(), doors.tokens);
         http.admit(state);
         addresses.save(data_dir)?;
+        let maintenance =
+            maintenance.map(|maintenance| RunningMaintenance::start(maintenance, &background));
         Ok(Self {
             engine,
             archive,
@@ -170,6 +199,7 @@ impl Node {
             endpoint,
             http,
             spawner,
+            maintenance,
             runtimes,
         })
     }
@@ -197,10 +227,14 @@ impl Node {
             endpoint,
             http,
             spawner,
+            maintenance,
             runtimes,
             ..
         } = self;
         http.close().await;
+        if let Some(maintenance) = maintenance {
+            maintenance.stop().await;
+        }
         let result = engine
             .stop(Some(endpoint))
             .await

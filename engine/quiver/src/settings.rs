@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use quiver_archive::MaintenanceOptions;
 use quiver_runtime::EngineOptions;
 
 use crate::numbers::{parse_bytes, parse_duration};
@@ -26,6 +27,10 @@ pub struct EngineArgs {
     /// Time between checkpoints
     #[arg(long, env = "QUIVER_CHECKPOINT_INTERVAL", default_value = "60s", value_parser = parse_duration)]
     pub checkpoint_interval: Duration,
+    /// Merge small files of the archive in the background, and delete replaced ones after 7 days: time
+    /// between two looks for something to do; 0 for never
+    #[arg(long, env = "QUIVER_COMPACT_EVERY", default_value = "60s", value_parser = parse_duration)]
+    pub compact_every: Duration,
     /// Refuse ingest while less than this is free on the disk
     #[arg(long, env = "QUIVER_DISK_RESERVE", default_value = "512MiB", value_parser = parse_bytes)]
     pub disk_reserve: u64,
@@ -76,6 +81,14 @@ impl EngineArgs {
             options.shard_count = shards;
         }
         options
+    }
+
+    /// How the archive is kept in shape while an engine runs; `None` if that was turned off.
+    pub fn maintenance(&self) -> Option<MaintenanceOptions> {
+        (!self.compact_every.is_zero()).then(|| MaintenanceOptions {
+            merge_every: self.compact_every,
+            ..MaintenanceOptions::default()
+        })
     }
 
     /// Limits of queries.

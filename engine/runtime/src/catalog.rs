@@ -16,7 +16,7 @@ use std::{
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use quiver_model::{
-    FieldName, FieldType, Position, SchemaConflict, SchemaId, StreamField, StreamName, StreamSchema,
+    FieldName, Position, SchemaConflict, SchemaId, StreamField, StreamName, StreamSchema,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ impl SchemaPayload {
         Self {
             fields: fields
                 .iter()
-                .map(|field| (field.name.to_string(), field.field_type.as_str().to_owned()))
+                .map(|field| (field.name.to_string(), field.type_word()))
                 .collect(),
         }
     }
@@ -53,19 +53,7 @@ impl SchemaPayload {
     pub(crate) fn to_fields(&self) -> Option<Vec<StreamField>> {
         self.fields
             .iter()
-            .map(|(name, field_type)| {
-                let field_type = match field_type.as_str() {
-                    "int64" => FieldType::Int64,
-                    "float64" => FieldType::Float64,
-                    "utf8" => FieldType::Utf8,
-                    "bool" => FieldType::Bool,
-                    _ => return None,
-                };
-                Some(StreamField {
-                    name: FieldName::new(name).ok()?,
-                    field_type,
-                })
-            })
+            .map(|(name, word)| StreamField::from_type_word(FieldName::new(name).ok()?, word))
             .collect()
     }
 }
@@ -326,13 +314,26 @@ struct WireImage {
 
 #[cfg(test)]
 mod tests {
+    use quiver_model::{DecimalScale, FieldType};
+
     use super::*;
 
+    #[test]
+    fn the_scale_of_a_decimal_field_is_in_its_record() {
+        let scale = DecimalScale::new(2).unwrap();
+        let fields = vec![StreamField::decimal(
+            FieldName::new("speed").unwrap(),
+            scale,
+        )];
+        let payload = SchemaPayload::of(&fields);
+        let json = serde_json::to_string(&payload).unwrap();
+        assert_eq!(json, r#"{"fields":[["speed","decimal(2)"]]}"#);
+        let read: SchemaPayload = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.to_fields(), Some(fields));
+    }
+
     fn field(name: &str) -> StreamField {
-        StreamField {
-            name: FieldName::new(name).unwrap(),
-            field_type: FieldType::Float64,
-        }
+        StreamField::new(FieldName::new(name).unwrap(), FieldType::Float64)
     }
 
     #[test]

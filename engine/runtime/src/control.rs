@@ -169,9 +169,8 @@ impl ControlWriter {
             .iter()
             .filter(|field| {
                 present.as_ref().is_none_or(|schema| {
-                    schema
-                        .find(field.name.as_str())
-                        .is_none_or(|(_, known)| known != *field)
+                    let known = schema.find(field.name.as_str());
+                    known.is_none_or(|(_, known)| !known.holds(field))
                 })
             })
             .cloned()

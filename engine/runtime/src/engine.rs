@@ -9,7 +9,7 @@ use actix::{Actor, Addr};
 use quinn::Endpoint;
 use quiver_hot::{Archive, LastValues, MemoryBudget, Tables};
 use quiver_log::{DirLock, Vfs};
-use quiver_model::{Clock, SenderId};
+use quiver_model::{Clock, SenderId, StreamField, StreamName, StreamSchema};
 use quiver_protocol::{ConnectionClose, ConnectionCloseCode};
 use tokio::sync::{Notify, oneshot};
 
@@ -17,7 +17,7 @@ use crate::{
     EngineOptions, Metrics, Progress, Spawner,
     checkpoint::{CheckpointCollector, Checkpointer},
     commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
-    control::{ControlState, ControlWriter, GrowthLimits},
+    control::{ControlState, ControlWriter, EnsureError, GrowthLimits},
     disk::{check, watch_disk},
     flush::{FlushRules, Flusher, FlusherParts},
     ingest::{IngestContext, ReceiveBudget, accept_connections},
@@ -379,6 +379,21 @@ impl Engine {
         // A shard that has ended has no connections.
         let _ = self.shards[usize::from(shard.get())].send(message).await;
         Ok(())
+    }
+
+    /// Gives a stream these fields, durably, before rows bring them: only so can a field be a
+    /// decimal. Fields that it has already stay as they are.
+    ///
+    /// # Errors
+    /// If a field exists with another type or scale, the engine has all the streams it may have, or
+    /// the log does not take the record.
+    pub async fn declare_fields(
+        &self,
+        operator: &SenderId,
+        stream: &StreamName,
+        fields: &[StreamField],
+    ) -> Result<Arc<StreamSchema>, EnsureError> {
+        self.control.ensure_fields(operator, stream, fields).await
     }
 
     /// The ledgers of all identities.

@@ -4,8 +4,11 @@
 //! cargo run -p quiver-archive --example small_table -- /tmp/archive
 //! ```
 //!
-//! Three flushes, the last of which brings a second field, and a compaction: 3,000 rows of 7
-//! devices over 3 days, in stream `readings`.
+//! Three flushes, the last of which brings another field, and a compaction: 30,000 rows of 7
+//! devices over 3 days, in stream `readings`, with a column in each encoding that Quiver writes. Row
+//! `p` (its position) has `speed` = p / 4, `price` = p / 100 (a decimal field), `level` = p mod 10,
+//! `noise` = p / 7, `gear` = -p, `moving` = whether p is even, `note` = "note ü p", and nothing in
+//! any of them where 11 divides p.
 
 use std::{error::Error, path::Path, sync::Arc};
 
@@ -16,21 +19,22 @@ use arrow_array::{
 use quiver_archive::{CompactOptions, DeltaArchive};
 use quiver_hot::{Archive, FlushInput};
 use quiver_model::{
-    FieldName, FieldType, OsEntropy, Position, SchemaId, StreamField, StreamName, StreamSchema,
-    SystemClock,
+    DecimalScale, FieldName, FieldType, OsEntropy, Position, SchemaId, StreamField, StreamName,
+    StreamSchema, SystemClock,
 };
 
-const ROWS_PER_FLUSH: i64 = 1_000;
+const ROWS_PER_FLUSH: i64 = 10_000;
 const START_US: i64 = 1_704_067_200_000_000;
-const STEP_US: i64 = 80_000_017;
+const STEP_US: i64 = 8_000_017;
 
 fn schema(fields: &[(&str, FieldType)]) -> Result<Arc<StreamSchema>, Box<dyn Error>> {
     let fields = fields
         .iter()
         .map(|(name, field_type)| {
-            Ok(StreamField {
-                name: FieldName::new(name)?,
-                field_type: *field_type,
+            let name = FieldName::new(name)?;
+            Ok(match DecimalScale::new(2) {
+                Some(scale) if name.as_str() == "price" => StreamField::decimal(name, scale),
+                _ => StreamField::new(name, *field_type),
             })
         })
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
@@ -62,12 +66,18 @@ fn batch(schema: &StreamSchema, first: i64) -> Result<RecordBatch, Box<dyn Error
     for field in schema.fields() {
         let present = |position: &i64| position % 11 != 0;
         columns.push(match field.field_type {
-            FieldType::Float64 => Arc::new(
-                positions
+            FieldType::Float64 => {
+                let value = |at: i64| match field.name.as_str() {
+                    "price" => at as f64 / 100.0,
+                    "level" => (at % 10) as f64,
+                    "noise" => at as f64 / 7.0,
+                    _ => at as f64 / 4.0,
+                };
+                let values = positions
                     .clone()
-                    .map(|at| present(&at).then_some(at as f64 / 4.0))
-                    .collect::<Float64Array>(),
-            ),
+                    .map(|at| present(&at).then_some(value(at)));
+                Arc::new(values.collect::<Float64Array>())
+            }
             FieldType::Int64 => Arc::new(
                 positions
                     .clone()
@@ -104,6 +114,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     )?;
     let narrow = [
         ("speed", FieldType::Float64),
+        ("price", FieldType::Float64),
+        ("level", FieldType::Float64),
+        ("noise", FieldType::Float64),
         ("gear", FieldType::Int64),
         ("moving", FieldType::Bool),
     ];

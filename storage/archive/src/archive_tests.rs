@@ -34,6 +34,10 @@ use crate::{
     Problem, VacuumOptions,
 };
 
+#[path = "archive_tests/commit_cost.rs"]
+mod commit_cost;
+#[path = "archive_tests/decimals.rs"]
+mod decimals;
 #[path = "archive_tests/many_days.rs"]
 mod many_days;
 
@@ -57,10 +61,7 @@ fn older_than(older_than: Duration) -> VacuumOptions {
 fn schema(name: &str, fields: &[&str]) -> Arc<StreamSchema> {
     let fields = fields
         .iter()
-        .map(|field| StreamField {
-            name: FieldName::new(field).unwrap(),
-            field_type: FieldType::Float64,
-        })
+        .map(|field| StreamField::new(FieldName::new(field).unwrap(), FieldType::Float64))
         .collect();
     Arc::new(StreamSchema::new(stream(name), SchemaId(1), fields).unwrap())
 }
@@ -356,10 +357,10 @@ async fn a_field_that_changed_its_type_is_refused_and_nothing_is_stored() {
         ))
         .await
         .unwrap();
-    let text = vec![StreamField {
-        name: FieldName::new("speed").unwrap(),
-        field_type: FieldType::Utf8,
-    }];
+    let text = vec![StreamField::new(
+        FieldName::new("speed").unwrap(),
+        FieldType::Utf8,
+    )];
     let text = Arc::new(StreamSchema::new(stream("readings"), SchemaId(2), text).unwrap());
     let error = archive
         .flush(input(&text, 20, Vec::new()))

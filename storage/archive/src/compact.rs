@@ -8,9 +8,11 @@ use quiver_model::StreamName;
 
 use crate::{
     ArchiveError, DeltaArchive,
+    choose::Effort,
     commit::Commit,
     read::{location, read_file, stored_schema},
     table::{Committed, next_files, write_commit},
+    tiers::Merge,
     write::{FileWriter, sort},
 };
 
@@ -43,13 +45,17 @@ pub struct CompactReport {
     pub removed: usize,
     /// Files that they became.
     pub added: usize,
+    /// Rows that were written again.
+    pub rows: u64,
+    /// Bytes that were written.
+    pub bytes: u64,
     /// The version in force afterwards.
     pub snapshot: Arc<ArchiveSnapshot>,
 }
 
 /// Groups of neighbouring small files of one day.
-fn bins(files: &[Arc<ArchiveFile>], options: &CompactOptions) -> Vec<Vec<Arc<ArchiveFile>>> {
-    let mut bins: Vec<Vec<Arc<ArchiveFile>>> = Vec::new();
+fn bins(files: &[Arc<ArchiveFile>], options: &CompactOptions) -> Vec<Merge> {
+    let mut bins: Vec<Merge> = Vec::new();
     let (mut day, mut bytes, mut rows) = (None, 0, 0);
     // Files are in order of day and position.
     for file in files {
@@ -89,11 +95,24 @@ impl DeltaArchive {
         let _one_at_a_time = self.maintenance.lock().await;
         let present = self.snapshot(stream).await?;
         let bins = bins(&present.files, options);
-        if bins.is_empty() {
+        self.merge_files(stream, &present, bins).await
+    }
+
+    /// Merges the files of each list, which `present` has, with one commit. To be called with
+    /// `maintenance` held.
+    pub(crate) async fn merge_files(
+        &self,
+        stream: &StreamName,
+        present: &Arc<ArchiveSnapshot>,
+        merges: Vec<Merge>,
+    ) -> Result<CompactReport, ArchiveError> {
+        if merges.is_empty() {
             return Ok(CompactReport {
                 removed: 0,
                 added: 0,
-                snapshot: present,
+                rows: 0,
+                bytes: 0,
+                snapshot: Arc::clone(present),
             });
         }
         let layout =
@@ -102,7 +121,7 @@ impl DeltaArchive {
                 problem,
             })?;
         let (mut removed, mut added) = (Vec::new(), Vec::new());
-        for bin in bins {
+        for bin in merges {
             let mut batches = Vec::new();
             for file in &bin {
                 let read = read_file(
@@ -117,7 +136,7 @@ impl DeltaArchive {
             let batches = Arc::new(batches);
             let written = async {
                 let sorted = sort(&batches).await?;
-                let writer = FileWriter::new(self, stream, Arc::clone(&layout));
+                let writer = FileWriter::new(self, stream, Arc::clone(&layout), Effort::Merge);
                 writer.write(&batches, sorted).await
             };
             let files = written
@@ -192,6 +211,8 @@ impl DeltaArchive {
         Ok(CompactReport {
             removed: removed.len(),
             added: added.len(),
+            rows: added.iter().map(|encoded| encoded.file.rows).sum(),
+            bytes: added.iter().map(|encoded| encoded.file.bytes).sum(),
             snapshot,
         })
     }

@@ -1,7 +1,8 @@
 //! Sorted rows as one Parquet file, with what Delta and `quiver_hot::ArchiveFile` say about it.
 //!
 //! Columns: `ts`, `device`, `arrival`, `position`, then the fields. The day is in the path only.
-//! The file carries no Arrow schema, so that every reader takes the plain Parquet types.
+//! The file carries no Arrow schema, so that every reader takes the plain Parquet types. How each
+//! column is encoded is decided for each file, by [`choose`](crate::choose).
 
 use std::sync::Arc;
 
@@ -14,23 +15,25 @@ use arrow_schema::{ArrowError, DataType, SchemaRef};
 use bytes::Bytes;
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, Encoding, ZstdLevel},
+    basic::{Compression, ZstdLevel},
     errors::ParquetError,
     file::{metadata::SortingColumn, properties::WriterProperties},
     schema::types::ColumnPath,
 };
 use quiver_hot::ArchiveFile;
-use quiver_model::{ARRIVAL, DEVICE, POSITION, Position, TS, Timestamp};
+use quiver_model::{DEVICE, DecimalScale, POSITION, Position, TS, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    choose::{Choices, Effort, apply, choose, defaults, sample_ranges},
+    decimals::{Decimals, NotDecimal, scale_of},
     gather::gather,
     sort::{Fixed, RowRef},
     time_text::rfc3339,
 };
 
 /// Rows of a row group: small enough that one device's rows of a day are a few of them.
-const ROW_GROUP_ROWS: usize = 131_072;
+pub(crate) const ROW_GROUP_ROWS: usize = 131_072;
 /// Rows that are gathered at a time.
 const GATHER_ROWS: usize = 32_768;
 /// Delta readers keep statistics of this many leading columns.
@@ -43,6 +46,8 @@ pub(crate) enum EncodeError {
     Gather(#[from] ArrowError),
     #[error("rows cannot be encoded as Parquet")]
     Parquet(#[from] ParquetError),
+    #[error(transparent)]
+    NotDecimal(#[from] NotDecimal),
     #[error("a batch has not the layout of stored rows, or there are no rows")]
     Layout,
 }
@@ -56,23 +61,37 @@ pub(crate) struct EncodedFile {
     pub(crate) statistics: String,
 }
 
-/// Encodes `rows` (in the archive's order, all of `day`) of `batches`, which all have `schema`.
+/// How columns are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encodings {
+    /// As measured, with this effort.
+    Measured(Effort),
+    /// The same for every column of a type, for comparison.
+    Fixed,
+}
+
+/// Encodes `rows` (in the archive's order, all of `day`) of `batches`, which all have `schema`:
+/// the stored layout of a stream, as [`stored_schema`](crate::read::stored_schema) makes it.
 pub(crate) fn encode(
     schema: &SchemaRef,
     batches: &[RecordBatch],
     rows: &[RowRef],
     day: i32,
     path: String,
+    encodings: Encodings,
 ) -> Result<EncodedFile, EncodeError> {
     let devices = count_devices(batches, rows);
+    let decimals = Decimals::of(schema);
+    let choices = choices(schema, &decimals, batches, rows, encodings)?;
     let options = ArrowWriterOptions::new()
-        .with_properties(properties(schema, devices)?)
+        .with_properties(properties(decimals.schema(), devices, &choices)?)
         .with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(schema), options)?;
+    let written = Arc::clone(decimals.schema());
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), written, options)?;
     let mut columns: Vec<ColumnStatistics> = schema
         .fields()
         .iter()
-        .map(|field| ColumnStatistics::new(field.name()))
+        .map(|field| ColumnStatistics::new(field.name(), scale_of(field)))
         .collect();
     let (mut first_device, mut last_device) = (None, None);
     for rows in rows.chunks(GATHER_ROWS) {
@@ -83,7 +102,7 @@ pub(crate) fn encode(
         for (statistics, column) in columns.iter_mut().zip(batch.columns()) {
             statistics.add(column);
         }
-        writer.write(&batch)?;
+        writer.write(&decimals.apply(&batch)?)?;
     }
     writer.finish()?;
     let content = Bytes::from(std::mem::take(writer.inner_mut()));
@@ -122,14 +141,40 @@ pub(crate) fn encode(
     })
 }
 
-fn properties(schema: &SchemaRef, devices: u64) -> Result<WriterProperties, ParquetError> {
+/// How the columns of these rows are encoded.
+pub(crate) fn choices(
+    schema: &SchemaRef,
+    decimals: &Decimals,
+    batches: &[RecordBatch],
+    rows: &[RowRef],
+    encodings: Encodings,
+) -> Result<Choices, EncodeError> {
+    let Encodings::Measured(effort) = encodings else {
+        return Ok(defaults(decimals.schema()));
+    };
+    let sampled: Vec<RowRef> = sample_ranges(rows.len(), effort)
+        .into_iter()
+        .flat_map(|range| rows[range].iter().copied())
+        .collect();
+    if sampled.is_empty() {
+        return Ok(defaults(decimals.schema()));
+    }
+    let sample = decimals.apply(&gather(schema, batches, &sampled)?)?;
+    Ok(choose(&sample, rows.len(), effort)?)
+}
+
+fn properties(
+    schema: &SchemaRef,
+    devices: u64,
+    choices: &Choices,
+) -> Result<WriterProperties, ParquetError> {
     let device = ColumnPath::from(DEVICE);
     let sorted = [1, 0, 3].map(|column_idx| SortingColumn {
         column_idx,
         descending: false,
         nulls_first: false,
     });
-    let mut properties = WriterProperties::builder()
+    let properties = WriterProperties::builder()
         .set_created_by(concat!("quiver ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -138,21 +183,7 @@ fn properties(schema: &SchemaRef, devices: u64) -> Result<WriterProperties, Parq
         .set_column_bloom_filter_enabled(device.clone(), true)
         .set_column_bloom_filter_fpp(device.clone(), 0.01)
         .set_column_bloom_filter_max_ndv(device, devices.max(1));
-    for name in [TS, ARRIVAL, POSITION] {
-        properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from(name), false)
-            .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
-    }
-    for field in schema
-        .fields()
-        .iter()
-        .filter(|field| field.data_type() == &DataType::Float64)
-    {
-        // Measured: plain with ZSTD is smaller than a dictionary for sensor values.
-        properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
-    }
-    Ok(properties.build())
+    Ok(apply(properties, schema, choices)?.build())
 }
 
 /// Runs of equal devices in `rows`, which is how many devices there are when they are sorted.
@@ -189,14 +220,16 @@ enum Range {
 #[derive(Debug)]
 struct ColumnStatistics {
     name: String,
+    scale: Option<DecimalScale>,
     nulls: usize,
     range: Range,
 }
 
 impl ColumnStatistics {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, scale: Option<DecimalScale>) -> Self {
         Self {
             name: name.to_owned(),
+            scale,
             nulls: 0,
             range: Range::None,
         }
@@ -242,6 +275,23 @@ impl ColumnStatistics {
     }
 }
 
+impl ColumnStatistics {
+    /// A bound as Delta's statistics have it: a decimal has no more digits than its type.
+    fn bound(&self, value: f64) -> Option<Value> {
+        let Some(scale) = self.scale else {
+            return Some(json!(value));
+        };
+        let scaled = scale.scaled(value)?;
+        if scale.digits() == 0 {
+            return Some(json!(scaled));
+        }
+        // The shortest text that reads as this number is the decimal; but not every reader knows
+        // exponents.
+        let text = json!(value);
+        (!text.to_string().contains('e')).then_some(text)
+    }
+}
+
 fn integer_bounds<T>(array: &arrow_array::PrimitiveArray<T>) -> Option<(i64, i64)>
 where
     T: arrow_array::types::ArrowPrimitiveType<Native = i64>,
@@ -273,7 +323,10 @@ fn statistics_json(
                 json!(rfc3339(Timestamp(*min))),
                 json!(rfc3339(Timestamp(*max))),
             ),
-            Range::Float64(min, max) => (json!(min), json!(max)),
+            Range::Float64(min, max) => match (column.bound(*min), column.bound(*max)) {
+                (Some(min), Some(max)) => (min, max),
+                _ => continue,
+            },
             _ if column.name == DEVICE => (json!(min_device), json!(max_device)),
             Range::None | Range::Unbounded => continue,
         };
@@ -288,3 +341,7 @@ fn statistics_json(
     })
     .to_string()
 }
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ use quiver_model::{Position, StreamField, StreamName};
 use crate::{
     DeltaArchive,
     blocking::{WorkLost, blocking},
+    choose::Effort,
     commit::{Commit, grown_metadata, new_metadata},
     encode::EncodedFile,
     error::WriteError,
@@ -132,7 +133,7 @@ impl DeltaArchive {
             .map_err(|error| flush.work(error))?
         };
         if cuts.is_empty() {
-            let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout));
+            let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout), Effort::Flush);
             let added = writer.write(&batches, sorted).await;
             let added = added.map_err(|error| flush.write(error))?;
             return self.commit(flush, table, &columns, &added).await;
@@ -146,7 +147,7 @@ impl DeltaArchive {
             };
             let rows = Arc::new(between(&batches, after, up_to));
             let sorted = sort(&rows).await.map_err(|error| portion.write(error))?;
-            let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout));
+            let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout), Effort::Flush);
             let added = writer.write(&rows, sorted).await;
             let added = added.map_err(|error| portion.write(error))?;
             let snapshot = self.commit(portion, table, &columns, &added).await?;

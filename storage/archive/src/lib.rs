@@ -2,10 +2,11 @@
 //! with Quiver switched off.
 //!
 //! ```text
-//! FlushInput ─▶ sort (device, ts, position), by day ─▶ Parquet files, each fsynced ─▶ one commit, fsynced ─▶ ArchiveSnapshot
-//!                                                                                      │ all files, txn{quiver/<log id>: P}
-//! small files ─▶ compact ─▶ one commit: remove + add, same rows                        │ metaData if the stream grew
-//! files no version lists ─▶ vacuum, after a grace, never under a lease                  ▼
+//! FlushInput ─▶ sort (device, ts, position), by day ─▶ encodings from a sample ─▶ Parquet files, each fsynced
+//!                                                                              ─▶ one commit, fsynced ─▶ ArchiveSnapshot
+//!                                                                                 │ all files, txn{quiver/<log id>: P}
+//! small files ─▶ compact, or maintenance in tiers ─▶ one commit: remove + add    │ metaData if the stream grew
+//! files no version lists ─▶ vacuum, after a grace, never under a lease            ▼
 //!                                                         <root>/<stream>/_delta_log/000…N.json
 //! ```
 //!
@@ -17,6 +18,10 @@
 //!   first attempt was committed: the transaction in the table says.
 //! - The cost of a commit does not grow with the table's age: its state is kept in memory, commits
 //!   are written from it, and Delta checkpoints keep opening quick.
+//! - A value comes back bit for bit, whatever encoding was chosen; what a decimal field cannot hold is
+//!   an error, never rounded.
+//! - The number of files stays small over months while [`Maintenance`] runs, and no row is rewritten more
+//!   than a few times.
 //! - The Delta protocol stays at reader 1, writer 2: what every reader supports.
 //! - A file stays on disk as long as somebody holds a snapshot that lists it.
 //!
@@ -26,21 +31,26 @@
 mod archive;
 mod blocking;
 mod check;
+mod choose;
 mod commit;
 mod compact;
+mod decimals;
 mod durable_store;
 mod encode;
 mod error;
 mod flush;
 mod gather;
+mod maintain;
 mod portions;
 mod read;
 mod replay;
 mod schema;
 mod sort;
 pub mod stages;
+mod suggest;
 mod survey;
 mod table;
+mod tiers;
 mod time_text;
 mod vacuum;
 mod write;
@@ -53,5 +63,8 @@ pub use check::{CheckReport, Problem};
 pub use compact::{CompactOptions, CompactReport};
 pub use durable_store::DurableStore;
 pub use error::ArchiveError;
+pub use maintain::{Maintenance, MaintenanceOptions, MaintenanceTotals};
+pub use suggest::{FieldSuggestion, SuggestOptions, Suggestion};
 pub use survey::Directory;
+pub use tiers::MergeLimits;
 pub use vacuum::{VacuumOptions, VacuumReport, VacuumedFile};

@@ -17,7 +17,10 @@ use parquet::{
 };
 use quiver_model::{DEVICE, POSITION, SchemaId, StreamName, StreamSchema};
 
-use crate::blocking::{WorkLost, blocking};
+use crate::{
+    blocking::{WorkLost, blocking},
+    decimals::marked,
+};
 
 /// Rows of a batch that is read.
 const BATCH_ROWS: usize = 65_536;
@@ -40,13 +43,13 @@ pub(crate) fn location(stream: &StreamName, path: &str) -> Path {
     Path::from_iter(std::iter::once(stream.as_str()).chain(path.split('/')))
 }
 
-/// The stored layout of a table with these fields.
+/// The stored layout of a table with these fields; decimal fields are marked.
 pub(crate) fn stored_schema(
     stream: &StreamName,
     fields: &[quiver_model::StreamField],
 ) -> Result<SchemaRef, String> {
     StreamSchema::new(stream.clone(), SchemaId(0), fields.to_vec())
-        .map(|schema| Arc::clone(schema.stored()))
+        .map(|schema| marked(schema.stored(), fields))
         .map_err(|error| error.to_string())
 }
 
@@ -60,7 +63,7 @@ pub(crate) async fn read_file(
     blocking(move || decode(content, &schema)).await?
 }
 
-fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileError> {
+pub(crate) fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileError> {
     let plain = ArrowReaderMetadata::load(
         &content,
         ArrowReaderOptions::new().with_skip_arrow_metadata(true),

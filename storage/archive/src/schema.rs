@@ -1,6 +1,10 @@
 //! A table's columns in Delta's words: from a stream's fields, and back.
 
-use quiver_model::{ARRIVAL, DEVICE, FieldName, FieldType, POSITION, QUIVER_DAY, StreamField, TS};
+use std::borrow::Cow;
+
+use quiver_model::{
+    ARRIVAL, DEVICE, DecimalScale, FieldName, FieldType, POSITION, QUIVER_DAY, StreamField, TS,
+};
 use serde_json::{Value, json};
 
 /// The columns every table has, with Delta's types.
@@ -12,13 +16,31 @@ const FIXED: [(&str, &str); 5] = [
     (QUIVER_DAY, "date"),
 ];
 
-const fn delta_type(field_type: FieldType) -> &'static str {
-    match field_type {
+/// Digits of a decimal in all: the most that Parquet stores in 64 bits.
+pub(crate) const DECIMAL_PRECISION: u8 = 18;
+
+fn delta_type(field: &StreamField) -> Cow<'static, str> {
+    if let Some(scale) = field.scale {
+        return format!("decimal({DECIMAL_PRECISION},{})", scale.digits()).into();
+    }
+    match field.field_type {
         FieldType::Int64 => "long",
         FieldType::Float64 => "double",
         FieldType::Utf8 => "string",
         FieldType::Bool => "boolean",
     }
+    .into()
+}
+
+/// The scale of a decimal type that Quiver writes.
+fn decimal_scale(data_type: &str) -> Option<DecimalScale> {
+    let (precision, scale) = data_type
+        .strip_prefix("decimal(")?
+        .strip_suffix(')')?
+        .split_once(',')?;
+    let is_ours = precision.trim().parse() == Ok(DECIMAL_PRECISION);
+    let scale = scale.trim().parse().ok().and_then(DecimalScale::new)?;
+    is_ours.then_some(scale)
 }
 
 /// Delta's `schemaString` of a table with these fields.
@@ -30,7 +52,7 @@ pub(crate) fn schema_string(fields: &[StreamField]) -> String {
     columns.extend(
         fields
             .iter()
-            .map(|field| column(field.name.as_str(), delta_type(field.field_type))),
+            .map(|field| column(field.name.as_str(), &delta_type(field))),
     );
     columns.push(day);
     json!({"type": "struct", "fields": columns}).to_string()
@@ -65,6 +87,7 @@ pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String>
             "double" => FieldType::Float64,
             "string" => FieldType::Utf8,
             "boolean" => FieldType::Bool,
+            _ if decimal_scale(data_type).is_some() => FieldType::Float64,
             _ => {
                 return Err(format!(
                     "its column {name} has type {data_type}, which Quiver does not write"
@@ -72,7 +95,11 @@ pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String>
             }
         };
         let name = FieldName::new(name).map_err(|error| error.to_string())?;
-        fields.push(StreamField { name, field_type });
+        fields.push(StreamField {
+            name,
+            field_type,
+            scale: decimal_scale(data_type),
+        });
     }
     if fixed == FIXED.len() {
         Ok(fields)
@@ -84,7 +111,7 @@ pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String>
 /// `known` and the fields of `offered` that it has not; `None` if there are none.
 ///
 /// # Errors
-/// If a field has another type in the table.
+/// If a field has another type in the table, or another scale.
 pub(crate) fn grown(
     known: &[StreamField],
     offered: &[StreamField],
@@ -100,6 +127,16 @@ pub(crate) fn grown(
                     field.field_type.as_str()
                 ));
             }
+            // A table that has the field as any float64 holds decimals, too; the other way round
+            // there would be values that do not fit.
+            Some(known) if known.scale.is_some() && known.scale != field.scale => {
+                return Err(format!(
+                    "field {} is {} in the table, {} in memory",
+                    field.name,
+                    known.type_word(),
+                    field.type_word()
+                ));
+            }
             Some(_) => {}
             None => grown.push(field.clone()),
         }
@@ -112,10 +149,35 @@ mod tests {
     use super::*;
 
     fn field(name: &str, field_type: FieldType) -> StreamField {
-        StreamField {
-            name: FieldName::new(name).unwrap(),
-            field_type,
-        }
+        StreamField::new(FieldName::new(name).unwrap(), field_type)
+    }
+
+    fn decimal(name: &str, digits: u8) -> StreamField {
+        StreamField::decimal(
+            FieldName::new(name).unwrap(),
+            DecimalScale::new(digits).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_scale_never_changes() {
+        let (plain, two, three) = (
+            field("a", FieldType::Float64),
+            decimal("a", 2),
+            decimal("a", 3),
+        );
+        assert_eq!(
+            grown(std::slice::from_ref(&two), std::slice::from_ref(&two)),
+            Ok(None)
+        );
+        assert_eq!(
+            grown(std::slice::from_ref(&plain), std::slice::from_ref(&two)),
+            Ok(None)
+        );
+        assert!(grown(std::slice::from_ref(&two), &[three]).is_err());
+        assert!(grown(&[two], &[plain]).is_err());
+        assert_eq!(decimal_scale("decimal(38,2)"), None);
+        assert_eq!(decimal_scale("decimal(18,10)"), None);
     }
 
     #[test]
@@ -125,6 +187,7 @@ mod tests {
             field("gear", FieldType::Int64),
             field("note", FieldType::Utf8),
             field("moving", FieldType::Bool),
+            decimal("load", 2),
         ];
         assert_eq!(fields_of(&schema_string(&fields)).unwrap(), fields);
     }

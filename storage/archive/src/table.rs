@@ -7,7 +7,7 @@ use std::{
 
 use object_store::{ObjectStore, PutPayload, path::Path};
 use quiver_hot::{ArchiveFile, ArchiveSnapshot};
-use quiver_model::{StreamName, Timestamp};
+use quiver_model::{Position, StreamName, Timestamp};
 use serde_json::Value;
 
 use crate::{
@@ -107,12 +107,9 @@ impl Table {
         next
     }
 
-    /// Whether a version that somebody holds lists this file.
-    pub(crate) fn is_leased(&self, path: &str) -> bool {
-        self.leases
-            .iter()
-            .filter_map(Weak::upgrade)
-            .any(|snapshot| snapshot.files.iter().any(|file| file.path == path))
+    /// Versions that somebody holds: their files must stay.
+    pub(crate) fn held(&self) -> Vec<Arc<ArchiveSnapshot>> {
+        self.leases.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -142,21 +139,37 @@ pub(crate) async fn write_commit(
     }
 }
 
-/// The files of a version: without `removed`, with `added`, in order.
+/// Files beyond which sorting is quicker than putting each where it belongs.
+const INSERTED_MAX: usize = 16;
+
+/// The files of a version: without `removed`, with `added`, in order. `present` is in order.
 pub(crate) fn next_files(
     present: &[Arc<ArchiveFile>],
     removed: &[Arc<ArchiveFile>],
     added: &[EncodedFile],
 ) -> Arc<[Arc<ArchiveFile>]> {
-    let removed: HashSet<&str> = removed.iter().map(|file| file.path.as_str()).collect();
-    let mut files: Vec<Arc<ArchiveFile>> = present
-        .iter()
-        .filter(|file| !removed.contains(file.path.as_str()))
-        .cloned()
-        .collect();
-    files.extend(added.iter().map(|encoded| Arc::new(encoded.file.clone())));
-    files.sort_by(|left, right| {
-        (left.day, left.min_position, &left.path).cmp(&(right.day, right.min_position, &right.path))
-    });
+    fn order(file: &ArchiveFile) -> (i32, Position, &str) {
+        (file.day, file.min_position, &file.path)
+    }
+    let mut files: Vec<Arc<ArchiveFile>> = Vec::with_capacity(present.len() + added.len());
+    if removed.is_empty() {
+        files.extend_from_slice(present);
+    } else {
+        let removed: HashSet<&str> = removed.iter().map(|file| file.path.as_str()).collect();
+        let stay = present
+            .iter()
+            .filter(|file| !removed.contains(file.path.as_str()));
+        files.extend(stay.cloned());
+    }
+    let added = added.iter().map(|encoded| Arc::new(encoded.file.clone()));
+    if added.len() > INSERTED_MAX {
+        files.extend(added);
+        files.sort_by(|left, right| order(left).cmp(&order(right)));
+    } else {
+        for file in added {
+            let at = files.partition_point(|known| order(known) <= order(&file));
+            files.insert(at, file);
+        }
+    }
     files.into()
 }

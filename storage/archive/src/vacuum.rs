@@ -1,7 +1,7 @@
 //! Deletes files that nobody can need any more.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime},
 };
 
@@ -84,6 +84,12 @@ impl DeltaArchive {
             .iter()
             .map(|file| file.path.as_str())
             .collect();
+        let held = table.held();
+        let leased: HashSet<&str> = held
+            .iter()
+            .flat_map(|snapshot| snapshot.files.iter())
+            .map(|file| file.path.as_str())
+            .collect();
         let mut report = VacuumReport::default();
         for file in files {
             let since = table
@@ -94,7 +100,7 @@ impl DeltaArchive {
             if live.contains(file.path.as_str()) || now.since(since) <= options.older_than {
                 continue;
             }
-            if table.is_leased(&file.path) || table.is_undecided(&file.path) {
+            if leased.contains(file.path.as_str()) || table.is_undecided(&file.path) {
                 report.leased += 1;
                 continue;
             }

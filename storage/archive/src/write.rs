@@ -15,7 +15,8 @@ use quiver_model::{Entropy, QUIVER_DAY, StreamName};
 use crate::{
     DeltaArchive, DurableStore,
     blocking::blocking,
-    encode::{EncodeError, EncodedFile, encode},
+    choose::Effort,
+    encode::{EncodeError, EncodedFile, Encodings, encode},
     error::WriteError,
     read::location,
     sort::{DayRows, RowRef, sort_by_day},
@@ -44,6 +45,7 @@ pub(crate) struct FileWriter<'a> {
     entropy: &'a dyn Entropy,
     stream: &'a StreamName,
     schema: SchemaRef,
+    effort: Effort,
 }
 
 /// A file that is to be written.
@@ -61,6 +63,7 @@ impl<'a> FileWriter<'a> {
         archive: &'a DeltaArchive,
         stream: &'a StreamName,
         schema: SchemaRef,
+        effort: Effort,
     ) -> Self {
         Self {
             store: &*archive.store,
@@ -68,6 +71,7 @@ impl<'a> FileWriter<'a> {
             entropy: &*archive.entropy,
             stream,
             schema,
+            effort,
         }
     }
 
@@ -122,9 +126,10 @@ impl<'a> FileWriter<'a> {
     ) -> Result<EncodedFile, WriteError> {
         let target = location(self.stream, &file.path);
         let schema = Arc::clone(&self.schema);
+        let encodings = Encodings::Measured(self.effort);
         let encoded = blocking(move || {
             let rows = &file.rows[file.start..file.end];
-            encode(&schema, &batches, rows, file.day, file.path)
+            encode(&schema, &batches, rows, file.day, file.path, encodings)
         })
         .await??;
         put_new(

@@ -13,13 +13,13 @@ use quiver_model::{FieldName, FieldType, SchemaId, StreamField, StreamName, Stre
 pub(crate) fn schema(fields: &[&str]) -> Arc<StreamSchema> {
     let fields = fields
         .iter()
-        .map(|name| StreamField {
-            name: FieldName::new(name).unwrap(),
-            field_type: if name.starts_with("note") {
+        .map(|name| {
+            let field_type = if name.starts_with("note") {
                 FieldType::Utf8
             } else {
                 FieldType::Float64
-            },
+            };
+            StreamField::new(FieldName::new(name).unwrap(), field_type)
         })
         .collect();
     Arc::new(StreamSchema::new(StreamName::new("readings").unwrap(), SchemaId(1), fields).unwrap())

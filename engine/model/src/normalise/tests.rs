@@ -56,10 +56,7 @@ fn judge_as(
 fn schema(fields: &[(&str, FieldType)]) -> Arc<StreamSchema> {
     let fields = fields
         .iter()
-        .map(|(name, field_type)| StreamField {
-            name: FieldName::new(name).unwrap(),
-            field_type: *field_type,
-        })
+        .map(|(name, field_type)| StreamField::new(FieldName::new(name).unwrap(), *field_type))
         .collect();
     Arc::new(StreamSchema::new(StreamName::new("readings").unwrap(), SchemaId(1), fields).unwrap())
 }
@@ -339,4 +336,62 @@ fn a_row_as_json_is_cut_at_its_limit() {
         text.len() <= 1_024 && text.contains("\"v\":1.5") && text.ends_with('…'),
         "{text}"
     );
+}
+
+#[test]
+fn values_beyond_a_decimal_fields_scale_are_refused_and_the_others_stay_as_they_are() {
+    let name = FieldName::new("speed").unwrap();
+    let scale = DecimalScale::new(2).unwrap();
+    let schema = Arc::new(
+        StreamSchema::new(
+            StreamName::new("readings").unwrap(),
+            SchemaId(1),
+            vec![StreamField::decimal(name, scale)],
+        )
+        .unwrap(),
+    );
+    let values = vec![
+        Some(1.25),
+        Some(0.125),
+        None,
+        Some(-0.0),
+        Some(f64::NAN),
+        Some(1e14),
+        Some(-17.07),
+    ];
+    let sent = batch(vec![
+        ("ts", times(&[NOW.0; 7])),
+        ("speed", Arc::new(Float64Array::from(values))),
+    ]);
+    let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
+    let refused: Vec<_> = judged
+        .verdict
+        .refused
+        .iter()
+        .map(|refused| (refused.row, refused.code))
+        .collect();
+    assert_eq!(
+        refused,
+        [1, 4, 5].map(|row| (row, RejectCode::DecimalScale))
+    );
+    let rows = stored(&device(), &sent, &schema);
+    let bits: Vec<_> = rows
+        .column(4)
+        .as_primitive::<Float64Type>()
+        .iter()
+        .map(|value| value.map(f64::to_bits))
+        .collect();
+    let expected = [Some(1.25), None, Some(0.0), Some(-17.07)];
+    assert_eq!(bits, expected.map(|value| value.map(f64::to_bits)));
+
+    // Integers are decimals without digits after the point.
+    let sent = batch(vec![
+        ("ts", times(&[NOW.0; 2])),
+        (
+            "speed",
+            Arc::new(Int64Array::from(vec![3, 1_000_000_000_000_000])),
+        ),
+    ]);
+    let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
+    assert_eq!(judged.verdict.refused.len(), 1);
 }

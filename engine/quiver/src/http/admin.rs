@@ -2,8 +2,11 @@
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use quiver_archive::VacuumOptions;
-use quiver_model::{DeviceId, SenderId, SenderKind};
-use quiver_runtime::registry::{EntryState, RegistryChange, RegistryEntry};
+use quiver_model::{DeviceId, FieldName, SenderId, SenderKind, StreamField, StreamName};
+use quiver_runtime::{
+    control::EnsureError,
+    registry::{EntryState, RegistryChange, RegistryEntry},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -237,6 +240,67 @@ async fn change(state: &HttpState, change: RegistryChange) -> HttpResponse {
     }
 }
 
+/// Body of `POST /api/v1/streams`, and its answer with all fields that the stream has then.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclareRequest {
+    /// The stream.
+    pub stream: String,
+    /// (name, type) of each field: int64, float64, utf8, bool, or decimal(2) for a float64 field
+    /// with two digits after the point.
+    pub fields: Vec<(String, String)>,
+}
+
+impl DeclareRequest {
+    fn parse(&self) -> Result<(StreamName, Vec<StreamField>), String> {
+        let stream = StreamName::for_sender(&self.stream).map_err(|error| error.to_string())?;
+        let field = |(name, word): &(String, String)| {
+            let field = FieldName::new(name).map_err(|error| error.to_string())?;
+            StreamField::from_type_word(field, word).ok_or_else(|| {
+                format!("type {word:?} of field {name} is not one of int64, float64, utf8, bool, decimal(0) to decimal(9)")
+            })
+        };
+        let fields = self.fields.iter().map(field).collect::<Result<_, _>>()?;
+        Ok((stream, fields))
+    }
+}
+
+/// `POST /api/v1/streams`.
+pub async fn declare(
+    state: web::Data<HttpState>,
+    request: web::Json<DeclareRequest>,
+) -> HttpResponse {
+    let (stream, fields) = match request.parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
+    };
+    if fields.is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "name at least one field");
+    }
+    let operator = match crate::access::local_operator() {
+        Ok(operator) => operator,
+        Err(failure) => return problem(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
+    };
+    let declared = state
+        .engine
+        .declare_fields(&operator, &stream, &fields)
+        .await;
+    match declared {
+        Ok(schema) => HttpResponse::Ok().json(DeclareRequest {
+            stream: stream.to_string(),
+            fields: schema
+                .fields()
+                .iter()
+                .map(|field| (field.name.to_string(), field.type_word()))
+                .collect(),
+        }),
+        Err(error @ EnsureError::Append(_)) => {
+            problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+        }
+        Err(error) => problem(StatusCode::CONFLICT, &error.to_string()),
+    }
+}
+
 /// Which stream; all if none is named.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct StreamChoice {
@@ -285,6 +349,16 @@ pub async fn archive_check(
 ) -> HttpResponse {
     let archive = state.archive.clone();
     let work = async move { archive::check(&archive, choice.stream.as_deref()).await };
+    maintain(&state, work).await
+}
+
+/// `POST /api/v1/archive/suggest`.
+pub async fn archive_suggest(
+    state: web::Data<HttpState>,
+    choice: web::Json<StreamChoice>,
+) -> HttpResponse {
+    let archive = state.archive.clone();
+    let work = async move { archive::suggest(&archive, choice.stream.as_deref()).await };
     maintain(&state, work).await
 }
 

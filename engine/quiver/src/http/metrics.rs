@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use actix_web::{HttpResponse, web};
+use quiver_archive::{Maintenance, MaintenanceTotals};
 use quiver_hot::Share;
 use quiver_runtime::{Engine, Latency};
 
@@ -29,7 +30,7 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
 pub async fn metrics(state: web::Data<HttpState>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(exposition(&state.engine))
+        .body(exposition(&state.engine, state.maintenance.as_deref()))
 }
 
 /// Writes families in the OpenMetrics text format.
@@ -54,6 +55,49 @@ impl Exposition {
         let _ = writeln!(self.0, "quiver_{name} {value}");
     }
 
+    fn maintenance(&mut self, totals: &MaintenanceTotals) {
+        let MaintenanceTotals {
+            merges,
+            merged_files,
+            merged_rows,
+            merged_bytes,
+            deleted_files,
+            deleted_bytes,
+            failures,
+        } = *totals;
+        self.counter("archive_merges", "merges of small archived files", merges);
+        self.counter(
+            "archive_merged_files",
+            "archived files that merges replaced",
+            merged_files,
+        );
+        self.counter(
+            "archive_merged_rows",
+            "rows that merges wrote again",
+            merged_rows,
+        );
+        self.counter(
+            "archive_merged_bytes",
+            "bytes that merges wrote",
+            merged_bytes,
+        );
+        self.counter(
+            "archive_deleted_files",
+            "replaced archived files that were deleted",
+            deleted_files,
+        );
+        self.counter(
+            "archive_deleted_bytes",
+            "bytes of replaced archived files that were deleted",
+            deleted_bytes,
+        );
+        self.counter(
+            "archive_maintenance_failures",
+            "merges and deletions that failed and are tried again",
+            failures,
+        );
+    }
+
     fn latency(&mut self, name: &str, help: &str, latency: &Latency) {
         self.family(name, "summary", help);
         let histogram = latency.histogram();
@@ -70,7 +114,7 @@ impl Exposition {
     }
 }
 
-fn exposition(engine: &Engine) -> String {
+fn exposition(engine: &Engine, maintenance: Option<&Maintenance>) -> String {
     let metrics = engine.metrics();
     let mut out = Exposition(String::with_capacity(8_192));
     out.gauge(
@@ -190,6 +234,9 @@ fn exposition(engine: &Engine) -> String {
         "checkpoints that failed",
         metrics.checkpoint_failures.get(),
     );
+    if let Some(maintenance) = maintenance {
+        out.maintenance(&maintenance.totals());
+    }
     let damage = engine.control().damage.totals();
     out.gauge(
         "log_damaged_ranges",

@@ -5,8 +5,8 @@
 //! | `/live`, `/ready`, `/metrics`, `/api/openapi.json` | GET | no |
 //! | `/api/v1/sql` | POST | yes |
 //! | `/api/v1/status`, `/api/v1/audit`, `/api/v1/devices`, `/api/v1/archive/files` | GET | yes |
-//! | `/api/v1/devices`, `/api/v1/devices/revoke` | POST | yes |
-//! | `/api/v1/archive/check`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
+//! | `/api/v1/devices`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
+//! | `/api/v1/archive/check`, `/api/v1/archive/suggest`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
 //!
 //! The door opens before the engine recovers: until [`HttpDoor::admit`] is called, only `/live` is
 //! answered, and everything else is told to come back (503).
@@ -22,7 +22,7 @@ mod openapi;
 mod peer;
 mod sql;
 
-pub use admin::Status;
+pub use admin::{DeclareRequest, Status};
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -32,7 +32,7 @@ use std::{
 
 use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, middleware::from_fn, web};
 use futures::channel::oneshot;
-use quiver_archive::DeltaArchive;
+use quiver_archive::{DeltaArchive, Maintenance};
 use quiver_model::Timestamp;
 use quiver_query::{QueryEngine, QueryLimits};
 use quiver_runtime::Engine;
@@ -56,6 +56,8 @@ pub struct HttpState {
     pub engine: Arc<Engine>,
     /// The archive.
     pub archive: Arc<DeltaArchive>,
+    /// What keeps it in shape, unless that was turned off.
+    pub maintenance: Option<Arc<Maintenance>>,
     /// What queries read.
     pub sources: Sources,
     /// Their limits.
@@ -148,8 +150,10 @@ impl HttpDoor {
                         .route("/devices", web::get().to(admin::devices))
                         .route("/devices", web::post().to(admin::enroll))
                         .route("/devices/revoke", web::post().to(admin::revoke))
+                        .route("/streams", web::post().to(admin::declare))
                         .route("/archive/files", web::get().to(admin::archive_files))
                         .route("/archive/check", web::post().to(admin::archive_check))
+                        .route("/archive/suggest", web::post().to(admin::archive_suggest))
                         .route("/archive/compact", web::post().to(admin::archive_compact))
                         .route("/archive/vacuum", web::post().to(admin::archive_vacuum))
                         .default_service(web::to(no_such_path)),

@@ -23,8 +23,10 @@ mod tests {
             "/api/v1/audit",
             "/api/v1/devices",
             "/api/v1/devices/revoke",
+            "/api/v1/streams",
             "/api/v1/archive/files",
             "/api/v1/archive/check",
+            "/api/v1/archive/suggest",
             "/api/v1/archive/compact",
             "/api/v1/archive/vacuum",
         ] {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use quiver_archive::{CompactOptions, DeltaArchive, Directory, VacuumOptions};
+use quiver_archive::{CompactOptions, DeltaArchive, Directory, SuggestOptions, VacuumOptions};
 use quiver_hot::{ArchiveSnapshot, Tables};
 use quiver_model::StreamName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -131,6 +131,74 @@ pub async fn check(archive: &DeltaArchive, wanted: Option<&str>) -> Result<Check
         }
     }
     Ok(checked)
+}
+
+/// A float64 field of a stream, and whether it is a decimal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SuggestedField {
+    stream: String,
+    field: String,
+    /// Values that were looked at.
+    values: u64,
+    /// Distinct values, as a share of them.
+    distinct: f64,
+    /// The scale that it is declared with.
+    declared: Option<u8>,
+    /// The least scale with which all the values are exact.
+    scale: Option<u8>,
+    /// Bytes a row as it is.
+    bytes_now: f64,
+    /// Bytes a row with that scale.
+    bytes_declared: Option<f64>,
+    /// Bytes that declaring it would save in the whole table.
+    saves: u64,
+}
+
+/// What was found about the fields of streams.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Suggested {
+    fields: Vec<SuggestedField>,
+    /// Rows that were looked at, of all streams.
+    rows_seen: u64,
+    /// Rows of all streams.
+    rows: u64,
+    problems: BTreeMap<String, String>,
+}
+
+/// Looks for decimals in the tables of all streams, or of the one that is wanted.
+pub async fn suggest(archive: &DeltaArchive, wanted: Option<&str>) -> Result<Suggested, Failure> {
+    let directories = Directories::of(archive, wanted).await?;
+    let mut suggested = Suggested {
+        problems: directories.damaged.into_iter().collect(),
+        ..Suggested::default()
+    };
+    for stream in &directories.tables {
+        let found = match archive.suggest(stream, &SuggestOptions::default()).await {
+            Ok(found) => found,
+            Err(error) => {
+                suggested
+                    .problems
+                    .insert(stream.to_string(), crate::exit::chain(&error));
+                continue;
+            }
+        };
+        suggested.rows += found.rows;
+        suggested.rows_seen += found.rows_seen;
+        suggested
+            .fields
+            .extend(found.fields.into_iter().map(|field| SuggestedField {
+                stream: stream.to_string(),
+                saves: field.saves(found.rows),
+                field: field.field,
+                values: field.values,
+                distinct: field.distinct,
+                declared: field.declared.map(|scale| scale.digits()),
+                scale: field.scale.map(|scale| scale.digits()),
+                bytes_now: field.bytes_now,
+                bytes_declared: field.bytes_declared,
+            }));
+    }
+    Ok(suggested)
 }
 
 /// Result of a compaction.
@@ -297,6 +365,16 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                 )),
             }
         }
+        ArchiveAction::Suggest(target) => {
+            let suggested: Suggested = at(
+                &target,
+                given,
+                |remote| remote.post_text("/api/v1/archive/suggest", &choice(&target)),
+                async |idle, wanted| suggest(&idle.archive, wanted).await,
+            )?;
+            show(&suggested, target.json, || show_suggested(&suggested))?;
+            first_problem(&suggested.problems)
+        }
         ArchiveAction::Compact(target) => {
             let compacted: Compacted = at(
                 &target,
@@ -417,6 +495,42 @@ fn show_checked(checked: &Checked) {
             say!("✗ {stream}: {problem}");
         }
     }
+}
+
+fn show_suggested(suggested: &Suggested) {
+    let head = [
+        "stream",
+        "field",
+        "distinct",
+        "scale",
+        "declared",
+        "B/row",
+        "B/row declared",
+        "saves",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let digits =
+        |scale: Option<u8>| scale.map_or_else(|| "-".to_owned(), |scale| scale.to_string());
+    for field in &suggested.fields {
+        rows.push(vec![
+            field.stream.clone(),
+            field.field.clone(),
+            format!("{:.1}%", field.distinct * 100.0),
+            digits(field.scale),
+            digits(field.declared),
+            format!("{:.2}", field.bytes_now),
+            field
+                .bytes_declared
+                .map_or_else(|| "-".to_owned(), |bytes| format!("{bytes:.2}")),
+            bytes(field.saves),
+        ]);
+    }
+    print_table(&rows);
+    say!(
+        "found in {} of {} rows; rows that were not looked at may need more digits",
+        grouped(suggested.rows_seen),
+        grouped(suggested.rows)
+    );
 }
 
 fn show_vacuumed(vacuumed: &Vacuumed) {

@@ -10,6 +10,7 @@ mod pki;
 pub mod send;
 mod serve;
 mod sql;
+mod streams;
 
 use std::future::Future;
 
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Bench(args) => bench::run(*args),
         Verb::Pki(args) => pki::run(args.action),
         Verb::Devices(args) => devices::run(args.action),
+        Verb::Streams(args) => streams::run(args.action),
         Verb::Version => {
             say!("quiver {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -134,6 +134,9 @@ const fn row_message(code: RejectCode) -> &'static str {
         }
         RejectCode::IntegerRange => "an integer does not fit into 64 bits with a sign",
         RejectCode::InexactFloat => "an integer for a float64 field has no exact float64",
+        RejectCode::DecimalScale => {
+            "a number for a decimal field has more digits than the field is declared with, or is not finite; round it before sending"
+        }
         _ => "the row is refused",
     }
 }
@@ -159,12 +162,7 @@ pub fn note_for_batch(
 fn schema_of(stream: StreamName, fields: &[(&str, FieldType)]) -> Option<Arc<StreamSchema>> {
     let fields = fields
         .iter()
-        .map(|(name, field_type)| {
-            Some(StreamField {
-                name: FieldName::new(name).ok()?,
-                field_type: *field_type,
-            })
-        })
+        .map(|(name, field_type)| Some(StreamField::new(FieldName::new(name).ok()?, *field_type)))
         .collect::<Option<Vec<_>>>()?;
     StreamSchema::new(stream, SchemaId(0), fields)
         .ok()

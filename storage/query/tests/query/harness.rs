@@ -67,10 +67,7 @@ pub fn schema(stream: &str, fields: usize) -> Arc<StreamSchema> {
     let fields = all
         .into_iter()
         .take(fields)
-        .map(|(name, field_type)| StreamField {
-            name: FieldName::new(name).unwrap(),
-            field_type,
-        });
+        .map(|(name, field_type)| StreamField::new(FieldName::new(name).unwrap(), field_type));
     Arc::new(StreamSchema::new(name(stream), SchemaId(1), fields.collect()).unwrap())
 }
 

@@ -1,0 +1,323 @@
+//! Keeps an archive in shape while the engine runs: merges files in tiers, so that their number
+//! stays small over months, and deletes what merging replaced once nobody can need it.
+//!
+//! ```text
+//! every minute:  for each stream ─▶ what is due (tiers) ─▶ one merge, one commit ─▶ the table that queries see
+//! every hour:    for each stream ─▶ vacuum: files replaced more than 7 days ago, without a lease
+//! ```
+//!
+//! It goes slowly on purpose: one merge at a time in the whole archive, and after each a pause of
+//! three times what the merge took: at most a quarter of one core. Flushes wait for it only while it commits. When it is stopped in the
+//! middle of a merge, what it wrote was never listed, and a later vacuum deletes it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::select;
+use quiver_hot::{StreamTable, Tables};
+use quiver_model::{FieldType, StreamField, StreamName};
+use tokio::sync::Notify;
+
+use crate::{ArchiveError, DeltaArchive, MergeLimits, VacuumOptions, tiers::due};
+
+/// First and longest pause of a stream whose merge or vacuum failed.
+const RETRY_MIN: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(3_600);
+/// Pause after a merge, in multiples of the time it took, and the longest.
+const REST: u32 = 3;
+const REST_MAX: Duration = Duration::from_secs(60);
+/// Bytes of memory of a row without its fields, and of a value: text is a guess.
+const ROW_BYTES: u64 = 40;
+const NUMBER_BYTES: u64 = 8;
+const TEXT_BYTES: u64 = 40;
+
+/// How an archive is kept in shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaintenanceOptions {
+    /// Time between two looks for something to merge. Default 1 minute.
+    pub merge_every: Duration,
+    /// Time between two looks for something to delete. Default 1 hour.
+    pub vacuum_every: Duration,
+    /// How large merged files may become. Default 64 MiB and 2 million rows.
+    pub limits: MergeLimits,
+    /// About how much memory the rows of a merge may take: streams of many fields get smaller
+    /// merges than `limits` allow. Default 256 MiB.
+    pub memory_bytes: u64,
+    /// What is deleted. Default: what was replaced 7 days ago.
+    pub vacuum: VacuumOptions,
+}
+
+impl Default for MaintenanceOptions {
+    fn default() -> Self {
+        Self {
+            merge_every: Duration::from_secs(60),
+            vacuum_every: Duration::from_secs(3_600),
+            limits: MergeLimits {
+                bytes: 64 << 20,
+                rows: 2_000_000,
+            },
+            memory_bytes: 256 << 20,
+            vacuum: VacuumOptions::default(),
+        }
+    }
+}
+
+impl MaintenanceOptions {
+    fn limits_for(&self, fields: &[StreamField]) -> MergeLimits {
+        let width = |field: &StreamField| match field.field_type {
+            FieldType::Utf8 => TEXT_BYTES,
+            _ => NUMBER_BYTES,
+        };
+        let row: u64 = ROW_BYTES + fields.iter().map(width).sum::<u64>();
+        MergeLimits {
+            rows: self.limits.rows.min(self.memory_bytes / row).max(2),
+            ..self.limits
+        }
+    }
+}
+
+/// What was done since the start.
+#[derive(Debug, Default)]
+struct Counters {
+    merges: AtomicU64,
+    merged_files: AtomicU64,
+    merged_rows: AtomicU64,
+    merged_bytes: AtomicU64,
+    deleted_files: AtomicU64,
+    deleted_bytes: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// What was done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaintenanceTotals {
+    /// Merges that were committed.
+    pub merges: u64,
+    /// Files that they replaced.
+    pub merged_files: u64,
+    /// Rows that they wrote again.
+    pub merged_rows: u64,
+    /// Bytes that they wrote.
+    pub merged_bytes: u64,
+    /// Replaced or left files that were deleted.
+    pub deleted_files: u64,
+    /// Their bytes.
+    pub deleted_bytes: u64,
+    /// Merges and deletions that failed, and are tried again.
+    pub failures: u64,
+}
+
+/// A stream that is left alone for a while.
+#[derive(Clone, Copy, Debug)]
+struct Penalty {
+    until: Duration,
+    pause: Duration,
+}
+
+/// Keeps one archive in shape.
+#[derive(Debug)]
+pub struct Maintenance {
+    archive: Arc<DeltaArchive>,
+    tables: Arc<Tables>,
+    options: MaintenanceOptions,
+    counters: Counters,
+    penalties: Mutex<HashMap<StreamName, Penalty>>,
+    is_stopped: AtomicBool,
+    stop: Notify,
+}
+
+impl Maintenance {
+    /// For `archive`, whose files queries read through `tables`. Does nothing until
+    /// [`Self::run`].
+    pub fn new(
+        archive: Arc<DeltaArchive>,
+        tables: Arc<Tables>,
+        options: MaintenanceOptions,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            archive,
+            tables,
+            options,
+            counters: Counters::default(),
+            penalties: Mutex::default(),
+            is_stopped: AtomicBool::new(false),
+            stop: Notify::new(),
+        })
+    }
+
+    /// What was done since the start.
+    pub fn totals(&self) -> MaintenanceTotals {
+        let Counters {
+            merges,
+            merged_files,
+            merged_rows,
+            merged_bytes,
+            deleted_files,
+            deleted_bytes,
+            failures,
+        } = &self.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MaintenanceTotals {
+            merges: get(merges),
+            merged_files: get(merged_files),
+            merged_rows: get(merged_rows),
+            merged_bytes: get(merged_bytes),
+            deleted_files: get(deleted_files),
+            deleted_bytes: get(deleted_bytes),
+            failures: get(failures),
+        }
+    }
+
+    /// Ends [`Self::run`], also in the middle of a merge: nothing of it is listed then.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        self.stop.notify_one();
+    }
+
+    /// Merges and deletes until stopped. Needs a runtime with time.
+    pub async fn run(self: Arc<Self>) {
+        let work = std::pin::pin!(self.work());
+        let stopped = std::pin::pin!(self.stop.notified());
+        if !self.is_stopped.load(Ordering::SeqCst) {
+            select(stopped, work).await;
+        }
+    }
+
+    async fn work(&self) {
+        let clock = &self.archive.clock;
+        let mut vacuumed = clock.monotonic();
+        loop {
+            tokio::time::sleep(self.options.merge_every).await;
+            while self.merge_round().await > 0 {}
+            if clock.monotonic().saturating_sub(vacuumed) >= self.options.vacuum_every {
+                self.vacuum_round().await;
+                vacuumed = clock.monotonic();
+            }
+        }
+    }
+
+    /// The streams that have a table, without those that have failed just now.
+    fn streams(&self) -> Vec<Arc<StreamTable>> {
+        let now = self.archive.clock.monotonic();
+        let penalties = self
+            .penalties
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.tables.all();
+        tables.retain(|table| {
+            table.state().archived().version >= 0
+                && penalties
+                    .get(table.name())
+                    .is_none_or(|penalty| penalty.until <= now)
+        });
+        tables
+    }
+
+    fn succeeded(&self, stream: &StreamName) {
+        self.penalties
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(stream);
+    }
+
+    fn failed(&self, stream: &StreamName, what: &str, error: &dyn std::fmt::Display) {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let now = self.archive.clock.monotonic();
+        let mut penalties = self
+            .penalties
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let pause = match penalties.get(stream) {
+            Some(penalty) => (penalty.pause * 2).min(RETRY_MAX),
+            None => RETRY_MIN,
+        };
+        let until = now + pause;
+        penalties.insert(stream.clone(), Penalty { until, pause });
+        tracing::warn!(%stream, %error, again_in_s = pause.as_secs(), "{what}; nothing is lost, and it is tried again");
+    }
+
+    /// One merge at most of each stream; how many there were.
+    pub(crate) async fn merge_round(&self) -> usize {
+        let clock = &self.archive.clock;
+        let mut merges = 0;
+        for table in self.streams() {
+            let begun = clock.monotonic();
+            match self.merge(&table).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    merges += 1;
+                    self.succeeded(table.name());
+                    // Flushes and queries have the machine meanwhile.
+                    let took = clock.monotonic().saturating_sub(begun);
+                    tokio::time::sleep((took * REST).min(REST_MAX)).await;
+                }
+                Err(error) => {
+                    self.failed(table.name(), "files could not be merged", &error);
+                }
+            }
+        }
+        merges
+    }
+
+    async fn merge(&self, table: &StreamTable) -> Result<bool, ArchiveError> {
+        let stream = table.name();
+        let _one_at_a_time = self.archive.maintenance.lock().await;
+        let present = self.archive.snapshot(stream).await?;
+        let limits = self.options.limits_for(&present.fields);
+        // The newest day is what queries ask for most.
+        let Some(merge) = due(&present.files, self.archive.clock.wall(), limits).pop() else {
+            return Ok(false);
+        };
+        let report = self
+            .archive
+            .merge_files(stream, &present, vec![merge])
+            .await?;
+        tracing::debug!(%stream, removed = report.removed, added = report.added, version = report.snapshot.version, "files merged");
+        let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
+        count(&self.counters.merges, 1);
+        count(&self.counters.merged_files, report.removed as u64);
+        count(&self.counters.merged_rows, report.rows);
+        count(&self.counters.merged_bytes, report.bytes);
+        table
+            .install_archived(report.snapshot)
+            .map_err(|error| ArchiveError::Write {
+                stream: stream.clone(),
+                problem: error.to_string(),
+            })?;
+        Ok(true)
+    }
+
+    /// Deletes what is old enough, of each stream.
+    pub(crate) async fn vacuum_round(&self) {
+        for table in self.streams() {
+            let stream = table.name();
+            match self.archive.vacuum(stream, &self.options.vacuum).await {
+                Ok(report) if report.deleted.is_empty() => {}
+                Ok(report) => {
+                    let bytes: u64 = report.deleted.iter().map(|file| file.bytes).sum();
+                    let files = report.deleted.len() as u64;
+                    tracing::debug!(%stream, files, bytes, "replaced files deleted");
+                    self.counters
+                        .deleted_files
+                        .fetch_add(files, Ordering::Relaxed);
+                    self.counters
+                        .deleted_bytes
+                        .fetch_add(bytes, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    self.failed(stream, "replaced files could not be deleted", &error);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "maintain_tests.rs"]
+mod tests;
