@@ -15,6 +15,7 @@
 //! Memory is bounded: a file is read three times, as a stream, whatever its size.
 
 mod batching;
+mod decimal;
 mod error;
 mod evidence;
 mod exact;

@@ -24,7 +24,7 @@ use sha2::Sha256;
 use super::{
     BATCH_ROWS_MAX, FileError, FileFormat, FileOptions, TimeFormat, WrongValue,
     batching::ROW_BYTES_MAX,
-    evidence::integer,
+    decimal::integer,
     exact::{Loss, convert, shown},
     layout::{Layout, Role, SourceColumn},
     plan::ChunkSource,
