@@ -19,6 +19,7 @@ mod decimal;
 mod error;
 mod evidence;
 mod exact;
+mod guard;
 mod json;
 mod layout;
 mod options;

@@ -19,6 +19,10 @@ use quiver_protocol::ConnectionCloseCode;
 use super::*;
 use crate::tests::fake_server::FakeServer;
 
+/// Which columns are what, and which cannot be.
+mod columns;
+/// Parquet and Arrow files that are damaged, and their times.
+mod typed_files;
 /// What becomes of single values, and where wrong ones are found.
 mod values;
 

@@ -72,6 +72,31 @@ impl TimeReader {
         time.ok_or(TimeFault::NotOne)
     }
 
+    /// The same from a number that is no text: to the microsecond, as far as the number is.
+    pub fn read_float(&self, value: f64) -> Result<i64, TimeFault> {
+        if !value.is_finite() {
+            return Err(TimeFault::NotOne);
+        }
+        // Apart, the fraction is exact, and the whole part is not rounded again.
+        let micros = |per_unit: i32| {
+            let (whole, fraction) = (value.trunc(), value.fract());
+            (whole as i128)
+                .checked_mul(per_unit.into())?
+                .checked_add((fraction * f64::from(per_unit)).round() as i128)
+        };
+        let time = match &self.format {
+            TimeFormat::Seconds => micros(1_000_000),
+            TimeFormat::Millis => micros(1_000),
+            TimeFormat::Micros => micros(1),
+            TimeFormat::Nanos => Some((value.floor() as i128).div_euclid(1_000)),
+            TimeFormat::Auto | TimeFormat::Text | TimeFormat::Pattern(_) => {
+                return self.read(&value.to_string());
+            }
+        };
+        time.and_then(|time| i64::try_from(time).ok())
+            .ok_or(TimeFault::NotOne)
+    }
+
     /// A time of a pattern in the manner of strftime. Without a time of day it is midnight, without
     /// minutes the full hour.
     fn read_pattern(&self, text: &str, pattern: &str) -> Result<i64, TimeFault> {

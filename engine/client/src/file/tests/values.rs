@@ -100,7 +100,7 @@ fn numbers_keep_every_digit_or_are_refused() {
     check_error(
         &format!("ts,n\n{numbers}1200,007\n"),
         |_| {},
-        &["line 1202", "leading zeros", "=:utf8", "=:int64"],
+        &["line 1202", "leading zeros", "=:utf8", "=:float64"],
     );
 
     let path = files.write("a.jsonl", "{\"ts\":1,\"n\":9007199254740993}\n");
@@ -268,7 +268,7 @@ fn a_local_time_that_occurs_twice_can_be_decided_and_makes_another_producer() {
     );
 }
 
-fn parquet_file(files: &Files, columns: Vec<(&str, ArrayRef)>) -> PathBuf {
+pub(super) fn parquet_file(files: &Files, columns: Vec<(&str, ArrayRef)>) -> PathBuf {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let mut writer =
         parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
