@@ -46,7 +46,7 @@ fn update_vectors() {
             compressed_at(2).encode(),
             encoder.schema_message().unwrap(),
             encoder.encode(&batch(2)).unwrap(),
-            Bytes::copy_from_slice(&encoder.encoding().end_of_stream()),
+            Bytes::from_static(encoder.encoding().end_of_stream()),
         ];
         fs::write(golden("protocol/telemetry_zstd.bin"), parts.concat()).unwrap();
     });

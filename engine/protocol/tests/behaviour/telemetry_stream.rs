@@ -434,7 +434,7 @@ fn compressed() -> Vec<Bytes> {
         encoder.schema_message().unwrap(),
         encoder.encode(&batch(3)).unwrap(),
         encoder.encode(&batch(20_000)).unwrap(),
-        Bytes::copy_from_slice(&encoder.encoding().end_of_stream()),
+        Bytes::from_static(encoder.encoding().end_of_stream()),
     ]
 }
 

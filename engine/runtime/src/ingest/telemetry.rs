@@ -587,6 +587,7 @@ impl TelemetryReader {
             let encoding = match batch.encoding {
                 quiver_protocol::Encoding::Arrow => Encoding::ArrowIpcMessage,
                 quiver_protocol::Encoding::ArrowZstd => Encoding::ArrowIpcZstd,
+                quiver_protocol::Encoding::Compact => Encoding::Compact,
             };
             if let Some(known) = &self.known_wire {
                 return Ok((known.clone(), encoding, batch.message.clone()));
