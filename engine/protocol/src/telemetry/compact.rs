@@ -90,6 +90,9 @@ impl CompactFrames {
                 continue;
             };
             chunk.advance(1);
+            if chunk.is_empty() {
+                input.pop_front();
+            }
             let (bits, count) = &mut self.begun;
             *bits |= usize::from(byte & 0x7f) << (7 * *count);
             *count += 1;

@@ -180,7 +180,7 @@ fn an_open_stream_that_cannot_be_obeyed_is_refused_without_a_batch() {
         ),
         (
             message::OpenStream {
-                encoding: 3,
+                encoding: 4,
                 ..good.clone()
             },
             BadOpen,
@@ -519,4 +519,65 @@ fn compressed_messages_that_are_not_what_they_announce_end_the_quic_stream() {
         refused_with(&messages),
         (StreamCloseCode::Framing, Sequence(2))
     );
+}
+
+/// Events of a QUIC stream of compact payloads.
+fn events_of_compact(payloads: &[u8]) -> Vec<TelemetryEvent> {
+    let open = OpenStream {
+        encoding: Encoding::Compact,
+        ..open_at(0)
+    };
+    let (mut decoder, mut events) = events_of_pieces([&open.encode()[..], payloads]);
+    decoder.handle_end();
+    events.extend(std::iter::from_fn(|| decoder.poll_event()));
+    events
+}
+
+#[test]
+fn a_compact_batch_that_cannot_be_decoded_is_rejected_and_ends_the_quic_stream() {
+    let mut encoder = BatchEncoder::new(&batch(1).schema(), Compression::Compact).unwrap();
+    let schema = encoder.schema_message().unwrap();
+    assert_eq!(Encoding::of_schema_message(&schema), Encoding::Compact);
+    let [first, second, third] = [3, 1, 2].map(|rows| encoder.encode_next(&batch(rows)).unwrap());
+    // The second names a text that was not told.
+    let mut broken = second.to_vec();
+    *broken.last_mut().unwrap() = 0x70;
+    let events = events_of_compact(&[&schema[..], &first, &broken, &third].concat());
+    let [
+        TelemetryEvent::Open(_),
+        TelemetryEvent::Schema(_),
+        TelemetryEvent::Batch(_),
+        refusal,
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    let refusal = refused(refusal);
+    assert_eq!(refusal.code, StreamCloseCode::Framing);
+    let (sequence, reject) = refusal.reject.as_ref().unwrap();
+    assert_eq!(
+        (*sequence, reject.code),
+        (Sequence(1), RejectCode::MalformedBatch)
+    );
+    assert!(reject.message.contains("\"driver\""), "{reject}");
+    // One that refers to others cannot come first.
+    let events = events_of_compact(&[&schema[..], &second].concat());
+    assert_eq!(
+        refused(events.last().unwrap()).code,
+        StreamCloseCode::Framing
+    );
+    // A schema that cannot be stored refuses each batch, as with the other encodings.
+    let dates = Arc::new(Schema::new(vec![Field::new("d", DataType::Date32, true)]));
+    let options = arrow_ipc::writer::IpcWriteOptions::default();
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &dates, options).unwrap();
+    writer.finish().unwrap();
+    let message = writer.into_inner().unwrap();
+    let message = &message[..message.len() - 8];
+    let mut sent = Vec::new();
+    prost::encoding::encode_varint(message.len() as u64, &mut sent);
+    sent.extend_from_slice(message);
+    sent.extend_from_slice(&[2, 9, 0, 2, 9, 0, 0]);
+    let events = events_of_compact(&sent);
+    let bad = |event: &&TelemetryEvent| matches!(event, TelemetryEvent::BadBatch { .. });
+    assert_eq!(events.iter().filter(bad).count(), 2, "{events:?}");
 }
