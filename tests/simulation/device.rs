@@ -146,7 +146,8 @@ impl Device {
                 Compression::ZstdMessage,
                 Compression::None,
                 Compression::Zstd,
-            ][self.index % 4],
+                Compression::Compact,
+            ][self.index % 5],
             ..ClientOptions::new(server_address(), SERVER_NAME, self.tls.clone())
         }
     }
