@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Date32Array, RecordBatch};
+use arrow_array::{ArrayRef, Date32Array, RecordBatch, cast::AsArray, types::Float64Type};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use quiver_protocol::{
     message,
 };
 
-use crate::support::{batch, batches, events_of_ipc, events_of_pieces, open_at};
+use crate::support::{batch, batches, events_of_ipc, events_of_pieces, golden, open_at};
 
 /// Schema, two batches and the end marker.
 fn stream() -> Vec<Bytes> {
@@ -580,4 +580,31 @@ fn a_compact_batch_that_cannot_be_decoded_is_rejected_and_ends_the_quic_stream()
     let events = events_of_compact(&sent);
     let bad = |event: &&TelemetryEvent| matches!(event, TelemetryEvent::BadBatch { .. });
     assert_eq!(events.iter().filter(bad).count(), 2, "{events:?}");
+}
+
+#[test]
+fn what_the_python_client_sends_in_the_compact_encoding_is_read() {
+    let sent = std::fs::read(golden("compact/python.bin")).unwrap();
+    let events = events_of_compact(&sent);
+    let batches = batches(&events);
+    let sizes: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(sizes, [vec![8], vec![1; 16], vec![8, 0]].concat());
+    let whole = &batches[0];
+    for (row, batch) in batches[1..17].iter().enumerate() {
+        assert_eq!(*batch, whole.slice(row % 8, 1), "row {row}");
+    }
+    assert_eq!(&batches[17], whole);
+    let floats = |name: &str| {
+        let column = whole.column_by_name(name).unwrap();
+        column.as_primitive::<Float64Type>().values().to_vec()
+    };
+    let rows = (0..8).map(f64::from);
+    assert_eq!(floats("row"), rows.clone().collect::<Vec<_>>());
+    assert_eq!(
+        floats("tenth"),
+        rows.map(|row| row / 10.0).collect::<Vec<_>>()
+    );
+    let texts = whole.column_by_name("text").unwrap().as_string::<i32>();
+    assert_eq!(texts.value(7), "row 7");
+    assert_eq!(floats("f64")[1].to_bits(), (-0.0_f64).to_bits());
 }
