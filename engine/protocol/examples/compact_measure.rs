@@ -1,5 +1,6 @@
 //! Bytes and time of the encodings side by side: `cargo run --release -p quiver-protocol --example
-//! compact_measure`. One run, interleaved rounds, medians.
+//! compact_measure`. One run, interleaved rounds, the best of
+//! each: short enough that one of them is not interrupted.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -17,7 +18,7 @@ use quiver_protocol::{
 };
 
 const FIELDS: usize = 10;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 25;
 
 /// Sensor values that walk at random in hundredths, as those of `bench/kernels`.
 struct Device {
@@ -54,23 +55,30 @@ impl Device {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn best(values: Vec<f64>) -> f64 {
+    values.into_iter().fold(f64::INFINITY, f64::min)
 }
 
 fn main() {
+    // Names one to profile it.
+    let only = std::env::args().nth(1);
     let kinds = [
         ("plain", Compression::None),
         ("lz4", Compression::Lz4),
         ("zstd message", Compression::ZstdMessage),
         ("compact", Compression::Compact),
-    ];
+    ]
+    .into_iter()
+    .filter(|(name, _)| only.as_ref().is_none_or(|only| only == name))
+    .collect::<Vec<_>>();
     println!(
         "rows  encoding      bytes/row  encode ns/pt  decode ns/pt  stored bytes/row  replay ns/pt"
     );
-    for rows in [1, 32, 100, 1_000] {
-        let count = (20_000 / rows).clamp(40, 4_000);
+    for rows in [1, 32, 100, 1_000]
+        .into_iter()
+        .take(if only.is_some() { 1 } else { 4 })
+    {
+        let count = (4_000 / rows).clamp(10, 1_000);
         let mut device = Device {
             values: vec![5_000; FIELDS],
             next: 1_767_225_600_000_000,
@@ -142,7 +150,7 @@ fn main() {
         }
         for (kind, (name, _)) in kinds.iter().enumerate() {
             let all = (count * rows) as f64;
-            let [encode, decode, replay] = std::mem::take(&mut times[kind]).map(median);
+            let [encode, decode, replay] = std::mem::take(&mut times[kind]).map(best);
             println!(
                 "{rows:4}  {name:12}  {:9.1}  {encode:12.1}  {decode:12.1}  {:16.1}  {replay:12.1}",
                 sizes[kind].0 as f64 / all,

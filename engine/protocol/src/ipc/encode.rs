@@ -219,11 +219,18 @@ impl BatchEncoder {
             .iter()
             .map(plain)
             .collect::<Result<Vec<_>, _>>()?;
-        let mut decoded_bytes = 0;
-        for column in &columns {
-            decoded_bytes += column.to_data().get_slice_memory_size()?;
+        // What a small batch takes at most is known without taking its arrays apart.
+        let most = columns
+            .iter()
+            .map(|column| column.get_array_memory_size())
+            .sum::<usize>();
+        if most > self.limits.decoded_bytes {
+            let mut decoded_bytes = 0;
+            for column in &columns {
+                decoded_bytes += column.to_data().get_slice_memory_size()?;
+            }
+            at_most("bytes decoded", decoded_bytes, self.limits.decoded_bytes)?;
         }
-        at_most("bytes decoded", decoded_bytes, self.limits.decoded_bytes)?;
         if let Some(compact) = &mut self.compact {
             let mut payload = Vec::with_capacity(4 * columns.len() * batch.num_rows().min(256));
             compact.encode(&columns, batch.num_rows(), is_alone, &mut payload);
@@ -295,6 +302,9 @@ pub fn encode_self_contained(batch: &RecordBatch) -> Result<(Bytes, Bytes), Enco
 
 /// A dictionary column as plain text; any other column as it is.
 fn plain(column: &ArrayRef) -> Result<ArrayRef, EncodeError> {
+    if !matches!(column.data_type(), DataType::Dictionary(..)) {
+        return Ok(Arc::clone(column));
+    }
     match column.as_any_dictionary_opt() {
         Some(dictionary) => Ok(arrow_select::take::take(
             dictionary.values(),
