@@ -114,7 +114,8 @@ pub struct SendArgs {
         default_value_t = AmbiguousTimes::Error
     )]
     ambiguous_times: AmbiguousTimes,
-    /// none, lz4, zstd (buffer by buffer) or message (zstd over whole batches)
+    /// none, lz4, zstd (buffer by buffer), message (zstd over whole batches) or compact (what changes
+    /// from row to row; for small batches)
     #[arg(long, env = "QUIVER_COMPRESSION", value_enum, default_value_t = SentAs::Message)]
     compression: SentAs,
     /// Send as live data, not as a backlog that live data overtakes
@@ -131,6 +132,7 @@ enum SentAs {
     Lz4,
     Zstd,
     Message,
+    Compact,
 }
 
 /// Sends a file and returns when every row is settled.
@@ -357,6 +359,7 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
         SentAs::Lz4 => Compression::Lz4,
         SentAs::Zstd => Compression::Zstd,
         SentAs::Message => Compression::ZstdMessage,
+        SentAs::Compact => Compression::Compact,
     };
     options.software = concat!("quiver-send/", env!("CARGO_PKG_VERSION")).to_owned();
     if let (Some(secret), Some(device)) = (&args.token, device) {
