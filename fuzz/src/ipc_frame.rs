@@ -1,11 +1,11 @@
-//! A telemetry QUIC stream after its `OpenStream`: an Arrow IPC stream, or its messages
-//! compressed one by one, from a hostile peer.
+//! A telemetry QUIC stream after its `OpenStream`: an Arrow IPC stream, its messages compressed one
+//! by one, or compact payloads, from a hostile peer.
 
 use bytes::Bytes;
 use quiver_model::{Producer, Sequence, StreamName};
 use quiver_protocol::{
     DecodeLimits, Encoding, OpenStream, TelemetryDecoder, TelemetryEvent, decode_batch,
-    decode_compressed_batch, decode_schema, encode_self_contained,
+    decode_compact_batch, decode_compressed_batch, decode_schema, encode_self_contained,
     limits::{BATCH_COLUMNS_MAX, BATCH_ROWS_MAX},
 };
 
@@ -13,13 +13,14 @@ use quiver_protocol::{
 /// batches keep to the limits; sequences are dense; what a batch becomes for the log reads back
 /// equal; the pieces in which bytes arrive do not matter.
 pub fn ipc_frame(data: &[u8]) {
-    for encoding in [Encoding::Arrow, Encoding::ArrowZstd] {
+    for encoding in [Encoding::Arrow, Encoding::ArrowZstd, Encoding::Compact] {
         telemetry(encoding, data);
     }
     let message = Bytes::copy_from_slice(data);
     if let Ok(schema) = decode_schema(&message, &DecodeLimits::STORED) {
         let _ = decode_batch(&schema, &message, &DecodeLimits::STORED);
         let _ = decode_compressed_batch(&schema, &message, &DecodeLimits::STORED);
+        let _ = decode_compact_batch(&schema, &message, &DecodeLimits::STORED);
     }
 }
 
@@ -55,6 +56,17 @@ fn telemetry(encoding: Encoding, data: &[u8]) {
 }
 
 fn check_stored(received: &quiver_protocol::WireBatch) {
+    if received.encoding == Encoding::Compact {
+        // Kept re-based: it decodes alone, to the same.
+        let schema = received.batch.schema();
+        let read = decode_compact_batch(&schema, &received.message, &DecodeLimits::STORED);
+        assert!(
+            read.as_ref().is_ok_and(|read| {
+                format!("{:?}", read.columns()) == format!("{:?}", received.batch.columns())
+            }),
+            "{read:?}"
+        );
+    }
     let stored = encode_self_contained(&received.batch);
     assert!(stored.is_ok(), "{stored:?}");
     let Ok((schema_message, message)) = stored else {

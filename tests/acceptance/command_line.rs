@@ -268,6 +268,10 @@ fn a_token_stands_in_for_a_certificate_where_the_server_allows_it() {
         server.number("SELECT count(*) FROM tokens WHERE device = 'tok_1'"),
         2
     );
+    // A token that was revoked stays so when its device is enrolled again.
+    quiver_ok(&["devices", "revoke", "tok_1", "--data-dir", data]);
+    quiver_ok(&["devices", "enroll", "tok_1", "--data-dir", data]);
+    assert_eq!(send(token).status.code(), Some(69));
 }
 
 #[test]

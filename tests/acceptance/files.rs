@@ -348,6 +348,41 @@ fn a_file_with_a_wrong_value_far_in_is_refused_before_a_row_is_stored() {
 }
 
 #[test]
+fn a_later_file_may_have_fractions_and_a_damaged_one_is_no_panic() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let directory = tempfile::tempdir().unwrap();
+    let send = |file: &str| {
+        let to = ["send", "--data-dir", server.data(), "--stream", "mixed"];
+        quiver(&[&to[..], &["--device", "d", file]].concat())
+    };
+    // Whole numbers of a CSV file are float64, so that these go into one stream.
+    for (name, value) in [("whole.csv", "1"), ("fraction.csv", "2.5")] {
+        let text = format!("ts,value\n2026-01-01T00:00:00Z,{value}\n");
+        let sent = send(&csv(directory.path(), name, &text));
+        assert!(sent.status.success(), "{sent:?}");
+    }
+    assert_eq!(
+        server.number("SELECT count(*) FROM mixed WHERE value IN (1.0, 2.5)"),
+        2
+    );
+    // A message whose metadata are not valid, and one that announces 2 GiB of them.
+    for content in [
+        &b"\xff\xff\xff\xff\x08\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"[..],
+        b"\xff\xff\xff\xff\xff\xff\xff\x7f",
+    ] {
+        let path = directory.path().join("damaged.arrows");
+        std::fs::write(&path, content).unwrap();
+        let refused = send(path.to_str().unwrap());
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(65), "{message}");
+        assert!(
+            message.contains("damaged.arrows") && !message.contains("panicked"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_token_is_enough_where_the_engine_has_no_files() {
     let server = Server::start(&["--tokens"]);
     let enrolled = quiver_ok(&[

@@ -153,3 +153,28 @@ fn a_device_may_have_the_id_of_the_operator_that_sends_its_rows() {
     assert_eq!(sent.status.code(), Some(65), "one row is in the future");
     server.audit();
 }
+
+#[test]
+fn a_device_that_gets_another_credential_has_to_show_it() {
+    let server = Server::start(&["--enroll-unknown"]);
+    let credential = server.issue("device", "renewed", &[]);
+    device::runtime().block_on(async {
+        let client = Client::connect(device::options(&server, &credential))
+            .await
+            .unwrap();
+        client.connected().await.unwrap();
+        let pinned = "ab".repeat(32);
+        let enroll = ["devices", "enroll", "renewed", "--fingerprint", &pinned];
+        quiver_ok(&[&enroll[..], &["--data-dir", server.data()]].concat());
+        let ended = client.wait_for_status(|status| match &status.connection {
+            Connection::Disconnected(reason) => Some(reason.to_string()),
+            _ => None,
+        });
+        let reason = tokio::time::timeout(std::time::Duration::from_secs(10), ended);
+        let reason = reason.await.unwrap();
+        assert!(
+            reason.contains("credential") || reason.contains("certificate"),
+            "{reason}"
+        );
+    });
+}

@@ -37,6 +37,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.tls import SessionTicket
 
+import quiver_compact as compact
 import quiver_protocol as q
 
 CONTROL_STREAM = 0
@@ -317,12 +318,17 @@ class Connection:
         ack_level: int = 0,
         replayed: bool = False,
         whole: bool = False,
+        compact: bool = False,
         **options: Any,
     ) -> TelemetryStream:
         """A telemetry QUIC stream with its ``OpenStream`` sent. ``options`` are pyarrow's.
 
-        With ``whole`` messages are compressed one by one (encoding 2).
+        With ``whole`` messages are compressed one by one (encoding 2), with ``compact`` each batch is
+        what changed since the one before (encoding 3).
         """
+        encoding = q.ENCODING_ARROW_ZSTD if whole else q.ENCODING_ARROW
+        if compact:
+            encoding = q.ENCODING_COMPACT
         telemetry = self.open_raw(
             q.delimited(
                 q.OpenStream(
@@ -330,14 +336,14 @@ class Connection:
                     producer=producer,
                     first_sequence=first_sequence,
                     lost_before=lost_before,
-                    encoding=q.ENCODING_ARROW_ZSTD if whole else q.ENCODING_ARROW,
+                    encoding=encoding,
                     ack_level=ack_level,
                     replayed=replayed,
                 )
             )
         )
         telemetry.pair = (producer, stream)
-        telemetry.start(schema, first_sequence, whole=whole, **options)
+        telemetry.start(schema, first_sequence, whole=whole, compact=compact, **options)
         return telemetry
 
     def open_raw(self, data: bytes, *, beyond_limit: bool = False) -> TelemetryStream:
@@ -450,6 +456,24 @@ class IpcWriter:
         return compress_messages(data) if self._whole else data
 
 
+class CompactWriter:
+    """As :class:`IpcWriter`, in the compact encoding."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._encoder = compact.Encoder(schema)
+        self._begun = False
+
+    def batch(self, batch: pa.RecordBatch) -> bytes:
+        return self._opening() + self._encoder.batch(batch)
+
+    def end(self) -> bytes:
+        return self._opening() + b"\0"
+
+    def _opening(self) -> bytes:
+        begun, self._begun = self._begun, True
+        return b"" if begun else self._encoder.schema()
+
+
 def compress_messages(data: bytes) -> bytes:
     """The messages of an IPC stream, each compressed as a whole (encoding 2)."""
     out = bytearray()
@@ -471,7 +495,7 @@ class TelemetryStream:
 
     def __init__(self, connection: Connection, stream_id: int) -> None:
         self._connection = connection
-        self._writer: IpcWriter | None = None
+        self._writer: IpcWriter | CompactWriter | None = None
         #: Id of the QUIC stream.
         self.id = stream_id
         #: Whether the server sent STOP_SENDING.
@@ -484,9 +508,11 @@ class TelemetryStream:
         #: Sequence of the next batch.
         self.next_sequence = 0
 
-    def start(self, schema: pa.Schema, first_sequence: int, **options: Any) -> None:
-        """Prepares the IPC stream that follows ``OpenStream``."""
-        self._writer = IpcWriter(schema, **options)
+    def start(
+        self, schema: pa.Schema, first_sequence: int, *, compact: bool = False, **options: Any
+    ) -> None:
+        """Prepares what follows ``OpenStream``."""
+        self._writer = CompactWriter(schema) if compact else IpcWriter(schema, **options)
         self.next_sequence = first_sequence
 
     def encode(self, batch: pa.RecordBatch) -> bytes:

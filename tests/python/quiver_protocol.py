@@ -24,6 +24,7 @@ PROTOCOL_VERSION = 1
 DEFAULT_PORT = 4433
 ENCODING_ARROW = 1
 ENCODING_ARROW_ZSTD = 2
+ENCODING_COMPACT = 3
 HELLO_TIMEOUT_SECONDS = 10
 
 # Section 8. Fixed in this version; `Welcome.limits` announces those that are fields of `Limits`.

@@ -31,15 +31,16 @@ async def acks(ctx: Context) -> None:
     """Batches in each compression, many on one QUIC stream, are acknowledged in sequence."""
     async with ctx.session() as connection:
         total = 0
-        for compression in (None, "lz4", "zstd", "whole"):
+        for compression in (None, "lz4", "zstd", "whole", "compact"):
             producer = draw()
-            whole = compression == "whole"
+            whole, compact = compression == "whole", compression == "compact"
             telemetry = connection.open(
                 ctx.stream,
                 producer,
                 ctx.batch(0).schema,
                 whole=whole,
-                compression=None if whole else compression,
+                compact=compact,
+                **({} if compact else {"compression": None if whole else compression}),
             )
             for _ in range(5):
                 telemetry.write(ctx.batch(ROWS, total))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.ipc as ipc
 
+import quiver_compact as compact
 import quiver_protocol as q
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +142,59 @@ def test_the_telemetry_vector_is_an_open_stream_and_an_ipc_stream():
     assert splitter.rest.endswith(q.END_OF_STREAM)
     kinds = [message.header_type for message in q.split_ipc(splitter.rest)]
     assert kinds == [q.SCHEMA, q.RECORD_BATCH]
+
+
+def test_the_compact_vector_is_read_and_written():
+    splitter = q.Splitter(q.MAX_OPEN_STREAM)
+    splitter.append(vector("telemetry_compact.bin"))
+    opening = splitter.take()
+    assert opening is not None
+    assert q.decode(q.OpenStream, opening).encoding == q.ENCODING_COMPACT
+    assert splitter.rest.endswith(b"\0")
+    schema, *payloads = compact.split(splitter.rest)
+    decoder = compact.Decoder(schema)
+    batches = [decoder.batch(payload) for payload in payloads]
+    assert [batch.num_rows for batch in batches] == [2, 1, 1]
+    table = pa.Table.from_batches(batches)
+    times = table.column("ts").cast(pa.int64()).to_pylist()
+    assert times == [1_700_000_000_000_000 + second * 1_000_000 for second in range(4)]
+    temperatures = table.column("coolant_temp").to_pylist()
+    assert temperatures == [80.0, 80.5, 80.4, 0.0] and str(temperatures[3]) == "-0.0"
+    drivers = table.column("driver").to_pylist()
+    assert drivers == ["driver 0", "driver 1", "driver 1", None]
+    # Modes are free, so that these bytes may differ; what they mean may not.
+    encoder = compact.Encoder(batches[0].schema)
+    assert compact.split(encoder.schema())[0] == batches[0].schema.serialize().to_pybytes()
+    again = compact.Decoder(compact.split(encoder.schema())[0])
+    written = [encoder.payload(batch) for batch in batches]
+    assert [again.batch(payload) for payload in written] == batches
+    assert len(written[1]) == len(payloads[1]) == 4
+
+
+def test_every_type_comes_back_from_the_compact_encoding():
+    values = [0.1, -0.0, None, float("inf"), 1e300, 81.25, 5e-324, 3.0]
+    integers = [0, -1, None, 127, -128, 5, 5, 7]
+    columns = {
+        "ts": pa.array([1, 2, 3, 5, 8, 13, 2**50, 21], pa.timestamp("us", "UTC")),
+        "f64": pa.array(values, pa.float64()),
+        "f32": pa.array([1.5, -0.0, None, 0.1, 3.25, 1e30, 7.0, 7.0], pa.float32()),
+        "whole": pa.array([1.0] * 8, pa.float64()),
+        "i8": pa.array(integers, pa.int8()),
+        "u64": pa.array([0, 2**64 - 1, 2**63, 1, None, 5, 6, 7], pa.uint64()),
+        "flag": pa.array([True, None, False, True, True, None, True, False]),
+        "text": pa.array(["a", "b", "a", None, "", "ä" * 200, "b", "a"]),
+        "large": pa.array(["x"] * 8, pa.large_string()),
+        "nothing": pa.nulls(8),
+        "absent": pa.nulls(8, pa.int32()),
+    }
+    whole = pa.RecordBatch.from_pydict(columns)
+    encoder = compact.Encoder(whole.schema)
+    decoder = compact.Decoder(compact.split(encoder.schema())[0])
+    for restart in (False, True):
+        for batch in [whole, *(whole.slice(row, 1) for row in range(8)), whole, whole.slice(0, 0)]:
+            got = decoder.batch(encoder.payload(batch, restart=restart))
+            assert repr(got.to_pylist()) == repr(batch.to_pylist())
+            assert got.schema.types == batch.schema.types
 
 
 def test_cutting_an_ipc_stream_loses_no_byte():

@@ -140,13 +140,14 @@ impl Device {
                 let name = device_name(self.index);
                 move |event: &quiver_client::ClientEvent| say(&format!("{name} {event:?}"))
             })),
-            // All that clients may use, one each.
+            // All that clients may use, each with a spool and without.
             compression: [
                 Compression::Lz4,
                 Compression::ZstdMessage,
                 Compression::None,
                 Compression::Zstd,
-            ][self.index % 4],
+                Compression::Compact,
+            ][(self.index + self.index / 5) % 5],
             ..ClientOptions::new(server_address(), SERVER_NAME, self.tls.clone())
         }
     }

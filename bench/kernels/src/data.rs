@@ -253,7 +253,8 @@ pub fn stored_batches(
 /// # Errors
 /// Never in practice: the schema is one that telemetry may have.
 pub fn opening(encoder: &BatchEncoder) -> Result<[Bytes; 2], Fault> {
-    let open = OpenStream::new(stream()?, Producer(1), Sequence(0));
+    let mut open = OpenStream::new(stream()?, Producer(1), Sequence(0));
+    open.encoding = encoder.encoding();
     Ok([open.encode(), encoder.schema_message()?])
 }
 
@@ -266,8 +267,10 @@ pub fn encoder(fields: usize, compression: Compression) -> Result<BatchEncoder, 
 }
 
 /// All compressions, with their names.
-pub const COMPRESSIONS: [(&str, Compression); 3] = [
+pub const COMPRESSIONS: [(&str, Compression); 5] = [
     ("none", Compression::None),
     ("lz4", Compression::Lz4),
     ("zstd", Compression::Zstd),
+    ("message", Compression::ZstdMessage),
+    ("compact", Compression::Compact),
 ];

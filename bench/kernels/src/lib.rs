@@ -9,6 +9,7 @@
 //! A kernel calls the code of the engine's crates and holds no copy of any of it.
 
 mod actor;
+mod compact;
 pub mod data;
 mod decode;
 mod flush;
@@ -102,6 +103,7 @@ impl Entry {
 pub fn all() -> Vec<Entry> {
     [
         decode::entries(),
+        compact::entries(),
         normalise::entries(),
         route::entries(),
         actor::entries(),

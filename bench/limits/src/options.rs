@@ -102,6 +102,10 @@ pub enum Codec {
     Lz4,
     /// ZSTD, buffer by buffer.
     Zstd,
+    /// ZSTD over whole messages.
+    Message,
+    /// The compact encoding.
+    Compact,
 }
 
 impl Codec {
@@ -111,6 +115,8 @@ impl Codec {
             Self::None => Compression::None,
             Self::Lz4 => Compression::Lz4,
             Self::Zstd => Compression::Zstd,
+            Self::Message => Compression::ZstdMessage,
+            Self::Compact => Compression::Compact,
         }
     }
 
@@ -120,6 +126,8 @@ impl Codec {
             Self::None => "none",
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
+            Self::Message => "message",
+            Self::Compact => "compact",
         }
     }
 }

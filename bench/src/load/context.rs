@@ -148,6 +148,8 @@ pub(crate) const fn compression(codec: Codec) -> Compression {
         Codec::None => Compression::None,
         Codec::Lz4 => Compression::Lz4,
         Codec::Zstd => Compression::Zstd,
+        Codec::Message => Compression::ZstdMessage,
+        Codec::Compact => Compression::Compact,
     }
 }
 

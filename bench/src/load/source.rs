@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use quinn::{Connection, SendStream, VarInt};
-use quiver_protocol::{AckLevel, BatchEncoder, OpenStream};
+use quiver_protocol::{AckLevel, BatchEncoder, CompactPacker, Encoding, OpenStream};
 use rand::{Rng, rngs::SmallRng};
 use tokio::{sync::Notify, time::timeout};
 
@@ -41,6 +41,15 @@ pub(crate) struct Source {
     pub next_prebuilt: Cell<usize>,
     /// Wall time of the last row, in microseconds.
     pub last_us: Cell<i64>,
+}
+
+/// A QUIC stream that was opened.
+struct Opened {
+    /// What it begins with.
+    prelude: [Bytes; 2],
+    generation: u64,
+    /// What makes its messages, in the compact encoding.
+    packer: Option<CompactPacker>,
 }
 
 /// Whether a batch can be made now.
@@ -189,16 +198,19 @@ impl Source {
             let Ok(mut stream) = connection.open_uni().await else {
                 return;
             };
-            let (prelude, generation) = match self.open(&context, &stream) {
+            let Opened {
+                mut prelude,
+                generation,
+                packer,
+            } = match self.open(&context, &stream) {
                 Ok(opened) => opened,
                 Err(error) => {
                     context.note(error);
                     return;
                 }
             };
-            let mut prelude = prelude;
             let left = match stream.write_all_chunks(&mut prelude).await {
-                Ok(()) => self.fill(&context, &mut stream, generation).await,
+                Ok(()) => self.fill(&context, &mut stream, generation, packer).await,
                 Err(_) => Left::Stopped,
             };
             if connection.close_reason().is_some() {
@@ -228,7 +240,7 @@ impl Source {
         }
     }
 
-    fn open(&self, context: &Context, stream: &SendStream) -> Result<([Bytes; 2], u64), String> {
+    fn open(&self, context: &Context, stream: &SendStream) -> Result<Opened, String> {
         let schema = self.with_encoder(context, |_, schema| Ok(schema.clone()))?;
         let mut lane = self.lane.borrow_mut();
         lane.quic_stream = Some(u64::from(VarInt::from(stream.id())));
@@ -237,19 +249,41 @@ impl Source {
             Ack::Durable => AckLevel::Durable,
             Ack::Received => AckLevel::Received,
         };
-        Ok(([open.encode(), schema], lane.generation()))
+        open.encoding = Encoding::of_schema_message(&schema);
+        // Batches are kept in a form that stands alone; on a QUIC stream they refer to each other.
+        let packer = match open.encoding {
+            Encoding::Compact => {
+                Some(CompactPacker::new(&schema).map_err(|refusal| refusal.message)?)
+            }
+            Encoding::Arrow | Encoding::ArrowZstd => None,
+        };
+        Ok(Opened {
+            prelude: [open.encode(), schema],
+            generation: lane.generation(),
+            packer,
+        })
     }
 
     /// Writes what there is to the open stream until it must be left.
-    async fn fill(&self, context: &Context, stream: &mut SendStream, generation: u64) -> Left {
+    async fn fill(
+        &self,
+        context: &Context,
+        stream: &mut SendStream,
+        generation: u64,
+        mut packer: Option<CompactPacker>,
+    ) -> Left {
         loop {
             if self.lane.borrow().generation() != generation {
                 return Left::ForAnother;
             }
             let next = self.lane.borrow_mut().next_to_write();
             if let Some(next) = next {
-                let bytes = next.bytes.len() as u64;
-                if stream.write_chunk(next.bytes).await.is_err() {
+                let packed = packer
+                    .as_mut()
+                    .and_then(|packer| packer.pack(&next.bytes).ok());
+                let message = packed.unwrap_or(next.bytes);
+                let bytes = message.len() as u64;
+                if stream.write_chunk(message).await.is_err() {
                     return Left::Stopped;
                 }
                 let now = context.now();

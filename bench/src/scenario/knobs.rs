@@ -74,7 +74,7 @@ words! {
 }
 
 words! {
-    /// Compression of Arrow buffers.
+    /// Compression of Arrow buffers or messages, or the compact encoding.
     Codec {
         /// None.
         None,
@@ -82,6 +82,10 @@ words! {
         Lz4,
         /// Zstandard.
         Zstd,
+        /// Zstandard over whole messages.
+        Message,
+        /// The compact encoding: what changes from row to row.
+        Compact,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,11 +18,13 @@ use quiver_protocol::{BatchEncoder, Compression};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 use crate::{
-    ClientOptions, ConnectError, FlushError, SendError, Settled, StartError, StreamError, Totals,
-    Transport, WhenFull,
+    ClientEvent, ClientOptions, ConnectError, FlushError, Linger, SendError, Settled, StartError,
+    StreamError, Totals, Transport, WhenFull,
+    gather::{self, Item, Rows, RowsHandle},
     queue::{LaneKey, LaneKind, Link, Queue, Window},
     session::{self, SessionContext},
     shared::{Admission, Connection, Shared, State},
@@ -53,6 +55,9 @@ struct Handle {
     compression: Compression,
     when_full: WhenFull,
     has_spool: bool,
+    linger: Linger,
+    /// The tasks that gather rows.
+    gatherers: Arc<std::sync::Mutex<Vec<mpsc::WeakSender<Item>>>>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -187,6 +192,8 @@ impl Client {
             compression: options.compression,
             when_full,
             has_spool,
+            linger: options.linger,
+            gatherers: Arc::default(),
         };
         Ok(Self {
             handle,
@@ -210,6 +217,7 @@ impl Client {
             stream,
             named,
             encoder: Arc::new(Mutex::new(None)),
+            gatherer: Arc::default(),
         }
     }
 
@@ -240,29 +248,20 @@ impl Client {
     /// If the server refuses a stream that has batches queued, the spool does not work, or the
     /// client is closed.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        let target = self.handle.shared.lock().queue.next_id();
-        self.handle
-            .shared
+        let shared = &self.handle.shared;
+        tokio::select! {
+            biased;
+            () = self.handle.send_gathered() => {}
+            // Rows wait for room that there will not be.
+            error = shared.wait_for(|state| why_not_settled(state)) => return Err(error),
+        }
+        let target = shared.lock().queue.next_id();
+        shared
             .wait_for(|state| {
                 if state.queue.is_settled_below(target) {
                     return Some(Ok(()));
                 }
-                if let Some((stream, code, message)) = state.queue.refused_lane() {
-                    let (stream, message) = (stream.clone(), message.to_owned());
-                    return Some(Err(FlushError::StreamRefused {
-                        stream,
-                        code,
-                        message,
-                    }));
-                }
-                if let Some(reason) = &state.spool_failure
-                    && state.queue.is_online()
-                    && state.queue.has_unassigned()
-                {
-                    let reason = reason.clone();
-                    return Some(Err(FlushError::Spool { reason }));
-                }
-                (state.connection == Connection::Closed).then_some(Err(FlushError::Closed))
+                why_not_settled(state).map(Err)
             })
             .await
     }
@@ -375,6 +374,50 @@ impl Drop for Client {
     }
 }
 
+impl Handle {
+    /// Waits until all rows that were handed over are queued.
+    async fn send_gathered(&self) {
+        let gatherers: Vec<mpsc::Sender<Item>> = {
+            let mut gatherers = self
+                .gatherers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            gatherers.retain(|gatherer| gatherer.strong_count() > 0);
+            gatherers
+                .iter()
+                .filter_map(mpsc::WeakSender::upgrade)
+                .collect()
+        };
+        for gatherer in gatherers {
+            let (asked, done) = oneshot::channel();
+            if gatherer.send(Item::Flush(asked)).await.is_ok() {
+                // An end without an answer is an end too.
+                let _ended = done.await;
+            }
+        }
+    }
+}
+
+/// Why what is queued will not be settled, as things stand.
+fn why_not_settled(state: &State) -> Option<FlushError> {
+    if let Some((stream, code, message)) = state.queue.refused_lane() {
+        let (stream, message) = (stream.clone(), message.to_owned());
+        return Some(FlushError::StreamRefused {
+            stream,
+            code,
+            message,
+        });
+    }
+    if let Some(reason) = &state.spool_failure
+        && state.queue.is_online()
+        && state.queue.has_unassigned()
+    {
+        let reason = reason.clone();
+        return Some(FlushError::Spool { reason });
+    }
+    (state.connection == Connection::Closed).then_some(FlushError::Closed)
+}
+
 fn endpoint(transport: Transport, server: &crate::ServerAddress) -> Result<Endpoint, StartError> {
     let runtime = Arc::new(TokioRuntime);
     match transport {
@@ -427,6 +470,8 @@ pub struct ClientStream {
     named: Option<Producer>,
     /// Of the schema used last. Its lock also keeps batches of one stream in order of `send`.
     encoder: Arc<Mutex<Option<Encoder>>>,
+    /// The task that gathers rows, once there were any.
+    gatherer: Arc<OnceLock<mpsc::Sender<Item>>>,
 }
 
 #[derive(Debug)]
@@ -454,6 +499,56 @@ impl ClientStream {
     /// It is not queued then.
     pub async fn send(&self, batch: &RecordBatch) -> Result<BatchHandle, SendError> {
         self.queue(batch, None).await
+    }
+
+    /// Hands over rows, one or a few, to be sent together with others: what is handed over within
+    /// [`ClientOptions::linger`] becomes one batch, in the order of the calls. Returns when they are
+    /// handed over, not when they are durable on this side; waits while too many wait before them.
+    /// The handle tells how their batch ended; [`Client::flush`] waits for all of them.
+    ///
+    /// Rows of different columns go into different batches. Rows and batches of [`ClientStream::send`]
+    /// have no order between them.
+    ///
+    /// # Errors
+    /// [`SendError::Empty`] without rows, [`SendError::Closed`]. That the batch cannot be queued is
+    /// told to the handle, and to the observer.
+    pub async fn send_rows(&self, rows: &RecordBatch) -> Result<RowsHandle, SendError> {
+        if rows.num_rows() == 0 {
+            return Err(SendError::Empty);
+        }
+        let (waiter, settled) = oneshot::channel();
+        let item = Item::Rows(Rows {
+            batch: rows.clone(),
+            since: Instant::now(),
+            waiter,
+        });
+        self.gatherer()
+            .send(item)
+            .await
+            .map_err(|_| SendError::Closed)?;
+        Ok(RowsHandle { settled })
+    }
+
+    fn gatherer(&self) -> &mpsc::Sender<Item> {
+        self.gatherer.get_or_init(|| {
+            let (sender, inbox) = mpsc::channel(gather::INBOX);
+            // One that does not hold its own inbox open.
+            let stream = Self {
+                gatherer: Arc::default(),
+                ..self.clone()
+            };
+            tokio::spawn(gather::run(stream, self.handle.linger, inbox));
+            self.handle
+                .gatherers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(sender.downgrade());
+            sender
+        })
+    }
+
+    pub(crate) fn report(&self, event: ClientEvent) {
+        self.handle.shared.report([event]);
     }
 
     /// As `send`, for a producer whose batches the caller numbers.

@@ -24,7 +24,7 @@ pub enum StartError {
 }
 
 /// Why a batch was not queued. It is the caller's again.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum SendError {
     /// It has no rows.
     #[error("the batch has no rows")]

@@ -58,6 +58,15 @@ pub enum ClientEvent {
         /// What is wrong, where, and how to mend it.
         message: String,
     },
+    /// Rows that were gathered could not be queued as a batch; their handles say so too.
+    NotQueued {
+        /// Their stream.
+        stream: StreamName,
+        /// How many.
+        rows: u64,
+        /// Why.
+        message: String,
+    },
     /// Batches were stored, but without some of their rows, which the server keeps in the stream
     /// `rejects`. Sending those again would not store them either.
     RowsRefused {

@@ -15,9 +15,11 @@
 //! Memory is bounded: a file is read three times, as a stream, whatever its size.
 
 mod batching;
+mod decimal;
 mod error;
 mod evidence;
 mod exact;
+mod guard;
 mod json;
 mod layout;
 mod options;

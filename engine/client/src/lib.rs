@@ -11,6 +11,8 @@
 //!   is lost, with pauses from 1 s to 60 s.
 //! - [`ClientStream::send`] queues a batch. With a spool the batch is durable on this side before
 //!   it is sent for the first time, so a sequence number always names the same bytes.
+//! - [`ClientStream::send_rows`] gathers rows for up to 20 ms and queues them as one batch; each
+//!   [`RowsHandle`] tells how it ended.
 //! - [`BatchHandle`] and [`Client::flush`] wait until batches are **settled**: on the server's
 //!   stable storage, or refused for ever. Nothing is dropped without a word: see [`Settled`],
 //!   [`ClientEvent`] and [`Totals`].
@@ -20,7 +22,10 @@
 //! Memory is bounded by [`Window`], disk by [`SpoolOptions`]. Time is tokio's, randomness, disk and
 //! socket are traits, so that a whole client runs in a simulation.
 //!
-//! What this is not: it does not buffer rows into batches, and does not retry what was rejected.
+//! Rows that come one at a time go to [`ClientStream::send_rows`], which gathers them into batches
+//! ([`Linger`]); [`Compression::Compact`] makes what is sent of them small.
+//!
+//! What this is not: it does not retry what was rejected.
 //!
 //! With the feature `file`, `file` reads CSV, JSON lines, Parquet and Arrow files and
 //! sends them so that sending twice stores once.
@@ -31,6 +36,7 @@ mod error;
 mod event;
 #[cfg(feature = "file")]
 pub mod file;
+mod gather;
 mod options;
 mod queue;
 mod sender;
@@ -45,6 +51,7 @@ pub use backoff::BackoffOptions;
 pub use client::{Abandoned, BatchHandle, Client, ClientStream, Status};
 pub use error::{ConnectError, FlushError, SendError, StartError, StreamError};
 pub use event::{ClientEvent, Disconnect, Observer, RenumberReason, Settled, Totals};
+pub use gather::{Linger, RowsError, RowsHandle};
 pub use options::{ClientOptions, ServerAddress, Token, Transport};
 pub use queue::Window;
 pub use quiver_protocol::{Compression, RefusedRowCount};

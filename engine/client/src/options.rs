@@ -6,7 +6,7 @@ use quinn::{AsyncUdpSocket, EndpointConfig};
 use quiver_model::{DeviceId, Entropy, OsEntropy};
 use quiver_protocol::Compression;
 
-use crate::{BackoffOptions, Observer, Window, spool::SpoolOptions};
+use crate::{BackoffOptions, Linger, Observer, Window, spool::SpoolOptions};
 
 /// Where the server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +95,12 @@ pub struct ClientOptions {
     /// queued in all; more waits in `send`. Default 8 MiB and 1,024 batches. The client's memory
     /// is bounded by about twice its bytes.
     pub window: Window,
-    /// Compression of batches. Default LZ4.
+    /// Compression of batches. Default LZ4. For rows at a time and batches of up to some hundred
+    /// rows [`Compression::Compact`] is smaller and cheaper, if the server knows it.
     pub compression: Compression,
+    /// How long [`ClientStream::send_rows`](crate::ClientStream::send_rows) gathers rows. Default
+    /// 20 ms, 1,024 rows.
+    pub linger: Linger,
     /// What waited longer than this for a connection goes to a producer of its own, marked
     /// `replayed`, with lower priority than what is measured now. Default 30 s.
     pub backlog_after: Duration,
@@ -132,6 +136,7 @@ impl ClientOptions {
                 batches: 1_024,
             },
             compression: Compression::default(),
+            linger: Linger::default(),
             backlog_after: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             backoff: BackoffOptions::default(),

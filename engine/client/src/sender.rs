@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use quinn::{Connection, SendStream, VarInt};
 use quiver_model::Sequence;
-use quiver_protocol::{Encoding, OpenStream};
+use quiver_protocol::{CompactPacker, Encoding, OpenStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
@@ -119,6 +119,11 @@ impl LaneTask {
         open.replayed = plan.replayed;
         open.encoding = Encoding::of_schema_message(&schema);
         let end_of_stream = open.encoding.end_of_stream();
+        // Queued and spooled messages stand alone; on a QUIC stream they refer to each other.
+        let mut packer = match open.encoding {
+            Encoding::Compact => CompactPacker::new(&schema).ok(),
+            Encoding::Arrow | Encoding::ArrowZstd => None,
+        };
         let mut prelude = [open.encode(), schema];
         if stream.write_all_chunks(&mut prelude).await.is_err() {
             return self.why();
@@ -147,12 +152,14 @@ impl LaneTask {
                         });
                         return Stopped::Abandoned;
                     };
-                    if stream.write_chunk(body).await.is_err() {
+                    // What cannot be packed is sent as it is, which is allowed at any time.
+                    let packed = packer.as_mut().and_then(|packer| packer.pack(&body).ok());
+                    if stream.write_chunk(packed.unwrap_or(body)).await.is_err() {
                         return self.why();
                     }
                 }
                 SendStep::Finish => {
-                    if stream.write_all(&end_of_stream).await.is_err() || stream.finish().is_err() {
+                    if stream.write_all(end_of_stream).await.is_err() || stream.finish().is_err() {
                         return self.why();
                     }
                     self.shared.ring();

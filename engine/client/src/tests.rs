@@ -13,8 +13,9 @@ use quinn::Runtime;
 use quiver_protocol::{ConnectionCloseCode, StreamCloseCode};
 
 use crate::{
-    Client, ClientEvent, ClientOptions, ConnectError, Connection, Disconnect, FlushError,
-    MemoryDirectory, RenumberReason, SendError, Settled, SpoolOptions, Transport, WhenFull, Window,
+    Client, ClientEvent, ClientOptions, Compression, ConnectError, Connection, Disconnect,
+    FlushError, Linger, MemoryDirectory, RenumberReason, SendError, Settled, SpoolOptions,
+    Transport, WhenFull, Window,
 };
 use fake_server::FakeServer;
 
@@ -626,4 +627,84 @@ async fn a_client_speaks_through_the_socket_it_is_given() {
             .unwrap(),
     );
     in_time(client.flush()).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_are_gathered_into_few_batches_and_each_handle_says_how_its_batch_ended() {
+    for compression in [Compression::Lz4, Compression::Compact] {
+        let server = FakeServer::start();
+        let options = ClientOptions {
+            compression,
+            linger: Linger {
+                time: Duration::from_millis(200),
+                rows: 40,
+            },
+            ..server.options()
+        };
+        let client = Client::connect(options).await.unwrap();
+        let readings = client.stream("readings").unwrap();
+        let mut handles = Vec::new();
+        for value in 0..100 {
+            let row = batch(value).slice(0, 1);
+            handles.push(in_time(readings.send_rows(&row)).await.unwrap());
+        }
+        // Another schema is another batch.
+        handles.push(
+            in_time(readings.send_rows(&wider_batch(100)))
+                .await
+                .unwrap(),
+        );
+        in_time(client.flush()).await.unwrap();
+        for handle in handles {
+            assert_eq!(in_time(handle).await.unwrap(), Settled::Stored);
+        }
+        let totals = client.status().totals;
+        assert_eq!((totals.stored, totals.stored_rows), (4, 103));
+        // The first value of each batch, in order.
+        assert_eq!(server.values("readings"), [0.0, 40.0, 80.0, 100.0]);
+        // Alone, a row waits for the linger and no longer.
+        let handle = in_time(readings.send_rows(&batch(101))).await.unwrap();
+        assert_eq!(in_time(handle).await.unwrap(), Settled::Stored);
+        let empty = batch(0).slice(0, 0);
+        assert!(matches!(
+            readings.send_rows(&empty).await,
+            Err(SendError::Empty)
+        ));
+        let late = in_time(readings.send_rows(&batch(102))).await.unwrap();
+        in_time(client.close()).await;
+        assert!(in_time(late).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn compact_batches_survive_lost_connections_and_a_restart_with_a_spool() {
+    let disk = MemoryDirectory::default();
+    let server = FakeServer::start();
+    let compact = |options: ClientOptions| ClientOptions {
+        compression: Compression::Compact,
+        ..spooled(options, &disk)
+    };
+    let client = Client::connect(compact(server.options())).await.unwrap();
+    let readings = client.stream("readings").unwrap();
+    for value in 0..20 {
+        let _later = in_time(readings.send(&batch(value))).await.unwrap();
+        if value == 7 {
+            server.stop();
+            server.restart();
+        }
+    }
+    in_time(client.flush()).await.unwrap();
+    server.stop();
+    for value in 20..30 {
+        let _later = in_time(readings.send(&batch(value))).await.unwrap();
+    }
+    in_time(client.close()).await;
+    server.restart();
+    let client = Client::connect(compact(server.options())).await.unwrap();
+    in_time(client.flush()).await.unwrap();
+    assert_eq!(
+        sorted(server.values("readings")),
+        (0..30).collect::<Vec<_>>()
+    );
+    in_time(client.close()).await;
 }

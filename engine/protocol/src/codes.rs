@@ -163,7 +163,7 @@ impl AckLevel {
     }
 }
 
-/// How batches follow on a telemetry QUIC stream. Numbers from 3 on are free for encodings to come.
+/// How batches follow on a telemetry QUIC stream. Numbers from 4 on are free for encodings to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// An Arrow IPC stream.
@@ -171,24 +171,34 @@ pub enum Encoding {
     Arrow,
     /// The messages of an Arrow IPC stream, each compressed as a whole with zstd.
     ArrowZstd,
+    /// A schema message, and then what changes from row to row.
+    Compact,
 }
 
 impl Encoding {
     /// The encoding that a schema message written by [`BatchEncoder`](crate::BatchEncoder) is in.
     pub fn of_schema_message(message: &[u8]) -> Self {
-        // A compressed length of 4 GiB is beyond every limit.
+        // A compressed length of 4 GiB is beyond every limit, so none of its bytes but the lowest
+        // two is FF where the message's own four would be behind a varint.
+        let is_behind_length = || {
+            crate::compact::payload_of(message)
+                .is_some_and(|payload| payload.starts_with(&crate::ipc::CONTINUATION))
+        };
         if message.starts_with(&crate::ipc::CONTINUATION) {
             Self::Arrow
+        } else if is_behind_length() {
+            Self::Compact
         } else {
             Self::ArrowZstd
         }
     }
 
     /// What may be sent before the QUIC stream is finished.
-    pub const fn end_of_stream(self) -> [u8; 8] {
+    pub const fn end_of_stream(self) -> &'static [u8] {
         match self {
-            Self::Arrow => crate::ipc::END_OF_STREAM,
-            Self::ArrowZstd => crate::ipc::END_OF_COMPRESSED_STREAM,
+            Self::Arrow => &crate::ipc::END_OF_STREAM,
+            Self::ArrowZstd => &crate::ipc::END_OF_COMPRESSED_STREAM,
+            Self::Compact => &[0],
         }
     }
 
@@ -197,6 +207,7 @@ impl Encoding {
         match self {
             Self::Arrow => 1,
             Self::ArrowZstd => 2,
+            Self::Compact => 3,
         }
     }
 
@@ -205,6 +216,7 @@ impl Encoding {
         match number {
             1 => Some(Self::Arrow),
             2 => Some(Self::ArrowZstd),
+            3 => Some(Self::Compact),
             _ => None,
         }
     }

@@ -27,10 +27,10 @@ pub use encode::{BatchEncoder, Compression, END_OF_STREAM, EncodeError, encode_s
 
 pub use whole::END_OF_COMPRESSED_STREAM;
 
-pub(crate) use decode::decode_with;
+pub(crate) use decode::{decode_with, shielded};
 pub(crate) use decompress::Decompressor;
 pub(crate) use dictionary::Dictionaries;
-pub(crate) use guard::{CONTINUATION, MessageKind, PREFIX_BYTES, describe};
+pub(crate) use guard::{CONTINUATION, MessageKind, PREFIX_BYTES, describe, malformed, too_large};
 pub(crate) use schema::{SchemaPlan, read_schema};
 
 use arrow_array::RecordBatch;

@@ -5,7 +5,7 @@
 //! control QUIC stream    bytes ⇄ ControlDecoder ⇄ ServerConversation / ClientConversation ⇄ events
 //! telemetry QUIC stream  bytes ─▶ TelemetryDecoder: OpenStream ─▶ frames ─▶ guard ─▶ RecordBatch
 //!                        bytes ◀─ encode_open, BatchEncoder ◀─ RecordBatch
-//! log replay             bytes ─▶ decode_schema, decode_batch ─▶ RecordBatch
+//! log replay             bytes ─▶ decode_schema, decode_batch, decode_compact_batch ─▶ RecordBatch
 //! ```
 //!
 //! - [`limits`]: every limit of the conversation.
@@ -59,6 +59,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codes;
+mod compact;
 pub mod control;
 pub mod conversation;
 pub mod ipc;
@@ -67,6 +68,7 @@ pub mod message;
 pub mod telemetry;
 
 pub use codes::{AckLevel, ConnectionClose, ConnectionCloseCode, Encoding, StreamCloseCode};
+pub use compact::{CompactPacker, decode_compact_batch};
 pub use control::{ControlDecoder, ControlError, encode_message};
 pub use conversation::{
     ClientConversation, ClientEvent, ClientHello, Credential, HelloReceived, PairState,

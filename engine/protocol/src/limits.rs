@@ -53,6 +53,15 @@ pub const DICTIONARIES_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const DICTIONARY_VALUES_MAX: usize = 65_536;
 /// Most dictionary messages in a row without a record batch.
 pub const DICTIONARY_MESSAGES_MAX: usize = 2 * BATCH_COLUMNS_MAX;
+/// Most texts that a column of the compact encoding remembers; the oldest makes room.
+pub const COMPACT_TEXTS_MAX: usize = 1_024;
+/// Longest text that the compact encoding remembers, in bytes.
+pub const COMPACT_TEXT_BYTES_MAX: usize = 256;
+/// Most bytes that the columns of a QUIC stream of the compact encoding remember together, with
+/// [`COMPACT_TEXT_COST`] for each text besides its own.
+pub const COMPACT_TEXTS_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that remembering a text counts for besides its own.
+pub const COMPACT_TEXT_COST: usize = 32;
 /// A message whose buffers decompress to more than [`RATIO_FREE_BYTES`] may not decompress to more
 /// than this many times its body. Constant columns of a real batch compress several hundredfold,
 /// so it is generous; what bounds memory is [`BATCH_DECODED_BYTES_MAX`], and this bounds the work

@@ -32,8 +32,8 @@ use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use quiver_model::{Producer, RejectCode, Sequence, StreamName};
 use quiver_protocol::{
-    BatchEncoder, Compression, DecodeLimits, Encoding, OpenStream, TelemetryDecoder,
-    TelemetryEvent, decode_batch, decode_schema,
+    BatchEncoder, Compression, DecodeLimits, Encoding, OpenStream, StreamCloseCode,
+    TelemetryDecoder, TelemetryEvent, decode_batch, decode_compact_batch, decode_schema,
     limits::{
         BATCH_BODY_BYTES_MAX, BATCH_DECODED_BYTES_MAX, DECODE_MEMORY_MAX, DICTIONARY_MESSAGES_MAX,
         RATIO_FREE_BYTES,
@@ -338,6 +338,182 @@ fn no_changed_byte_of_compressed_messages_makes_the_decoder_panic_or_over_alloca
         inputs >= 10_000 && good > 1_000 && refused > 1_000,
         "{inputs} {good} {refused}"
     );
+}
+
+/// Rows one by one and in batches, with all that a payload can hold: restarts, changed modes, nulls,
+/// remembered texts.
+fn compact_stream() -> (Bytes, Vec<Bytes>) {
+    let plain = every_layout();
+    let columns: Vec<(&str, ArrayRef)> = ["ts", "i", "h", "s", "l", "b", "n"]
+        .into_iter()
+        .map(|name| (name, plain.column_by_name(name).unwrap().clone()))
+        .chain([(
+            "f",
+            Arc::new(Float64Array::from(vec![
+                Some(81.5),
+                Some(-0.0),
+                None,
+                Some(f64::NAN),
+                Some(1e300),
+            ])) as ArrayRef,
+        )])
+        .collect();
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns
+            .into_iter()
+            .map(|(name, column)| (name, column, true)),
+    )
+    .unwrap();
+    let mut encoder = BatchEncoder::new(batch.schema_ref(), Compression::Compact).unwrap();
+    let mut payloads: Vec<Bytes> = (0..5)
+        .map(|row| encoder.encode_next(&batch.slice(row, 1)).unwrap())
+        .collect();
+    payloads.push(encoder.encode_next(&batch).unwrap());
+    payloads.push(encoder.encode(&batch).unwrap());
+    payloads.push(encoder.encode_next(&batch.slice(0, 0)).unwrap());
+    payloads.push(encoder.encode_next(&batch).unwrap());
+    (encoder.schema_message().unwrap(), payloads)
+}
+
+#[test]
+fn no_changed_byte_of_compact_payloads_makes_the_decoder_panic_or_over_allocate() {
+    let limit = 2 * RATIO_FREE_BYTES + 1024 * 1024;
+    let (schema, payloads) = compact_stream();
+    let good = [std::slice::from_ref(&schema), &payloads[..]].concat();
+    let events = events_in(Encoding::Compact, &good.concat());
+    if std::env::var_os("QUIVER_UPDATE_GOLDEN").is_some() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/ipc_frame");
+        std::fs::write(format!("{corpus}/compact_layouts.bin"), good.concat()).unwrap();
+    }
+    let is_batch = |event: &&TelemetryEvent| matches!(event, TelemetryEvent::Batch(_));
+    assert_eq!(events.iter().filter(is_batch).count(), payloads.len());
+    let (mut inputs, mut whole, mut refused) = (0_u32, 0_u32, 0_u32);
+    let mut stream = good.concat();
+    for position in 0..stream.len() {
+        let original = stream[position];
+        for value in [
+            0,
+            1,
+            2,
+            7,
+            0x20,
+            0x7f,
+            0x80,
+            0xff,
+            original ^ 1,
+            original ^ 0x80,
+        ] {
+            stream[position] = value;
+            let what = || format!("byte {position} of {original:#x} set to {value:#x}");
+            let events = watched(limit, &what, || events_in(Encoding::Compact, &stream));
+            inputs += 1;
+            whole += events.iter().filter(is_batch).count() as u32;
+            let ends = events
+                .iter()
+                .filter(|event| matches!(event, TelemetryEvent::Refused(_)))
+                .count() as u32;
+            refused += ends;
+            // Behind what cannot be decoded nothing is.
+            assert!(
+                !events
+                    .iter()
+                    .any(|event| matches!(event, TelemetryEvent::BadBatch { .. })
+                        && position > schema.len())
+            );
+            for event in &events {
+                if let TelemetryEvent::Batch(batch) = event {
+                    check_stored(&batch.batch, &batch.message);
+                }
+            }
+        }
+        stream[position] = original;
+    }
+    // Random bytes where payloads should be, behind a schema that is right.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for seed in 0..20_000_u32 {
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut stream = schema.to_vec();
+        stream.extend_from_slice(&payloads[0]);
+        for _ in 0..3 {
+            let length = random() as usize % 60;
+            stream.push(length as u8);
+            // Few rows, mostly: the rest of a payload is reached.
+            stream.extend((0..length).map(|at| match at {
+                0 => random() as u8 & 0x7f,
+                _ => random() as u8 & random() as u8,
+            }));
+        }
+        let what = || format!("random payloads, seed {seed}");
+        watched(limit, &what, || events_in(Encoding::Compact, &stream));
+        inputs += 1;
+    }
+    println!("{inputs} inputs: {whole} batches, {refused} streams refused");
+    assert!(
+        inputs >= 25_000 && whole > 5_000 && refused > 2_000,
+        "{inputs} {whole} {refused}"
+    );
+}
+
+/// What the log keeps of a batch says the same.
+fn check_stored(batch: &RecordBatch, stored: &[u8]) {
+    let read = decode_compact_batch(batch.schema_ref(), stored, &DecodeLimits::STORED).unwrap();
+    // Debug text, since a NaN differs from itself.
+    assert_eq!(
+        format!("{:?}", read.columns()),
+        format!("{:?}", batch.columns())
+    );
+}
+
+#[test]
+fn compact_payloads_that_claim_too_much_are_refused_before_anything_is_allocated() {
+    let (schema, payloads) = compact_stream();
+    let refused = |claims: &[u8], what: &str, code: StreamCloseCode| {
+        let stream = [&schema[..], &payloads[0], claims].concat();
+        let named = || what.to_owned();
+        let events = watched(2 * RATIO_FREE_BYTES + 1024 * 1024, &named, || {
+            events_in(Encoding::Compact, &stream)
+        });
+        match events.last() {
+            Some(TelemetryEvent::Refused(refusal)) => {
+                assert_eq!(refusal.code, code, "{what}: {}", refusal.message);
+                assert_eq!(refusal.reject.as_ref().unwrap().0, Sequence(1), "{what}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    };
+    let varint = |mut value: u64| {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    };
+    let framed = |payload: &[u8]| [&varint(payload.len() as u64)[..], payload].concat();
+    let too_large = StreamCloseCode::TooLarge;
+    refused(
+        &varint(BATCH_BODY_BYTES_MAX as u64 + 1),
+        "a long payload",
+        too_large,
+    );
+    refused(&[0xff; 5], "no length", StreamCloseCode::Framing);
+    refused(&framed(&varint(65_537 << 3)), "many rows", too_large);
+    refused(&framed(&varint(u64::MAX)), "all rows", too_large);
+    // All columns null, 65,536 rows: two bytes that decode to two megabytes.
+    let all_null = [&varint(65_536 << 3 | 2)[..], &[0x55, 0x55]].concat();
+    refused(&framed(&all_null), "nulls", too_large);
+    refused(
+        &framed(&[8 | 4, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+        "changes",
+        StreamCloseCode::Framing,
+    );
+    refused(&[0, 1, 8], "bytes behind the end", StreamCloseCode::Framing);
 }
 
 #[test]

@@ -337,8 +337,9 @@ pub enum DevicesAction {
         /// Gateway that may speak for it; may be repeated
         #[arg(long, env = "QUIVER_GATEWAY", value_delimiter = ',')]
         gateway: Vec<String>,
-        /// key=value; may be repeated
-        #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = ',')]
+        /// key=value; may be repeated, in the environment one a line
+        // Not at commas: values may have them.
+        #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = '\n')]
         attribute: Vec<String>,
         /// Make a bearer token for it, and show it this once
         #[arg(long, env = "QUIVER_NEW_TOKEN")]
@@ -421,6 +422,19 @@ mod tests {
         for (variable, kinds) in all {
             assert_eq!(kinds.len(), 1, "{variable}: {kinds:?}");
         }
+    }
+
+    #[test]
+    fn an_attribute_may_have_commas() {
+        let attributes = ["--attribute", "site=Oslo, north", "--attribute", "a=b"];
+        let enroll = ["quiver", "devices", "enroll", "truck_1"];
+        let matches = Cli::command()
+            .try_get_matches_from(enroll.iter().chain(&attributes))
+            .unwrap();
+        let (_, devices) = matches.subcommand().unwrap();
+        let (_, enroll) = devices.subcommand().unwrap();
+        let found: Vec<&String> = enroll.get_many("attribute").unwrap().collect();
+        assert_eq!(found, ["site=Oslo, north", "a=b"]);
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Node {
             query_runtime: runtimes.query.handle()?,
             token: access::http_token(data_dir)?,
             started: clock.wall(),
+            turns: Arc::default(),
         };
         let addresses = ServerAddresses {
             quic,

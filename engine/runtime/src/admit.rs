@@ -10,7 +10,7 @@ use quiver_log::{Encoding, Record, RecordKind};
 use quiver_model::{
     BatchRefusal, CheckedBatch, RejectCode, SenderId, ShardId, StreamSchema, Verdict, apply,
 };
-use quiver_protocol::{DecodeLimits, decode_batch, decode_compressed_batch};
+use quiver_protocol::{DecodeLimits, decode_batch, decode_compact_batch, decode_compressed_batch};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -229,6 +229,7 @@ fn decode(
     let batch = match record.encoding {
         Encoding::ArrowIpcMessage => decode_batch(&wire.schema, &record.payload, limits),
         Encoding::ArrowIpcZstd => decode_compressed_batch(&wire.schema, &record.payload, limits),
+        Encoding::Compact => decode_compact_batch(&wire.schema, &record.payload, limits),
         other => return Err(ReplayRefusal::Encoding(other.number())),
     }
     .map_err(|error| ReplayRefusal::Payload(error.to_string()))?;

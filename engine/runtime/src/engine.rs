@@ -333,28 +333,51 @@ impl Engine {
         }
     }
 
-    /// Changes the registry, durably; a revoked identity's connections are closed.
+    /// Changes the registry, durably; connections of an identity that is revoked, or gets another
+    /// credential, are closed.
     pub async fn change_registry(&self, change: RegistryChange) -> Result<(), AppendFailure> {
+        let before = match &change {
+            RegistryChange::Put { entry } => entry
+                .sender()
+                .and_then(|sender| self.control.state().registry.get(&sender)),
+            RegistryChange::Revoke { .. } => None,
+        };
         self.control.change_registry(&change).await?;
-        if let RegistryChange::Revoke { id, kind } = &change
-            && let Some(sender) = SenderId::from_urn(&format!("urn:quiver:{kind}:{id}"))
-        {
-            let shard = sender.shard(self.options.shard_count);
-            let close = ConnectionClose::new(
-                ConnectionCloseCode::Revoked,
-                AdmissionError::Revoked {
+        let (sender, close) = match change {
+            RegistryChange::Revoke { id, kind } => {
+                let Some(sender) = SenderId::from_urn(&format!("urn:quiver:{kind}:{id}")) else {
+                    return Ok(());
+                };
+                let revoked = AdmissionError::Revoked {
                     sender: sender.clone(),
+                };
+                let close = ConnectionClose::new(ConnectionCloseCode::Revoked, revoked.to_string());
+                (sender, close)
+            }
+            RegistryChange::Put { entry } => {
+                let (Some(sender), Some(before)) = (entry.sender(), before) else {
+                    return Ok(());
+                };
+                if (&before.fingerprint, &before.token_sha256)
+                    == (&entry.fingerprint, &entry.token_sha256)
+                {
+                    return Ok(());
                 }
-                .to_string(),
-            );
-            let message = CloseSender {
-                sender: Some(sender),
-                close,
-                reconnect_after_ms: 0,
-            };
-            // A shard that has ended has no connections.
-            let _ = self.shards[usize::from(shard.get())].send(message).await;
-        }
+                // Whoever is connected with the one before has to show the new one.
+                let text =
+                    format!("the credential of {sender} was changed; connect with the new one");
+                let close = ConnectionClose::new(ConnectionCloseCode::Unauthenticated, text);
+                (sender, close)
+            }
+        };
+        let shard = sender.shard(self.options.shard_count);
+        let message = CloseSender {
+            sender: Some(sender),
+            close,
+            reconnect_after_ms: 0,
+        };
+        // A shard that has ended has no connections.
+        let _ = self.shards[usize::from(shard.get())].send(message).await;
         Ok(())
     }
 

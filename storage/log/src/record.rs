@@ -122,6 +122,9 @@ pub enum Encoding {
     /// One encapsulated Arrow IPC message with its body, compressed as a whole: two u32 lengths,
     /// compressed and raw, and a zstd frame (4).
     ArrowIpcZstd,
+    /// A payload of the wire protocol's compact encoding that decodes alone: its columns begin anew,
+    /// and no length is in front (5).
+    Compact,
     /// An encoding of a later version, kept as it is.
     Unknown(u8),
 }
@@ -135,6 +138,7 @@ impl Encoding {
             Self::Json => 2,
             Self::Protobuf => 3,
             Self::ArrowIpcZstd => 4,
+            Self::Compact => 5,
             Self::Unknown(number) => number,
         }
     }
@@ -147,6 +151,7 @@ impl Encoding {
             2 => Self::Json,
             3 => Self::Protobuf,
             4 => Self::ArrowIpcZstd,
+            5 => Self::Compact,
             number => Self::Unknown(number),
         }
     }

@@ -12,7 +12,7 @@ use arrow_select::concat::concat_batches;
 use super::BATCH_ROWS_MAX;
 
 /// Version of the rule, and of how values are read.
-pub(super) const BATCHING_VERSION: u32 = 2;
+pub(super) const BATCHING_VERSION: u32 = 3;
 /// Most bytes of a batch; less than the protocol allows, before compression.
 const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Most bytes of a row by the same count: with the padding of its columns it still fits into a

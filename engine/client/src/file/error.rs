@@ -66,7 +66,7 @@ pub enum FileError {
     #[error(transparent)]
     Value(#[from] Box<WrongValue>),
     /// A column that was named does not exist.
-    #[error("{path} has no column {column:?}; it has {}", .columns.join(", "))]
+    #[error("{path} has no column {column:?}; it has {}", listed(.columns))]
     NoColumn {
         /// The file.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub enum FileError {
         columns: Vec<String>,
     },
     /// No column holds event times.
-    #[error("{path} has no column of event times that can be recognised among {}; name it with --timestamp COLUMN, and its format with --timestamp-format if need be", .columns.join(", "))]
+    #[error("{path} has no column of event times that can be recognised among {}; name it with --timestamp COLUMN, and its format with --timestamp-format if need be", listed(.columns))]
     NoTime {
         /// The file.
         path: PathBuf,
@@ -98,6 +98,62 @@ pub enum FileError {
     DeviceTwice {
         /// The file.
         path: PathBuf,
+    },
+    /// Two columns have one name in the file.
+    #[error(
+        "{path}: columns {} and {} are both called {column:?}; rename one of them in the file, or leave both out with --drop {column:?}",
+        .numbers.0, .numbers.1
+    )]
+    SameName {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        column: String,
+        /// Where they are, from 1.
+        numbers: (usize, usize),
+    },
+    /// Two columns would have one name in the stream.
+    #[error(
+        "{path}: columns {:?} and {:?} would both be {target:?} (names are equal ignoring case); give one of them another name with --map COLUMN=NAME, or leave it out with --drop COLUMN",
+        .columns.0, .columns.1
+    )]
+    SameTarget {
+        /// The file.
+        path: PathBuf,
+        /// Their names in the file.
+        columns: (String, String),
+        /// The name in the stream.
+        target: String,
+    },
+    /// A column is mapped in two ways.
+    #[error(
+        "{path}: column {column:?} is mapped twice; say all of it with one --map SOURCE=NAME:TYPE"
+    )]
+    MappedTwice {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
+    /// A column is left out and used.
+    #[error(
+        "{path}: column {column:?} is left out with --drop, and named with --map or --timestamp as well; take one of them away"
+    )]
+    DroppedAndUsed {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
+    /// It has more fields than a stream may have.
+    #[error(
+        "{path} has {fields} fields besides time and device, and a stream has 1,000 at most; leave columns out with --drop, or send them as several streams"
+    )]
+    TooManyFields {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        fields: usize,
     },
     /// A column's name cannot be a field's.
     #[error(
@@ -131,12 +187,34 @@ pub enum FileError {
         /// What was given.
         zone: String,
     },
+    /// Reading it was cut short by a defect of this program.
+    #[error(
+        "reading {path} was cut short ({reason}), which is a defect of this program; what was sent so far is stored, please report it"
+    )]
+    Aborted {
+        /// The file.
+        path: PathBuf,
+        /// What was said.
+        reason: String,
+    },
     /// It was written to while it was read.
     #[error("{path} changed while it was read; send it again when nobody writes to it")]
     Changed {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// Names of columns, between quotes where they could be mistaken.
+fn listed(columns: &[String]) -> String {
+    let names = columns.iter().map(|column| {
+        if column.is_empty() || column.contains(',') {
+            format!("{column:?}")
+        } else {
+            column.clone()
+        }
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// A value that is not what its column holds.

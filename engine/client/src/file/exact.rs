@@ -12,7 +12,7 @@ use arrow_cast::{CastOptions, cast_with_options, display::array_value_to_string}
 use arrow_schema::{ArrowError, DataType};
 use quiver_model::FieldType;
 
-use super::evidence::{float, integer};
+use super::decimal::{float, integer};
 
 /// Decimal digits that float64 keeps, whatever they are.
 const FLOAT_DIGITS: u8 = 15;

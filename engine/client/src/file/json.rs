@@ -1,47 +1,110 @@
 //! JSON lines: one object a line.
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
     fs::File,
     io::{BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use arrow_array::{RecordBatch, timezone::Tz};
-use quiver_model::FieldType;
-use serde_json::{Map, Value};
+use quiver_model::{FIELDS_PER_STREAM_MAX, FieldType};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 use super::{
     BATCH_ROWS_MAX, FileError, FileOptions,
-    evidence::{Evidence, Kind, float},
+    evidence::{Evidence, Kind},
     layout::{Role, SourceColumn},
     plan::ChunkSource,
-    records::Cell,
+    records::{BYTE_ORDER_MARK, Cell},
     rows::{RowBuilder, shorten},
-    text::{HashingReader, Survey},
+    text::{HashingReader, Survey, first_of},
     time,
 };
 
 /// Longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Longest name of a field, in bytes. One of a stream has 63 at most; longer ones can be mapped.
+const NAME_BYTES_MAX: usize = 1_024;
+/// Most names of a file besides those that are dropped: the fields of a stream, time and device.
+const NAMES_MAX: usize = FIELDS_PER_STREAM_MAX + 2;
 
-/// Objects of a file, one after the other, with their line.
-struct Objects<R> {
+/// A line's fields in their order, each value as it is written.
+struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A field's name, which is borrowed from the line if it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    if fields.len() == FIELDS_OF_LINE_MAX {
+                        return Err(A::Error::custom(format_args!(
+                            "it has more than {FIELDS_OF_LINE_MAX} fields"
+                        )));
+                    }
+                    fields.push((name, value));
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Most fields of a line, those that are dropped included.
+const FIELDS_OF_LINE_MAX: usize = 10_000;
+
+/// A value that is not nested.
+#[derive(Clone, Debug, PartialEq)]
+enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    /// As it is written.
+    Number(&'a str),
+    Text(Cow<'a, str>),
+}
+
+/// Lines of a file that have an object, one after the other.
+struct Lines<R> {
+    path: PathBuf,
     input: BufReader<R>,
     line: u64,
     buffer: Vec<u8>,
 }
 
-impl<R: Read> Objects<R> {
-    fn new(input: R) -> Self {
+impl<R: Read> Lines<R> {
+    fn new(path: &Path, input: R) -> Self {
         Self {
+            path: path.to_owned(),
             input: BufReader::with_capacity(256 * 1024, input),
             line: 0,
             buffer: Vec::new(),
         }
     }
 
-    fn next(&mut self, path: &Path) -> Result<Option<Map<String, Value>>, FileError> {
+    /// Goes to the next line that is not blank; `false` at the end of the file.
+    fn advance(&mut self) -> Result<bool, FileError> {
         loop {
             self.buffer.clear();
             let read = self
@@ -50,82 +113,82 @@ impl<R: Read> Objects<R> {
                 .take(LINE_BYTES_MAX)
                 .read_until(b'\n', &mut self.buffer);
             let count = read.map_err(|source| FileError::Io {
-                path: path.to_owned(),
+                path: self.path.clone(),
                 source,
             })?;
             if count == 0 {
-                return Ok(None);
+                return Ok(false);
             }
             self.line += 1;
-            let fail = |reason: String| FileError::Line {
-                path: path.to_owned(),
-                line: self.line,
-                reason,
-            };
             if count as u64 == LINE_BYTES_MAX && self.buffer.last() != Some(&b'\n') {
-                return Err(fail(format!(
+                return Err(self.fault(format!(
                     "the line is longer than {LINE_BYTES_MAX} bytes; write one object a line"
                 )));
             }
-            if self.buffer.trim_ascii().is_empty() {
-                continue;
+            if self.line == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                self.buffer.drain(..BYTE_ORDER_MARK.len());
             }
-            return match serde_json::from_slice(&self.buffer) {
-                Ok(Value::Object(object)) => match self.cut_number(&object) {
-                    None => Ok(Some(object)),
-                    Some(number) => Err(fail(format!(
-                        "the number {number} has more digits than it can be stored with; write it as text, between quotes"
-                    ))),
-                },
-                Ok(_) => Err(fail(
-                    "the line is not a JSON object; write one object a line".into(),
-                )),
-                Err(error) => Err(fail(format!("the line is not JSON: {error}"))),
-            };
+            if !self.buffer.trim_ascii().is_empty() {
+                return Ok(true);
+            }
         }
     }
 }
 
-impl<R> Objects<R> {
-    /// A whole number of the line that JSON's reader made a float of, and that lost digits so.
-    fn cut_number(&self, object: &Map<String, Value>) -> Option<String> {
-        let is_large = |value: &Value| value.as_f64().is_some_and(|value| value.abs() >= 1e18);
-        if !object
-            .values()
-            .any(|value| value.is_f64() && is_large(value))
-        {
-            return None;
+impl<R> Lines<R> {
+    fn fault(&self, reason: String) -> FileError {
+        FileError::Line {
+            path: self.path.clone(),
+            line: self.line,
+            reason,
         }
-        let (mut is_text, mut is_escaped, mut start) = (false, false, None);
-        for (at, byte) in self.buffer.iter().enumerate() {
-            let is_number =
-                !is_text && matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-            match (is_number, start) {
-                (true, None) => start = Some(at),
-                (false, Some(from)) => {
-                    let number = self.buffer.get(from..at);
-                    let number = number.and_then(|number| std::str::from_utf8(number).ok());
-                    // Words such as `true` have an `e` too; they are no numbers.
-                    let is_cut =
-                        |number: &&str| number.parse::<f64>().is_ok() && float(number).is_none();
-                    if let Some(number) = number.filter(is_cut)
-                        && number.parse::<u64>().is_err()
-                        && number.parse::<i64>().is_err()
-                    {
-                        return Some(shorten(number));
-                    }
-                    start = None;
+    }
+
+    /// The object of the line.
+    fn object(&self) -> Result<Object<'_>, FileError> {
+        if self.buffer.trim_ascii_start().first() != Some(&b'{') {
+            // What is no JSON at all is told so.
+            return Err(match serde_json::from_slice::<IgnoredAny>(&self.buffer) {
+                Ok(_) => {
+                    self.fault("the line is not a JSON object; write one object a line".into())
                 }
-                _ => {}
-            }
-            match byte {
-                _ if is_escaped => is_escaped = false,
-                b'\\' => is_escaped = is_text,
-                b'"' => is_text = !is_text,
-                _ => {}
-            }
+                Err(error) => self.not_json(&error),
+            });
         }
-        None
+        serde_json::from_slice(&self.buffer).map_err(|error| self.not_json(&error))
+    }
+
+    fn not_json(&self, error: &serde_json::Error) -> FileError {
+        self.fault(format!("the line is not JSON: {error}"))
+    }
+
+    /// A field's value.
+    fn scalar<'a>(&self, name: &str, value: &'a RawValue) -> Result<Scalar<'a>, FileError> {
+        let text = value.get();
+        Ok(match text.as_bytes().first() {
+            Some(b'{' | b'[') => {
+                return Err(self.fault(format!(
+                    "field {:?} is nested; flatten it, one value a field",
+                    shorten(name)
+                )));
+            }
+            Some(b'"') => {
+                let Name(text) =
+                    serde_json::from_str(text).map_err(|error| self.not_json(&error))?;
+                Scalar::Text(text)
+            }
+            Some(b'n') => Scalar::Null,
+            Some(b't') => Scalar::Bool(true),
+            Some(b'f') => Scalar::Bool(false),
+            _ => Scalar::Number(text),
+        })
+    }
+
+    fn twice(&self, name: &str) -> FileError {
+        self.fault(format!(
+            "the object has two fields {:?}; write each once",
+            shorten(name)
+        ))
     }
 }
 
@@ -136,133 +199,172 @@ fn open(path: &Path) -> Result<File, FileError> {
     })
 }
 
+/// What is known of a field so far.
+struct Found {
+    name: String,
+    evidence: Evidence,
+    first: Option<String>,
+    /// The row that had it last, from 0.
+    row: u64,
+}
+
 /// The first pass.
 pub(super) fn survey(options: &FileOptions, zone: Tz) -> Result<Survey, FileError> {
     let path = options.path.as_path();
-    let mut objects = Objects::new(HashingReader::new(open(path)?));
-    let mut found: Vec<(String, Evidence, Option<String>)> = Vec::new();
+    let mut lines = Lines::new(path, HashingReader::new(open(path)?));
+    let mut found: Vec<Found> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut names_kept = 0;
     let mut rows = 0;
-    while let Some(object) = objects.next(path)? {
-        for (name, value) in object {
-            let value = match &value {
-                // Null everywhere it is a column without values, which can still be named.
-                Value::Null => None,
-                Value::Bool(value) => Some((Kind::Bool, value.to_string())),
-                Value::Number(number) if number.is_i64() => {
-                    Some((Kind::Whole, number_text(&value)))
-                }
-                Value::Number(_) => Some((Kind::Float, number_text(&value))),
-                Value::String(value) => Some((Kind::Text, value.clone())),
-                Value::Array(_) | Value::Object(_) => {
-                    return Err(FileError::Line {
-                        path: path.to_owned(),
-                        line: objects.line,
-                        reason: format!("field {name:?} is nested; flatten it, one value a field"),
-                    });
-                }
-            };
-            let place = match found.iter().position(|(known, ..)| *known == name) {
-                Some(place) => place,
+    while lines.advance()? {
+        for (name, value) in lines.object()?.0 {
+            let value = lines.scalar(&name, value)?;
+            let place = match places.get(name.as_ref()) {
+                Some(place) => *place,
                 None => {
-                    found.push((name, Evidence::default(), None));
+                    names_kept += usize::from(!options.drop.iter().any(|drop| *drop == name));
+                    check_name(&lines, &name, names_kept, found.len())?;
+                    let name = name.clone().into_owned();
+                    places.insert(name.clone(), found.len());
+                    found.push(Found {
+                        name,
+                        evidence: Evidence::default(),
+                        first: None,
+                        row: u64::MAX,
+                    });
                     found.len() - 1
                 }
             };
-            if let (Some((_, evidence, first)), Some((kind, text))) = (found.get_mut(place), value)
-            {
-                evidence.add(kind, rows);
-                first.get_or_insert(text);
+            let Some(field) = found.get_mut(place) else {
+                continue;
+            };
+            if field.row == rows {
+                return Err(lines.twice(&name));
+            }
+            field.row = rows;
+            let (kind, text) = match &value {
+                // Null everywhere it is a column without values, which can still be named.
+                Scalar::Null => continue,
+                Scalar::Bool(value) => (Kind::Bool, if *value { "true" } else { "false" }),
+                Scalar::Number(text) => (Kind::Number, *text),
+                Scalar::Text(text) => (Kind::Text, text.as_ref()),
+            };
+            field.evidence.add(kind, rows);
+            if field.first.is_none() {
+                field.first = Some(first_of(text));
             }
         }
         rows += 1;
     }
     let (mut columns, mut firsts) = (Vec::new(), Vec::new());
-    for (name, evidence, first) in found {
+    for field in found {
         columns.push(SourceColumn {
-            name,
-            suggested: evidence.field_type(),
-            is_time: first
+            name: field.name,
+            suggested: field.evidence.field_type(),
+            is_time: field
+                .first
                 .as_deref()
                 .is_some_and(|first| time::is_time_text(first, zone)),
             unsupported: None,
         });
-        firsts.push(first);
+        firsts.push(field.first);
     }
     Ok(Survey {
         columns,
         firsts,
         rows,
-        hash: objects.input.into_inner().hash,
+        hash: lines.input.into_inner().hash,
     })
 }
 
-/// A number as its digits; whole ones without a fraction, which times are read from.
-fn number_text(value: &Value) -> String {
-    let text = value.to_string();
-    match text.strip_suffix(".0") {
-        Some(whole) => whole.to_owned(),
-        None => text,
+/// Whether a new field may be one of the file's: `kept` names besides those that are dropped, this
+/// one included, and `known` names in all before it.
+fn check_name<R>(lines: &Lines<R>, name: &str, kept: usize, known: usize) -> Result<(), FileError> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(lines.fault(format!(
+            "the name of field {:?} has {} bytes, and one may have {NAME_BYTES_MAX} at most; shorten it",
+            shorten(name),
+            name.len()
+        )));
     }
+    if kept > NAMES_MAX || known >= FIELDS_OF_LINE_MAX {
+        return Err(lines.fault(format!(
+            "with field {:?} the file has more than the {FIELDS_PER_STREAM_MAX} fields of a stream besides time and device; write what varies as a value, not as a name, or leave fields out with --drop NAME",
+            shorten(name)
+        )));
+    }
+    Ok(())
 }
 
 /// A later pass.
 pub(super) struct JsonChunks {
     options: Arc<FileOptions>,
-    objects: Objects<File>,
+    lines: Lines<File>,
     rows: RowBuilder,
+    /// Where each field is in the layout, and the row that had it last, from 0.
+    places: HashMap<String, (usize, u64)>,
+    row: u64,
 }
 
 impl JsonChunks {
     pub fn open(options: Arc<FileOptions>, rows: RowBuilder) -> Result<Self, FileError> {
-        let objects = Objects::new(open(&options.path)?);
+        let lines = Lines::new(&options.path, open(&options.path)?);
+        let names = rows.layout().names.iter().enumerate();
         Ok(Self {
+            places: names
+                .map(|(index, name)| (name.clone(), (index, u64::MAX)))
+                .collect(),
             options,
-            objects,
+            lines,
             rows,
+            row: 0,
         })
     }
 }
 
 impl ChunkSource for JsonChunks {
     fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
-        while self.rows.len() < BATCH_ROWS_MAX {
-            let Some(object) = self.objects.next(&self.options.path)? else {
-                break;
-            };
-            let line = self.objects.line;
-            for (name, value) in object {
-                let Some(index) = self
-                    .rows
-                    .layout()
-                    .names
-                    .iter()
-                    .position(|known| *known == name)
-                else {
+        while self.rows.len() < BATCH_ROWS_MAX && self.lines.advance()? {
+            let line = self.lines.line;
+            for (name, value) in self.lines.object()?.0 {
+                let Some((index, row)) = self.places.get_mut(name.as_ref()) else {
                     return Err(FileError::Changed {
                         path: self.options.path.clone(),
                     });
                 };
-                push(&mut self.rows, index, &value, line)?;
+                if *row == self.row {
+                    return Err(self.lines.twice(&name));
+                }
+                *row = self.row;
+                let value = self.lines.scalar(&name, value)?;
+                push(&mut self.rows, *index, &value, line)?;
             }
             self.rows.end_row(line)?;
+            self.row += 1;
         }
         self.rows.take()
     }
 }
 
-fn push(rows: &mut RowBuilder, index: usize, value: &Value, line: u64) -> Result<(), FileError> {
+fn push(
+    rows: &mut RowBuilder,
+    index: usize,
+    value: &Scalar<'_>,
+    line: u64,
+) -> Result<(), FileError> {
     let role = rows.layout().roles.get(index).cloned();
     match (role, value) {
         // A field that is null is one that is not there.
-        (_, Value::Null) => Ok(()),
-        (Some(Role::Field(_, FieldType::Float64 | FieldType::Int64)), Value::String(text)) => {
+        (_, Scalar::Null) => Ok(()),
+        (Some(Role::Field(_, FieldType::Float64 | FieldType::Int64)), Scalar::Text(text)) => {
             let remedy =
                 "write numbers without quotes, or send the field as text with --map NAME=:utf8"
                     .to_owned();
             Err(rows.wrong(index, line, text, "is not a number", remedy))
         }
-        (_, Value::String(text)) => rows.push(index, Cell::quoted(text), line),
-        (_, Value::Number(_)) => rows.push(index, Cell::plain(&number_text(value)), line),
-        (_, other) => rows.push(index, Cell::plain(&other.to_string()), line),
+        (_, Scalar::Text(text)) => rows.push(index, Cell::quoted(text), line),
+        (_, Scalar::Number(text)) => rows.push(index, Cell::plain(text), line),
+        (_, Scalar::Bool(true)) => rows.push(index, Cell::plain("true"), line),
+        (_, Scalar::Bool(false)) => rows.push(index, Cell::plain("false"), line),
     }
 }

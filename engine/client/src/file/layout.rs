@@ -1,9 +1,13 @@
 //! Which column of a file becomes what.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+    sync::Arc,
+};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use quiver_model::{DEVICE, FieldName, FieldType, RESERVED_COLUMNS, TS};
+use quiver_model::{DEVICE, FIELDS_PER_STREAM_MAX, FieldName, FieldType, RESERVED_COLUMNS, TS};
 
 use super::{FileError, FileOptions};
 
@@ -70,6 +74,7 @@ impl Layout {
         {
             must_find(named)?;
         }
+        check_choices(options)?;
         let time = match &options.time_column {
             Some(name) => must_find(name)?,
             None => find_time(options, columns).ok_or_else(|| FileError::NoTime {
@@ -79,6 +84,11 @@ impl Layout {
         };
         let mut roles = Vec::with_capacity(columns.len());
         let mut fields: Vec<Field> = Vec::new();
+        let mut taken = Taken {
+            path,
+            names: &names,
+            by: HashMap::new(),
+        };
         let mut has_device = false;
         for (index, column) in columns.iter().enumerate() {
             let map = options.map.iter().find(|map| map.source == column.name);
@@ -86,6 +96,7 @@ impl Layout {
             roles.push(if options.drop.contains(&column.name) {
                 Role::Dropped
             } else if index == time {
+                taken.take(TS, index)?;
                 Role::Time
             } else if target.unwrap_or(&column.name) == DEVICE {
                 if options.device.is_some() {
@@ -93,6 +104,7 @@ impl Layout {
                         path: path.to_owned(),
                     });
                 }
+                taken.take(DEVICE, index)?;
                 has_device = true;
                 Role::Device
             } else {
@@ -108,11 +120,17 @@ impl Layout {
                     // Without a value or a word on its type there is nothing to store.
                     None => Role::Dropped,
                     Some(field_type) => {
-                        let name = field_name(path, &column.name, target, &fields)?;
+                        let name = field_name(column, target, index, &mut taken)?;
                         fields.push(Field::new(name, field_type.arrow(), true));
                         Role::Field(fields.len() - 1, field_type)
                     }
                 }
+            });
+        }
+        if fields.len() > FIELDS_PER_STREAM_MAX {
+            return Err(FileError::TooManyFields {
+                path: path.to_owned(),
+                fields: fields.len(),
             });
         }
         if !has_device && options.device.is_none() {
@@ -167,34 +185,90 @@ fn find_time(options: &FileOptions, columns: &[SourceColumn]) -> Option<usize> {
         })
 }
 
+/// Each column may be mapped once, and not be left out as well.
+fn check_choices(options: &FileOptions) -> Result<(), FileError> {
+    let used = options.map.iter().map(|map| &map.source);
+    for column in used.clone().chain(&options.time_column) {
+        if options.drop.contains(column) {
+            return Err(FileError::DroppedAndUsed {
+                path: options.path.clone(),
+                column: column.clone(),
+            });
+        }
+    }
+    for (index, column) in used.clone().enumerate() {
+        if used.clone().take(index).any(|other| other == column) {
+            return Err(FileError::MappedTwice {
+                path: options.path.clone(),
+                column: column.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Names in the stream that columns have, ignoring case.
+struct Taken<'a> {
+    path: &'a Path,
+    /// Names of all columns in the file.
+    names: &'a [String],
+    /// Which column has a name.
+    by: HashMap<String, usize>,
+}
+
+impl Taken<'_> {
+    /// Gives `name` to the column `index`.
+    fn take(&mut self, name: &str, index: usize) -> Result<(), FileError> {
+        let first = match self.by.entry(name.to_ascii_lowercase()) {
+            Entry::Vacant(free) => {
+                free.insert(index);
+                return Ok(());
+            }
+            Entry::Occupied(first) => *first.get(),
+        };
+        let column = |index: usize| self.names.get(index).cloned().unwrap_or_default();
+        let (path, target) = (self.path.to_owned(), name.to_owned());
+        let columns = (column(first), column(index));
+        Err(if columns.0 == columns.1 {
+            FileError::SameName {
+                path,
+                column: columns.0,
+                numbers: (first + 1, index + 1),
+            }
+        } else {
+            FileError::SameTarget {
+                path,
+                columns,
+                target,
+            }
+        })
+    }
+}
+
 /// The field's name: as mapped, or the column's own with every other character as `_`.
 fn field_name(
-    path: &Path,
-    column: &str,
+    column: &SourceColumn,
     target: Option<&str>,
-    fields: &[Field],
+    index: usize,
+    taken: &mut Taken<'_>,
 ) -> Result<String, FileError> {
+    let path = taken.path;
     let refuse = |reason: String| FileError::FieldName {
         path: path.to_owned(),
-        column: column.to_owned(),
+        column: column.name.clone(),
         reason,
     };
     let name = match target {
         Some(target) => target.to_owned(),
-        None => sanitised(column),
+        None => sanitised(&column.name),
     };
     FieldName::new(&name).map_err(|error| refuse(error.to_string()))?;
+    taken.take(&name, index)?;
     if RESERVED_COLUMNS
         .iter()
         .any(|reserved| reserved.eq_ignore_ascii_case(&name))
     {
         return Err(refuse(format!("the name {name:?} belongs to the engine")));
-    }
-    if fields
-        .iter()
-        .any(|field| field.name().eq_ignore_ascii_case(&name))
-    {
-        return Err(refuse(format!("another column is called {name:?} too")));
     }
     Ok(name)
 }

@@ -7,6 +7,8 @@
 //! ```text
 //! start ──"──▶ quoted ──"──▶ behind ──delimiter──▶ start      "" within a quoted cell is one "
 //!   └─other─▶ plain ──delimiter──▶ start                      a line end ends plain and behind
+//!
+//! Blanks before and behind the quotes of a cell are no part of it.
 //! ```
 
 use std::{
@@ -20,10 +22,12 @@ use super::FileError;
 pub(super) const QUOTED_BYTES_MAX: usize = 64 * 1024;
 /// Most line ends in a quoted cell, for the same reason.
 pub(super) const QUOTED_LINES_MAX: u64 = 1_000;
-/// Longest record, in bytes.
+/// Longest record, in bytes of the file.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most cells of a record: ten times what a stream has fields, for the columns that are left out.
+const CELLS_MAX: usize = 10_000;
 /// What some programs put in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A value as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +136,8 @@ impl<R: Read> Records<R> {
         let mut state = State::Record;
         // Of the quoted cell: the line it opened in, and where its text begins.
         let (mut opened, mut start) = (0, 0);
+        // Bytes of the file that the record has so far.
+        let mut taken = 0;
         loop {
             let buffer = match self.input.fill_buf() {
                 Ok(buffer) => buffer,
@@ -178,14 +184,17 @@ impl<R: Read> Records<R> {
                     self.bytes.extend_from_slice(&buffer[at..at + run]);
                     self.is_after_cr = false;
                     at += run;
-                    if state == State::Quoted && self.bytes.len() - start > QUOTED_BYTES_MAX {
-                        fault = Some(Fault::Long);
-                    } else if self.bytes.len() > RECORD_BYTES_MAX {
-                        fault = Some(Fault::Record);
-                    }
+                    taken += run;
+                    fault = beyond(
+                        state,
+                        self.bytes.len().saturating_sub(start),
+                        taken,
+                        self.ends.len(),
+                    );
                     continue;
                 }
                 at += 1;
+                taken += 1;
                 let line = self.line;
                 if is_line_end {
                     if byte == b'\r' || !self.is_after_cr {
@@ -200,10 +209,14 @@ impl<R: Read> Records<R> {
                         continue;
                     }
                     self.record_line = line;
+                    taken = 1;
                     state = State::Start;
                 }
                 match (state, byte) {
                     (State::Start, b'"') => {
+                        // Without the blanks in front of the quote.
+                        let end = self.ends.last().map_or(0, |(end, _)| *end);
+                        self.bytes.truncate(end);
                         (opened, start) = (line, self.bytes.len());
                         state = State::Quoted;
                     }
@@ -223,12 +236,21 @@ impl<R: Read> Records<R> {
                         self.ends.push((self.bytes.len(), state == State::Behind));
                         state = State::Start;
                     }
+                    (State::Start, b' ' | b'\t') => self.bytes.push(byte),
                     (State::Behind, b' ' | b'\t') => {}
                     (State::Behind, _) => fault = Some(Fault::Behind),
                     (_, byte) => {
                         self.bytes.push(byte);
                         state = State::Plain;
                     }
+                }
+                if !is_complete && fault.is_none() {
+                    fault = beyond(
+                        state,
+                        self.bytes.len().saturating_sub(start),
+                        taken,
+                        self.ends.len(),
+                    );
                 }
             }
             self.input.consume(at);
@@ -249,6 +271,14 @@ impl<R: Read> Records<R> {
                         self.record_line,
                         format!(
                             "the line is longer than {RECORD_BYTES_MAX} bytes; write one row a line"
+                        ),
+                    ));
+                }
+                Some(Fault::Cells) => {
+                    return Err(self.fault(
+                        self.record_line,
+                        format!(
+                            "the line has more than {CELLS_MAX} values; write one row a line, and a column for each field"
                         ),
                     ));
                 }
@@ -301,6 +331,22 @@ enum Fault {
     Behind,
     /// The record is too long.
     Record,
+    /// The record has too many cells.
+    Cells,
+}
+
+/// Whether a record goes on for longer than any may: its bytes since the last quote opened, its bytes
+/// of the file, its complete cells.
+fn beyond(state: State, quoted: usize, taken: usize, cells: usize) -> Option<Fault> {
+    if state == State::Quoted && quoted > QUOTED_BYTES_MAX {
+        Some(Fault::Long)
+    } else if taken > RECORD_BYTES_MAX {
+        Some(Fault::Record)
+    } else if cells >= CELLS_MAX {
+        Some(Fault::Cells)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -382,6 +428,72 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_quote_behind_blanks_opens_a_quoted_cell() {
+        let found = read(&b"ts, \"1.5\" ,  \" a, b\",\t\"c\",  , d \"e\n"[..]).unwrap();
+        let cells: Vec<_> = found[0]
+            .1
+            .iter()
+            .map(|(text, is_quoted)| (text.as_str(), *is_quoted))
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                ("ts", false),
+                ("1.5", true),
+                (" a, b", true),
+                ("c", true),
+                ("", false),
+                ("d \"e", false)
+            ]
+        );
+        let error = read(&b"ts,v\n1, \"a\"b\n"[..]).unwrap_err();
+        assert!(
+            error.contains("line 2") && error.contains("goes on behind"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_record_is_bounded_in_bytes_and_cells_whatever_it_is_made_of() {
+        /// So many times the same bytes, then a line end; counts what was read.
+        struct Repeated(&'static [u8], usize, usize);
+
+        impl Read for Repeated {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let whole = self.0.len() * self.1;
+                let count = buffer.len().min(whole - self.2);
+                for (index, byte) in buffer[..count].iter_mut().enumerate() {
+                    *byte = self.0[(self.2 + index) % self.0.len()];
+                }
+                self.2 += count;
+                Ok(count)
+            }
+        }
+
+        for (piece, part) in [
+            (&b"1,"[..], "more than 10000 values"),
+            (b",", "more than 10000 values"),
+            (b"\"\",", "more than 10000 values"),
+            (b"x", "longer than 16777216 bytes"),
+            (b" ", "longer than 16777216 bytes"),
+            (b"\"\"", "not closed within"),
+        ] {
+            let mut input = Repeated(piece, 40_000_000 / piece.len(), 0);
+            let error = read(&mut input).unwrap_err();
+            assert!(error.contains("line 1") && error.contains(part), "{error}");
+            assert!(input.2 < 18_000_000, "{}", input.2);
+        }
+        // Blanks behind a closing quote are not kept, and yet not read for ever.
+        let behind = b"\"a\"".chain(Repeated(b" ", 40_000_000, 0));
+        let error = read(behind).unwrap_err();
+        assert!(error.contains("longer than"), "{error}");
+        // Lines that are empty are no record.
+        assert_eq!(read(Repeated(b"\n", 20_000_000, 0)).unwrap(), []);
+        let widest = "1,".repeat(9_999) + "1\n";
+        assert_eq!(read(widest.as_bytes()).unwrap()[0].1.len(), 10_000);
     }
 
     #[test]

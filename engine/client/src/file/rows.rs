@@ -11,7 +11,8 @@ use quiver_model::{DeviceId, FieldType};
 use super::{
     FileError, FileOptions, WrongValue,
     batching::ROW_BYTES_MAX,
-    evidence::{boolean, expectation, float, has_leading_zeros, integer},
+    decimal::{float, integer},
+    evidence::{boolean, expectation, has_leading_zeros},
     layout::{Layout, Role},
     records::Cell,
     time::TimeReader,

@@ -3,15 +3,20 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arrow_array::RecordBatch;
 use quiver_model::{Producer, Sequence};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
 
-use super::{FileError, FileOptions, FilePlan, SendFileError};
+use super::{FileError, FileOptions, FilePlan, SendFileError, guard::said};
 use crate::{Client, ClientEvent, ClientOptions, ConnectError, Connection, Disconnect, Observer};
 
 /// Batches that are read ahead.
@@ -132,7 +137,8 @@ pub async fn send_file(
     options: SendOptions,
     mut progress: impl FnMut(&Progress),
 ) -> Result<FileReport, SendFileError> {
-    let plan = on_blocking_thread(move || FilePlan::read(file)).await?;
+    let path = file.path.clone();
+    let plan = on_blocking_thread(&path, move || FilePlan::read(file)).await?;
     let plan = Arc::new(plan);
     let rejects = Arc::new(Rejects {
         found: Mutex::default(),
@@ -192,10 +198,10 @@ impl Sending<'_> {
             rows_unreported: 0,
             rejected: Vec::new(),
         };
-        let mut batches = read_ahead(Arc::clone(&self.plan));
+        let plan = Arc::clone(&self.plan);
+        let mut batches = ReadAhead::start(&self.plan.options().path, move || plan.batches());
         let mut skipped = 0;
-        while let Some(batch) = batches.recv().await {
-            let batch = batch?;
+        while let Some(batch) = batches.next().await? {
             let (sequence, rows) = (report.batches, batch.num_rows() as u64);
             if sequence < next {
                 skipped += rows;
@@ -219,6 +225,12 @@ impl Sending<'_> {
             );
             progress.rows_settled = skipped + self.settled_rows();
             report_progress(&progress);
+        }
+        if progress.rows_read != progress.rows_total {
+            return Err(FileError::Changed {
+                path: self.plan.options().path.clone(),
+            }
+            .into());
         }
         let all_settled = async {
             loop {
@@ -321,33 +333,109 @@ fn scaled(total: u64, part: u64, whole: u64) -> u64 {
 }
 
 async fn on_blocking_thread<T: Send + 'static>(
+    path: &Path,
     work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
 ) -> Result<T, FileError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(FileError::Io {
-            path: "(reader)".into(),
-            source: std::io::Error::other(error),
-        }),
+        Err(error) => Err(aborted(path, error)),
     }
 }
 
-/// Reads batches on a thread that may block, a few ahead of who sends them.
-fn read_ahead(plan: Arc<FilePlan>) -> mpsc::Receiver<Result<RecordBatch, FileError>> {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    // It ends by itself: at the end of the file, or when nobody receives.
-    let _detached = tokio::task::spawn_blocking(move || match plan.batches() {
-        Ok(batches) => {
-            for batch in batches {
-                let is_last = batch.is_err();
-                if sender.blocking_send(batch).is_err() || is_last {
-                    return;
+/// A reading thread that did not end by itself.
+fn aborted(path: &Path, error: JoinError) -> FileError {
+    let reason = match error.try_into_panic() {
+        Ok(panic) => said(panic.as_ref()),
+        Err(cancelled) => cancelled.to_string(),
+    };
+    FileError::Aborted {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+/// Batches that are read on a thread that may block, a few ahead of who sends them.
+struct ReadAhead {
+    path: PathBuf,
+    batches: mpsc::Receiver<Result<RecordBatch, FileError>>,
+    /// Until it has ended. It ends by itself: at the end of the file, or when nobody receives.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ReadAhead {
+    fn start<B: Iterator<Item = Result<RecordBatch, FileError>>>(
+        path: &Path,
+        open: impl FnOnce() -> Result<B, FileError> + Send + 'static,
+    ) -> Self {
+        let (sender, batches) = mpsc::channel(READ_AHEAD);
+        let thread = tokio::task::spawn_blocking(move || match open() {
+            Ok(batches) => {
+                for batch in batches {
+                    let is_last = batch.is_err();
+                    if sender.blocking_send(batch).is_err() || is_last {
+                        return;
+                    }
                 }
             }
+            Err(error) => {
+                let _nobody_reads = sender.blocking_send(Err(error));
+            }
+        });
+        Self {
+            path: path.to_owned(),
+            batches,
+            thread: Some(thread),
         }
-        Err(error) => {
-            let _nobody_reads = sender.blocking_send(Err(error));
+    }
+
+    /// The next batch; `None` at the end of the file, and at no other.
+    async fn next(&mut self) -> Result<Option<RecordBatch>, FileError> {
+        if let Some(batch) = self.batches.recv().await {
+            return batch.map(Some);
         }
-    });
-    receiver
+        // The channel is closed at the end, and also by a thread that did not come so far.
+        if let Some(thread) = self.thread.take() {
+            thread.await.map_err(|error| aborted(&self.path, error))?;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_schema::Schema;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reading_thread_that_panics_is_not_the_end_of_the_file() {
+        let batch = || RecordBatch::new_empty(Arc::new(Schema::empty()));
+        let mut whole = ReadAhead::start(Path::new("a.csv"), move || {
+            Ok((0..5).map(move |_| Ok(batch())))
+        });
+        for _ in 0..5 {
+            assert!(whole.next().await.unwrap().is_some());
+        }
+        assert!(whole.next().await.unwrap().is_none());
+        assert!(whole.next().await.unwrap().is_none());
+
+        let mut cut = ReadAhead::start(Path::new("a.csv"), move || {
+            Ok((0..5).map(move |index| match index {
+                3 => panic!("no third batch"),
+                _ => Ok(batch()),
+            }))
+        });
+        for _ in 0..3 {
+            assert!(cut.next().await.unwrap().is_some());
+        }
+        let error = cut.next().await.unwrap_err();
+        assert!(matches!(error, FileError::Aborted { .. }), "{error}");
+        let error = error.to_string();
+        assert!(
+            error.contains("a.csv") && error.contains("no third batch"),
+            "{error}"
+        );
+    }
 }

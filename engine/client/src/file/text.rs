@@ -20,6 +20,9 @@ use super::{
     time,
 };
 
+/// Characters of a first value that are kept: no point in time is written with more.
+const FIRST_CHARACTERS_MAX: usize = 256;
+
 /// Hashes what is read through it.
 pub(super) struct HashingReader<R> {
     inner: R,
@@ -52,6 +55,11 @@ pub(super) struct Survey {
     pub hash: Sha256,
 }
 
+/// As much of a first value as says how times are written.
+pub(super) fn first_of(text: &str) -> String {
+    text.chars().take(FIRST_CHARACTERS_MAX).collect()
+}
+
 fn open(path: &Path) -> Result<File, FileError> {
     File::open(path).map_err(|source| FileError::Io {
         path: path.to_owned(),
@@ -79,7 +87,7 @@ pub(super) fn survey(
             let text = cell.text.trim();
             if !text.is_empty() {
                 if first.is_none() {
-                    *first = Some(text.to_owned());
+                    *first = Some(first_of(text));
                 }
                 evidence.add(Kind::of(text), rows);
             } else if cell.is_quoted {

@@ -4,9 +4,15 @@ use std::str::FromStr;
 
 use arrow_array::timezone::Tz;
 use arrow_cast::parse::string_to_datetime;
-use chrono::{DateTime, LocalResult, NaiveDateTime, TimeZone, Utc};
+use chrono::{
+    LocalResult, NaiveDateTime, TimeZone, Utc,
+    format::{Parsed, StrftimeItems, parse},
+};
 
-use super::{AmbiguousTimes, FileOptions, TimeFormat};
+use super::{
+    AmbiguousTimes, FileOptions, TimeFormat,
+    decimal::{integer, scaled},
+};
 
 /// Reads the values of one column.
 #[derive(Clone, Debug)]
@@ -57,22 +63,66 @@ impl TimeReader {
     pub fn read(&self, text: &str) -> Result<i64, TimeFault> {
         let time = match &self.format {
             TimeFormat::Auto | TimeFormat::Text => return self.read_text(text),
-            TimeFormat::Seconds => seconds(text),
-            TimeFormat::Millis => text
-                .parse::<i64>()
-                .ok()
-                .and_then(|time| time.checked_mul(1_000)),
-            TimeFormat::Micros => text.parse().ok(),
-            TimeFormat::Nanos => text.parse::<i64>().ok().map(|time| time.div_euclid(1_000)),
-            TimeFormat::Pattern(pattern) => {
-                if let Ok(time) = DateTime::parse_from_str(text, pattern) {
-                    return Ok(time.timestamp_micros());
-                }
-                let local = NaiveDateTime::parse_from_str(text, pattern);
-                return self.local(local.map_err(|_| TimeFault::NotOne)?);
-            }
+            TimeFormat::Seconds => scaled(text, 6),
+            TimeFormat::Millis => scaled(text, 3),
+            TimeFormat::Micros => integer(text),
+            TimeFormat::Nanos => integer(text).map(|time| time.div_euclid(1_000)),
+            TimeFormat::Pattern(pattern) => return self.read_pattern(text, pattern),
         };
         time.ok_or(TimeFault::NotOne)
+    }
+
+    /// The same from a number that is no text: to the microsecond, as far as the number is.
+    pub fn read_float(&self, value: f64) -> Result<i64, TimeFault> {
+        if !value.is_finite() {
+            return Err(TimeFault::NotOne);
+        }
+        // Apart, the fraction is exact, and the whole part is not rounded again.
+        let micros = |per_unit: i32| {
+            let (whole, fraction) = (value.trunc(), value.fract());
+            (whole as i128)
+                .checked_mul(per_unit.into())?
+                .checked_add((fraction * f64::from(per_unit)).round() as i128)
+        };
+        let time = match &self.format {
+            TimeFormat::Seconds => micros(1_000_000),
+            TimeFormat::Millis => micros(1_000),
+            TimeFormat::Micros => micros(1),
+            TimeFormat::Nanos => Some((value.floor() as i128).div_euclid(1_000)),
+            TimeFormat::Auto | TimeFormat::Text | TimeFormat::Pattern(_) => {
+                return self.read(&value.to_string());
+            }
+        };
+        time.and_then(|time| i64::try_from(time).ok())
+            .ok_or(TimeFault::NotOne)
+    }
+
+    /// A time of a pattern in the manner of strftime. Without a time of day it is midnight, without
+    /// minutes the full hour.
+    fn read_pattern(&self, text: &str, pattern: &str) -> Result<i64, TimeFault> {
+        let mut parsed = Parsed::new();
+        let not_one = |_| TimeFault::NotOne;
+        parse(&mut parsed, text, StrftimeItems::new(pattern)).map_err(not_one)?;
+        let has_hour = parsed.hour_div_12().is_some() || parsed.hour_mod_12().is_some();
+        let has_less =
+            parsed.minute().is_some() || parsed.second().is_some() || parsed.nanosecond().is_some();
+        if parsed.timestamp().is_none() {
+            if !has_hour && !has_less {
+                parsed.set_hour(0).map_err(not_one)?;
+            }
+            if parsed.minute().is_none() && parsed.second().is_none() {
+                parsed.set_minute(0).map_err(not_one)?;
+            }
+        }
+        if parsed.offset().is_some() {
+            let time = parsed.to_datetime().map_err(not_one)?;
+            return Ok(time.timestamp_micros());
+        }
+        let time = parsed.to_naive_datetime_with_offset(0).map_err(not_one)?;
+        if parsed.timestamp().is_some() {
+            return Ok(time.and_utc().timestamp_micros());
+        }
+        self.local(time)
     }
 
     fn read_text(&self, text: &str) -> Result<i64, TimeFault> {
@@ -163,33 +213,12 @@ pub(super) fn unit_of(number: i64) -> TimeFormat {
 }
 
 fn detect(first: &str) -> TimeFormat {
-    let whole = first.split_once('.').map_or(first, |(whole, _)| whole);
     // Eight digits are a date.
-    let is_date = first.len() == 8 && !first.starts_with('-');
-    match whole.parse::<i64>() {
-        Ok(number) if !is_date && first.parse::<f64>().is_ok() => unit_of(number),
+    let is_date = first.len() == 8 && first.bytes().all(|byte| byte.is_ascii_digit());
+    match scaled(first, 0) {
+        Some(number) if !is_date => unit_of(number),
         _ => TimeFormat::Text,
     }
-}
-
-/// Decimal seconds, exactly.
-fn seconds(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
-    let micros: i64 = digits.parse().ok()?;
-    let micros = if whole.starts_with('-') {
-        -micros
-    } else {
-        micros
-    };
-    whole
-        .parse::<i64>()
-        .ok()?
-        .checked_mul(1_000_000)?
-        .checked_add(micros)
 }
 
 #[cfg(test)]
@@ -278,6 +307,9 @@ mod tests {
         check("auto", None, "946684800.5", Some(946_684_800_500_000));
         check("s", None, "-1.25", Some(-1_250_000));
         check("ms", None, "5", Some(5_000));
+        check("ms", None, "1.5", Some(1_500));
+        check("auto", None, "946684800000.000", new_year);
+        check("auto", None, "9.466848e11", new_year);
         check("ns", None, "-1", Some(-1));
         check("%d.%m.%Y %H:%M", None, "01.01.2000 00:00", new_year);
         check(
@@ -286,6 +318,24 @@ mod tests {
             "01.01.2000 02:00 +0200",
             new_year,
         );
+        check("%d.%m.%Y", None, "01.01.2000", new_year);
+        check(
+            "%d.%m.%Y",
+            Some("+02:00"),
+            "01.01.2000",
+            new_year.map(|time| time - 7_200_000_000),
+        );
+        check("%Y-%m-%d%z", None, "2000-01-01+0000", new_year);
+        check(
+            "%Y-%m-%d %H",
+            None,
+            "2000-01-01 01",
+            new_year.map(|time| time + 3_600_000_000),
+        );
+        check("%s", Some("Europe/Berlin"), "946684800", new_year);
+        // Not even a day, and minutes of no hour.
+        check("%m.%Y", None, "01.2000", None);
+        check("%Y-%m-%d %M", None, "2000-01-01 05", None);
     }
 
     #[test]
@@ -324,7 +374,7 @@ mod tests {
             check("auto", None, text, None);
         }
         check("s", None, "99999999999999999", None);
-        check("ms", None, "1.5", None);
+        check("us", None, "1.5", None);
         assert!(zone(Some("Mars/Olympus")).is_none());
     }
 }

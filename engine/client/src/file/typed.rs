@@ -2,13 +2,13 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Seek, SeekFrom},
+    io::{BufReader, Read},
     path::Path,
     sync::Arc,
 };
 
 use arrow_array::{
-    Array, ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray,
     cast::AsArray,
     timezone::Tz,
     types::{Float64Type, Int64Type, TimestampMicrosecondType},
@@ -24,14 +24,18 @@ use sha2::Sha256;
 use super::{
     BATCH_ROWS_MAX, FileError, FileFormat, FileOptions, TimeFormat, WrongValue,
     batching::ROW_BYTES_MAX,
-    evidence::integer,
+    decimal::integer,
     exact::{Loss, convert, shown},
+    guard::{ArrowFault, check_arrow, has_footer, shielded},
     layout::{Layout, Role, SourceColumn},
     plan::ChunkSource,
     rows::{row_too_long, shorten},
     text::HashingReader,
     time::{TimeFault, TimeReader, unit_of},
 };
+
+/// About how many bytes a text column may have at most when some rows are converted.
+const CONVERTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A file's record batches as they are in it.
 enum Batches {
@@ -64,9 +68,11 @@ impl Batches {
                 .map_err(|error| malformed(error.to_string()))?;
             return Ok((Self::Parquet(reader), schema, Some(rows)));
         }
-        let mut magic = [0; 6];
-        let is_file = file.read_exact(&mut magic).is_ok() && magic == *b"ARROW1";
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        check_arrow(&mut file).map_err(|fault| match fault {
+            ArrowFault::Io(source) => io(source),
+            ArrowFault::Malformed(reason) => malformed(reason),
+        })?;
+        let is_file = has_footer(&mut file).map_err(io)?;
         let input = BufReader::new(file);
         if is_file {
             let reader =
@@ -97,6 +103,21 @@ fn format_name(format: FileFormat) -> &'static str {
     }
 }
 
+/// Runs `work`, which reads the file at `path`; a panic of the format's reader is an error.
+fn guarded<T>(
+    path: &Path,
+    format: FileFormat,
+    work: impl FnOnce() -> Result<T, FileError>,
+) -> Result<T, FileError> {
+    shielded(work).unwrap_or_else(|reason| {
+        Err(FileError::Malformed {
+            path: path.to_owned(),
+            format: format_name(format),
+            reason,
+        })
+    })
+}
+
 /// What the first pass over a typed file finds.
 pub(super) struct TypedSurvey {
     pub columns: Vec<SourceColumn>,
@@ -107,22 +128,22 @@ pub(super) struct TypedSurvey {
 /// The first pass: the schema, the rows, and the hash.
 pub(super) fn survey(options: &FileOptions, format: FileFormat) -> Result<TypedSurvey, FileError> {
     let path = options.path.as_path();
-    let (mut batches, schema, rows) = Batches::open(path, format)?;
-    let rows = match rows {
-        Some(rows) => rows,
-        None => {
-            let mut rows = 0;
-            while let Some(batch) = batches.next() {
-                let batch = batch.map_err(|error| FileError::Malformed {
-                    path: path.to_owned(),
-                    format: format_name(format),
-                    reason: error.to_string(),
-                })?;
-                rows += batch.num_rows() as u64;
-            }
-            rows
+    let (schema, rows) = guarded(path, format, || {
+        let (mut batches, schema, rows) = Batches::open(path, format)?;
+        if let Some(rows) = rows {
+            return Ok((schema, rows));
         }
-    };
+        let mut rows = 0;
+        while let Some(batch) = batches.next() {
+            let batch = batch.map_err(|error| FileError::Malformed {
+                path: path.to_owned(),
+                format: format_name(format),
+                reason: error.to_string(),
+            })?;
+            rows += batch.num_rows() as u64;
+        }
+        Ok((schema, rows))
+    })?;
     let io = |source| FileError::Io {
         path: path.to_owned(),
         source,
@@ -183,7 +204,10 @@ pub(super) struct TypedChunks {
     options: Arc<FileOptions>,
     layout: Arc<Layout>,
     format: FileFormat,
-    batches: Batches,
+    /// Until its end, or its first error.
+    batches: Option<Batches>,
+    /// What is left of the batch that was read last.
+    rest: Option<RecordBatch>,
     zone: Tz,
     /// For times that are numbers or text; made at the first value.
     times: Option<TimeReader>,
@@ -198,12 +222,15 @@ impl TypedChunks {
         format: FileFormat,
         zone: Tz,
     ) -> Result<Self, FileError> {
-        let (batches, ..) = Batches::open(&options.path, format)?;
+        let (batches, ..) = guarded(&options.path, format, || {
+            Batches::open(&options.path, format)
+        })?;
         Ok(Self {
             options,
             layout,
             format,
-            batches,
+            batches: Some(batches),
+            rest: None,
             zone,
             times: None,
             rows: 0,
@@ -377,16 +404,7 @@ impl TypedChunks {
                 let Some(first) = numbers.values().first().copied() else {
                     return Ok(Vec::<i64>::new().into());
                 };
-                let format = match &self.options.time_format {
-                    TimeFormat::Auto => unit_of(first),
-                    format => format.clone(),
-                };
-                let reader = self
-                    .times
-                    .get_or_insert_with(|| {
-                        TimeReader::new(&self.options, self.zone, "").of_format(format)
-                    })
-                    .clone();
+                let reader = self.number_reader(first);
                 self.read_each(
                     index,
                     &reader,
@@ -397,22 +415,19 @@ impl TypedChunks {
                 let cast = self
                     .cast(column, &DataType::Float64)
                     .map_err(|error| self.malformed(error))?;
-                let seconds: &Float64Array = cast.as_primitive::<Float64Type>();
-                let mut micros = Vec::with_capacity(seconds.len());
-                for (row, value) in seconds.values().iter().enumerate() {
-                    let value_us = (value * 1e6).round();
-                    if !value_us.is_finite() || value_us.abs() >= i64::MAX as f64 {
-                        return Err(self.wrong(
-                            index,
-                            row,
-                            &value.to_string(),
-                            "is not a number of seconds since 1970",
-                            "mend the value",
-                        ));
-                    }
-                    micros.push(value_us as i64);
+                let numbers = cast.as_primitive::<Float64Type>();
+                let Some(first) = numbers.values().first().copied() else {
+                    return Ok(Vec::<i64>::new().into());
+                };
+                let reader = self.number_reader(first as i64);
+                let mut times = Vec::with_capacity(numbers.len());
+                for (row, value) in numbers.values().iter().enumerate() {
+                    times.push(reader.read_float(*value).map_err(|fault| {
+                        let (fault, remedy) = reader.explain(fault);
+                        self.wrong(index, row, &value.to_string(), &fault, &remedy)
+                    })?);
                 }
-                micros.into()
+                times.into()
             }
             data_type if is_text(data_type) => {
                 let cast = self
@@ -436,6 +451,18 @@ impl TypedChunks {
             }
         };
         Ok(times.with_timezone("UTC"))
+    }
+
+    /// For times that are numbers, of which the first of the file is `first`.
+    fn number_reader(&mut self, first: i64) -> TimeReader {
+        let format = match &self.options.time_format {
+            TimeFormat::Auto => unit_of(first),
+            format => format.clone(),
+        };
+        let (options, zone) = (&self.options, self.zone);
+        self.times
+            .get_or_insert_with(|| TimeReader::new(options, zone, "").of_format(format))
+            .clone()
     }
 
     fn read_each(
@@ -493,20 +520,71 @@ impl TypedChunks {
     }
 }
 
-impl ChunkSource for TypedChunks {
-    fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
+impl TypedChunks {
+    /// The next rows of the file, not too many to convert at once.
+    fn next_rows(&mut self) -> Result<Option<RecordBatch>, FileError> {
         loop {
-            let batch = match self.batches.next() {
-                None => return Ok(None),
-                Some(Ok(batch)) => batch,
-                Some(Err(error)) => return Err(self.malformed(error)),
-            };
-            if batch.num_rows() == 0 {
-                continue;
+            if let Some(batch) = self.rest.take()
+                && batch.num_rows() > 0
+            {
+                let rows = rows_at_once(&batch).min(batch.num_rows());
+                self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
+                return Ok(Some(batch.slice(0, rows)));
             }
-            let chunk = self.normalise(&batch)?;
-            self.rows += chunk.num_rows() as u64;
-            return Ok(Some(chunk));
+            match self.batches.as_mut().and_then(Batches::next) {
+                None => return Ok(None),
+                Some(Ok(batch)) => self.rest = Some(batch),
+                Some(Err(error)) => return Err(self.malformed(error)),
+            }
         }
     }
+
+    fn read(&mut self) -> Result<Option<RecordBatch>, FileError> {
+        let Some(batch) = self.next_rows()? else {
+            return Ok(None);
+        };
+        let chunk = self.normalise(&batch)?;
+        self.rows += chunk.num_rows() as u64;
+        Ok(Some(chunk))
+    }
+}
+
+impl ChunkSource for TypedChunks {
+    fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
+        let (options, format) = (Arc::clone(&self.options), self.format);
+        let chunk = guarded(&options.path, format, || self.read());
+        if !matches!(chunk, Ok(Some(_))) {
+            // What a reader is in after a panic is not known.
+            self.batches = None;
+            self.rest = None;
+        }
+        chunk
+    }
+}
+
+/// Rows of a batch that are converted at once: what is stored once in the file may be a value of
+/// very many of them.
+pub(super) fn rows_at_once(batch: &RecordBatch) -> usize {
+    let longest = batch.columns().iter().map(longest_shared).max();
+    (CONVERTED_BYTES_MAX / longest.unwrap_or(0).max(1)).clamp(1, BATCH_ROWS_MAX)
+}
+
+/// Bytes of the longest text that rows of a column may share; 0 if they share none.
+fn longest_shared(column: &ArrayRef) -> usize {
+    match column.data_type() {
+        DataType::Utf8View => longest(column.as_string_view().iter()),
+        DataType::Dictionary(..) => {
+            let values = column.as_any_dictionary().values();
+            match values.data_type() {
+                DataType::Utf8 => longest(values.as_string::<i32>().iter()),
+                DataType::LargeUtf8 => longest(values.as_string::<i64>().iter()),
+                _ => longest_shared(values),
+            }
+        }
+        _ => 0,
+    }
+}
+
+fn longest<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> usize {
+    texts.flatten().map(str::len).max().unwrap_or(0)
 }

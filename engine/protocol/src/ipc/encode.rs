@@ -15,7 +15,11 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 
 use super::{guard::PREFIX_BYTES, schema::is_allowed, whole};
-use crate::{codes::Encoding, limits::DecodeLimits};
+use crate::{
+    codes::Encoding,
+    compact::{self, encode::CompactEncoder},
+    limits::DecodeLimits,
+};
 
 /// The message that ends an Arrow IPC stream. It may be sent before the QUIC stream is finished.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
@@ -36,6 +40,10 @@ pub enum Compression {
     /// Zstandard over the whole message ([`Encoding::ArrowZstd`]): smaller still, and for batches of
     /// up to some hundred rows faster than both, because there is one codec call for all columns.
     ZstdMessage,
+    /// Not Arrow IPC: what changed since the rows before ([`Encoding::Compact`]). A row of ten steady
+    /// readings takes some twenty bytes where a message takes hundreds, and decodes in a fraction of
+    /// the time: for rows at a time, and batches of up to some hundred rows.
+    Compact,
 }
 
 /// Why a batch cannot be written.
@@ -88,6 +96,7 @@ pub struct BatchEncoder {
     context: IpcWriteContext,
     limits: DecodeLimits,
     encoding: Encoding,
+    compact: Option<Box<CompactEncoder>>,
 }
 
 impl std::fmt::Debug for BatchEncoder {
@@ -128,19 +137,26 @@ impl BatchEncoder {
             fields.push(Field::new(field.name(), data_type, field.is_nullable()));
         }
         let codec = match compression {
-            Compression::None | Compression::ZstdMessage => None,
+            Compression::None | Compression::ZstdMessage | Compression::Compact => None,
             Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
             Compression::Zstd => Some(CompressionType::ZSTD),
         };
+        let plain = Arc::new(Schema::new(fields));
+        let compact = match compression {
+            Compression::Compact => CompactEncoder::new(&plain).map(Box::new),
+            _ => None,
+        };
         Ok(Self {
             source: Arc::clone(schema),
-            plain: Arc::new(Schema::new(fields)),
+            plain,
+            compact,
             options: IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)?
                 .try_with_compression(codec)?,
             context: IpcWriteContext::default(),
             limits,
             encoding: match compression {
                 Compression::ZstdMessage => Encoding::ArrowZstd,
+                Compression::Compact => Encoding::Compact,
                 Compression::None | Compression::Lz4 | Compression::Zstd => Encoding::Arrow,
             },
         })
@@ -170,12 +186,30 @@ impl BatchEncoder {
         self.encapsulate(encoded)
     }
 
-    /// The record batch message of `batch`.
+    /// The record batch message of `batch`; it stands alone.
     ///
     /// # Errors
     /// [`EncodeError::OtherSchema`] if its columns differ from the encoder's in name, type or
     /// order, [`EncodeError::TooLarge`] beyond a limit.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
+        self.message(batch, true)
+    }
+
+    /// As [`BatchEncoder::encode`], for the messages of one QUIC stream: with
+    /// [`Compression::Compact`] it may refer to all that were encoded since the encoder was made, so
+    /// the QUIC stream must carry every one of them, in order. With others it is the same.
+    ///
+    /// # Errors
+    /// As [`BatchEncoder::encode`]. The message after an error stands alone.
+    pub fn encode_next(&mut self, batch: &RecordBatch) -> Result<Bytes, EncodeError> {
+        let message = self.message(batch, false);
+        if let (Err(_), Some(compact)) = (&message, &mut self.compact) {
+            compact.restart();
+        }
+        message
+    }
+
+    fn message(&mut self, batch: &RecordBatch, is_alone: bool) -> Result<Bytes, EncodeError> {
         if !same_columns(batch.schema_ref(), &self.source) {
             return Err(EncodeError::OtherSchema);
         }
@@ -185,11 +219,28 @@ impl BatchEncoder {
             .iter()
             .map(plain)
             .collect::<Result<Vec<_>, _>>()?;
-        let mut decoded_bytes = 0;
-        for column in &columns {
-            decoded_bytes += column.to_data().get_slice_memory_size()?;
+        // What a small batch takes at most is known without taking its arrays apart.
+        let most = columns
+            .iter()
+            .map(|column| column.get_array_memory_size())
+            .sum::<usize>();
+        if most > self.limits.decoded_bytes {
+            let mut decoded_bytes = 0;
+            for column in &columns {
+                decoded_bytes += column.to_data().get_slice_memory_size()?;
+            }
+            at_most("bytes decoded", decoded_bytes, self.limits.decoded_bytes)?;
         }
-        at_most("bytes decoded", decoded_bytes, self.limits.decoded_bytes)?;
+        if let Some(compact) = &mut self.compact {
+            let mut payload = Vec::with_capacity(4 * columns.len() * batch.num_rows().min(256));
+            compact.encode(&columns, batch.num_rows(), is_alone, &mut payload);
+            at_most(
+                "bytes of a compact batch",
+                payload.len(),
+                self.limits.body_bytes,
+            )?;
+            return Ok(compact::with_length(&payload));
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.plain), columns, &options)?;
         let mut tracker = DictionaryTracker::new(true);
@@ -200,7 +251,7 @@ impl BatchEncoder {
             &mut self.context,
         )?;
         let body_bytes_max = match self.encoding {
-            Encoding::Arrow => self.limits.body_bytes,
+            Encoding::Arrow | Encoding::Compact => self.limits.body_bytes,
             Encoding::ArrowZstd => self.limits.decoded_bytes,
         };
         at_most("bytes of body", encoded.arrow_data.len(), body_bytes_max)?;
@@ -219,6 +270,8 @@ impl BatchEncoder {
         write_message(&mut out, encoded, &self.options)?;
         match self.encoding {
             Encoding::Arrow => Ok(Bytes::from(out)),
+            // Its schema is an Arrow message all the same.
+            Encoding::Compact => Ok(compact::with_length(&out)),
             Encoding::ArrowZstd => {
                 let whole =
                     whole::compress(&out).map_err(|error| EncodeError::Arrow(error.to_string()))?;
@@ -249,6 +302,9 @@ pub fn encode_self_contained(batch: &RecordBatch) -> Result<(Bytes, Bytes), Enco
 
 /// A dictionary column as plain text; any other column as it is.
 fn plain(column: &ArrayRef) -> Result<ArrayRef, EncodeError> {
+    if !matches!(column.data_type(), DataType::Dictionary(..)) {
+        return Ok(Arc::clone(column));
+    }
     match column.as_any_dictionary_opt() {
         Some(dictionary) => Ok(arrow_select::take::take(
             dictionary.values(),

@@ -5,15 +5,17 @@ use std::collections::VecDeque;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use quiver_model::{BatchRefusal, Producer, Sequence, StreamName};
+use quiver_model::{BatchRefusal, Producer, RejectCode, Sequence, StreamName};
 
 use super::{
+    compact::CompactFrames,
     compressed::CompressedFrames,
     frames::{Frame, FrameError, Frames},
     open::OpenStream,
 };
 use crate::{
     codes::{Encoding, StreamCloseCode},
+    compact::decode::CompactDecoder,
     control::ControlDecoder,
     ipc::{
         Decompressor, Dictionaries, MessageKind, SchemaPlan, decode_with, read_schema,
@@ -42,7 +44,8 @@ pub struct WireBatch {
     pub index: u64,
     /// Its sequence: `first_sequence + index`.
     pub sequence: Sequence,
-    /// The record batch message exactly as received: encapsulated, or compressed as a whole.
+    /// The record batch message exactly as received: encapsulated, or compressed as a whole. In the
+    /// compact encoding the payload without its length, re-based so that it decodes alone.
     pub message: Bytes,
     /// Which of these.
     pub encoding: Encoding,
@@ -101,6 +104,7 @@ enum State {
         plan: SchemaPlan,
         dictionaries: Dictionaries,
     },
+    Compact(Box<CompactDecoder>),
     /// The schema cannot be used; each batch is refused for this reason.
     BadSchema(BatchRefusal),
     Done,
@@ -214,6 +218,7 @@ impl TelemetryDecoder {
         match &self.frames {
             Cutter::Plain(frames) => frames.announced_bytes(),
             Cutter::Compressed(frames) => frames.announced_bytes(),
+            Cutter::Compact(frames) => frames.announced_bytes(),
         }
     }
 
@@ -297,6 +302,7 @@ impl TelemetryDecoder {
             Cutter::Compressed(frames) => {
                 frames.poll(&mut self.input, &self.limits, &mut self.decompressor)
             }
+            Cutter::Compact(frames) => frames.poll(&mut self.input, &self.limits),
         };
         let Some(frame) = frame? else {
             return Ok(Step::NeedBytes);
@@ -317,7 +323,11 @@ impl TelemetryDecoder {
         sent: Bytes,
     ) -> Result<Step, FrameError> {
         match (&mut self.state, kind) {
-            (State::AwaitSchema, MessageKind::Schema) => Ok(self.schema(bytes)),
+            (State::AwaitSchema, MessageKind::Schema) => match self.frames.encoding() {
+                Encoding::Compact => self.compact_schema(bytes),
+                Encoding::Arrow | Encoding::ArrowZstd => Ok(self.schema(bytes)),
+            },
+            (State::Compact(_), MessageKind::RecordBatch) => self.compact_batch(&bytes),
             (State::AwaitSchema, _) => Err(FrameError::framing(
                 "the first Arrow IPC message must be the schema",
             )),
@@ -370,6 +380,52 @@ impl TelemetryDecoder {
         }
     }
 
+    fn compact_schema(&mut self, message: Bytes) -> Result<Step, FrameError> {
+        let planned = read_schema(&message, &self.limits)
+            .and_then(|plan| SchemaPlan::without_dictionaries(&plan.schema))
+            .and_then(|plan| CompactDecoder::new(&plan.schema).map(|decoder| (plan, decoder)));
+        match planned {
+            Ok((plan, decoder)) => {
+                self.state = State::Compact(Box::new(decoder));
+                Ok(Step::Event(TelemetryEvent::Schema(WireSchema {
+                    schema: plan.schema,
+                    message,
+                    self_contained: true,
+                })))
+            }
+            Err(refusal) if refusal.code == RejectCode::MalformedBatch => {
+                Err(FrameError::of(refusal))
+            }
+            Err(refusal) => {
+                self.state = State::BadSchema(refusal);
+                Ok(Step::Again)
+            }
+        }
+    }
+
+    /// A batch that cannot be decoded ends the QUIC stream: those behind it refer to it.
+    fn compact_batch(&mut self, payload: &[u8]) -> Result<Step, FrameError> {
+        let State::Compact(decoder) = &mut self.state else {
+            return Err(FrameError::framing("the schema must come first"));
+        };
+        let decoded =
+            decoder
+                .decode(payload, &self.limits, true)
+                .map_err(|refusal| match refusal.code {
+                    RejectCode::BatchTooLarge => FrameError::too_large(refusal),
+                    _ => FrameError::of(refusal),
+                })?;
+        let (index, sequence) = self.take_index();
+        Ok(Step::Event(TelemetryEvent::Batch(WireBatch {
+            index,
+            sequence,
+            message: decoded.stored,
+            encoding: Encoding::Compact,
+            batch: decoded.batch,
+            self_contained: true,
+        })))
+    }
+
     fn batch(&mut self, message: &Bytes, sent: Bytes) -> TelemetryEvent {
         self.dictionaries_in_a_row = 0;
         let (index, sequence) = self.take_index();
@@ -383,7 +439,7 @@ impl TelemetryDecoder {
             )
             .map(|batch| (batch, plan.is_self_contained())),
             State::BadSchema(refusal) => Err(refusal.clone()),
-            State::Opening(_) | State::AwaitSchema | State::Done => {
+            State::Opening(_) | State::AwaitSchema | State::Compact(_) | State::Done => {
                 Err(super::frames::FrameError::framing(
                     "the first Arrow IPC message must be the schema",
                 )
@@ -413,6 +469,7 @@ impl TelemetryDecoder {
 enum Cutter {
     Plain(Frames),
     Compressed(CompressedFrames),
+    Compact(CompactFrames),
 }
 
 impl Cutter {
@@ -420,6 +477,7 @@ impl Cutter {
         match encoding {
             Encoding::Arrow => Self::Plain(Frames::default()),
             Encoding::ArrowZstd => Self::Compressed(CompressedFrames::default()),
+            Encoding::Compact => Self::Compact(CompactFrames::default()),
         }
     }
 
@@ -427,6 +485,7 @@ impl Cutter {
         match self {
             Self::Plain(_) => Encoding::Arrow,
             Self::Compressed(_) => Encoding::ArrowZstd,
+            Self::Compact(_) => Encoding::Compact,
         }
     }
 
@@ -434,13 +493,14 @@ impl Cutter {
         match self {
             Self::Plain(frames) => frames.pending_bytes(),
             Self::Compressed(frames) => frames.pending_bytes(),
+            Self::Compact(frames) => frames.pending_bytes(),
         }
     }
 
     /// Limits of a message that was cut out.
     fn message_limits(&self, limits: &DecodeLimits) -> DecodeLimits {
         match self {
-            Self::Plain(_) => *limits,
+            Self::Plain(_) | Self::Compact(_) => *limits,
             Self::Compressed(_) => inside(limits),
         }
     }

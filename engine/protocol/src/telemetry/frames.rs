@@ -61,7 +61,7 @@ impl FrameError {
         }
     }
 
-    fn announced(what: &str, size: usize, limit: usize) -> Self {
+    pub(super) fn announced(what: &str, size: usize, limit: usize) -> Self {
         Self::too_large(BatchRefusal::new(
             RejectCode::BatchTooLarge,
             format!(

@@ -82,7 +82,7 @@ impl OpenStream {
         }
         let encoding = Encoding::from_number(open.encoding).ok_or_else(|| {
             bad(format!(
-                "OpenStream.encoding is {}; this server knows 1 (Arrow IPC stream) and 2 (Arrow IPC messages, each compressed with zstd)",
+                "OpenStream.encoding is {}; this server knows 1 (Arrow IPC stream), 2 (Arrow IPC messages, each compressed with zstd) and 3 (compact)",
                 open.encoding
             ))
         })?;

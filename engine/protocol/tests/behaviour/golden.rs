@@ -1,8 +1,14 @@
 //! Test vectors under `tests/golden/protocol`, and the page that shows them: what the page says
 //! is what the code does. After a wanted change: `QUIVER_UPDATE_GOLDEN=1 cargo test -p quiver-protocol`.
 
-use std::{env, fs, path::PathBuf, sync::Once};
+use std::{
+    env, fs,
+    path::PathBuf,
+    sync::{Arc, Once},
+};
 
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_schema::Schema;
 use bytes::Bytes;
 use quiver_model::{
     BatchRefusal, DeviceId, Producer, RefusedRows, RejectCode, SenderId, SenderKind, Sequence,
@@ -10,9 +16,9 @@ use quiver_model::{
 };
 use quiver_protocol::{
     BatchEncoder, ClientConversation, ClientHello, Compression, ConnectionClose,
-    ConnectionCloseCode, Encoding, Limits, OpenStream, PairState, ServerConversation, ServerEvent,
-    ServerRules, StreamCloseCode, TelemetryEvent, encode_message, ipc::END_OF_STREAM, limits,
-    message,
+    ConnectionCloseCode, DecodeLimits, Encoding, Limits, OpenStream, PairState, ServerConversation,
+    ServerEvent, ServerRules, StreamCloseCode, TelemetryEvent, decode_compact_batch, decode_schema,
+    encode_message, ipc::END_OF_STREAM, limits, message,
 };
 
 use crate::support::{batch, events_of_pieces, golden, open_at, readings};
@@ -46,9 +52,19 @@ fn update_vectors() {
             compressed_at(2).encode(),
             encoder.schema_message().unwrap(),
             encoder.encode(&batch(2)).unwrap(),
-            Bytes::copy_from_slice(&encoder.encoding().end_of_stream()),
+            Bytes::from_static(encoder.encoding().end_of_stream()),
         ];
         fs::write(golden("protocol/telemetry_zstd.bin"), parts.concat()).unwrap();
+        let mut encoder =
+            BatchEncoder::new(&compact_batches()[0].schema(), Compression::Compact).unwrap();
+        let mut parts = vec![compact_at(2).encode(), encoder.schema_message().unwrap()];
+        parts.extend(
+            compact_batches()
+                .iter()
+                .map(|batch| encoder.encode_next(batch).unwrap()),
+        );
+        parts.push(Bytes::from_static(encoder.encoding().end_of_stream()));
+        fs::write(golden("protocol/telemetry_compact.bin"), parts.concat()).unwrap();
     });
 }
 
@@ -191,6 +207,75 @@ fn compressed_at(first: u64) -> OpenStream {
     }
 }
 
+fn compact_at(first: u64) -> OpenStream {
+    OpenStream {
+        encoding: Encoding::Compact,
+        ..open_at(first)
+    }
+}
+
+/// The two rows of the other vectors; the row after them; and one with a value that is no decimal
+/// and a text that is missing.
+fn compact_batches() -> [RecordBatch; 3] {
+    let fields = batch(2)
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| {
+            let is_nullable = field.name() == "driver";
+            field.as_ref().clone().with_nullable(is_nullable)
+        })
+        .collect::<Vec<_>>();
+    let schema = Arc::new(Schema::new(fields));
+    let row = |seconds: i64, value: f64, driver: Option<&str>| {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![1_700_000_000_000_000 + seconds * 1_000_000])
+                    .with_timezone("UTC"),
+            ),
+            Arc::new(Float64Array::from(vec![value])),
+            Arc::new(StringArray::from(vec![driver])),
+        ];
+        RecordBatch::try_new(schema.clone(), columns).unwrap()
+    };
+    [
+        RecordBatch::try_new(schema.clone(), batch(2).columns().to_vec()).unwrap(),
+        row(2, 80.4, Some("driver 1")),
+        row(3, -0.0, None),
+    ]
+}
+
+#[test]
+fn the_compact_vector_decodes_to_its_three_batches() {
+    update_vectors();
+    let sent = fs::read(golden("protocol/telemetry_compact.bin")).unwrap();
+    for piece in [1, 7, sent.len()] {
+        let (_, events) = events_of_pieces(sent.chunks(piece));
+        let [
+            TelemetryEvent::Open(open),
+            TelemetryEvent::Schema(schema),
+            batches @ ..,
+        ] = events.as_slice()
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!(*open, compact_at(2));
+        assert_eq!(batches.len(), 3, "{batches:?}");
+        let stored = decode_schema(&schema.message, &DecodeLimits::STORED).unwrap();
+        for (at, (event, wanted)) in batches.iter().zip(compact_batches()).enumerate() {
+            let TelemetryEvent::Batch(received) = event else {
+                panic!("{event:?}")
+            };
+            // Debug text shows the sign of 0.
+            let shown = |batch: &RecordBatch| format!("{:?}", batch.columns());
+            assert_eq!(received.sequence, Sequence(2 + at as u64));
+            assert_eq!(shown(&received.batch), shown(&wanted));
+            let read = decode_compact_batch(&stored, &received.message, &DecodeLimits::STORED);
+            assert_eq!(shown(&read.unwrap()), shown(&wanted));
+        }
+    }
+}
+
 #[test]
 fn the_telemetry_vectors_decode_to_two_rows() {
     update_vectors();
@@ -240,7 +325,7 @@ fn limits_table() -> String {
     let device = Limits::for_sender(SenderKind::Device);
     let gateway = Limits::for_sender(SenderKind::Gateway);
     let mut table = "| limit | value | in `Welcome.limits` |\n|---|---|---|\n".to_owned();
-    let rows: [(&str, String, &str); 21] = [
+    let rows: [(&str, String, &str); 24] = [
         (
             "live telemetry QUIC streams",
             format!(
@@ -346,6 +431,21 @@ fn limits_table() -> String {
         (
             "decompressed size over body, beyond 1 MiB",
             format!("{} : 1", limits::DECOMPRESSION_RATIO_MAX),
+            "",
+        ),
+        (
+            "texts that a column of the compact encoding remembers",
+            limits::COMPACT_TEXTS_MAX.to_string(),
+            "",
+        ),
+        (
+            "a text that the compact encoding remembers, bytes",
+            limits::COMPACT_TEXT_BYTES_MAX.to_string(),
+            "",
+        ),
+        (
+            "texts that a QUIC stream of the compact encoding remembers, bytes, 32 more for each",
+            limits::COMPACT_TEXTS_BYTES_MAX.to_string(),
             "",
         ),
         (

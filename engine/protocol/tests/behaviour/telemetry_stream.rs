@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Date32Array, RecordBatch};
+use arrow_array::{ArrayRef, Date32Array, RecordBatch, cast::AsArray, types::Float64Type};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use quiver_protocol::{
     message,
 };
 
-use crate::support::{batch, batches, events_of_ipc, events_of_pieces, open_at};
+use crate::support::{batch, batches, events_of_ipc, events_of_pieces, golden, open_at};
 
 /// Schema, two batches and the end marker.
 fn stream() -> Vec<Bytes> {
@@ -180,7 +180,7 @@ fn an_open_stream_that_cannot_be_obeyed_is_refused_without_a_batch() {
         ),
         (
             message::OpenStream {
-                encoding: 3,
+                encoding: 4,
                 ..good.clone()
             },
             BadOpen,
@@ -434,7 +434,7 @@ fn compressed() -> Vec<Bytes> {
         encoder.schema_message().unwrap(),
         encoder.encode(&batch(3)).unwrap(),
         encoder.encode(&batch(20_000)).unwrap(),
-        Bytes::copy_from_slice(&encoder.encoding().end_of_stream()),
+        Bytes::from_static(encoder.encoding().end_of_stream()),
     ]
 }
 
@@ -519,4 +519,92 @@ fn compressed_messages_that_are_not_what_they_announce_end_the_quic_stream() {
         refused_with(&messages),
         (StreamCloseCode::Framing, Sequence(2))
     );
+}
+
+/// Events of a QUIC stream of compact payloads.
+fn events_of_compact(payloads: &[u8]) -> Vec<TelemetryEvent> {
+    let open = OpenStream {
+        encoding: Encoding::Compact,
+        ..open_at(0)
+    };
+    let (mut decoder, mut events) = events_of_pieces([&open.encode()[..], payloads]);
+    decoder.handle_end();
+    events.extend(std::iter::from_fn(|| decoder.poll_event()));
+    events
+}
+
+#[test]
+fn a_compact_batch_that_cannot_be_decoded_is_rejected_and_ends_the_quic_stream() {
+    let mut encoder = BatchEncoder::new(&batch(1).schema(), Compression::Compact).unwrap();
+    let schema = encoder.schema_message().unwrap();
+    assert_eq!(Encoding::of_schema_message(&schema), Encoding::Compact);
+    let [first, second, third] = [3, 1, 2].map(|rows| encoder.encode_next(&batch(rows)).unwrap());
+    // The second names a text that was not told.
+    let mut broken = second.to_vec();
+    *broken.last_mut().unwrap() = 0x70;
+    let events = events_of_compact(&[&schema[..], &first, &broken, &third].concat());
+    let [
+        TelemetryEvent::Open(_),
+        TelemetryEvent::Schema(_),
+        TelemetryEvent::Batch(_),
+        refusal,
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    let refusal = refused(refusal);
+    assert_eq!(refusal.code, StreamCloseCode::Framing);
+    let (sequence, reject) = refusal.reject.as_ref().unwrap();
+    assert_eq!(
+        (*sequence, reject.code),
+        (Sequence(1), RejectCode::MalformedBatch)
+    );
+    assert!(reject.message.contains("\"driver\""), "{reject}");
+    // One that refers to others cannot come first.
+    let events = events_of_compact(&[&schema[..], &second].concat());
+    assert_eq!(
+        refused(events.last().unwrap()).code,
+        StreamCloseCode::Framing
+    );
+    // A schema that cannot be stored refuses each batch, as with the other encodings.
+    let dates = Arc::new(Schema::new(vec![Field::new("d", DataType::Date32, true)]));
+    let options = arrow_ipc::writer::IpcWriteOptions::default();
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &dates, options).unwrap();
+    writer.finish().unwrap();
+    let message = writer.into_inner().unwrap();
+    let message = &message[..message.len() - 8];
+    let mut sent = Vec::new();
+    prost::encoding::encode_varint(message.len() as u64, &mut sent);
+    sent.extend_from_slice(message);
+    sent.extend_from_slice(&[2, 9, 0, 2, 9, 0, 0]);
+    let events = events_of_compact(&sent);
+    let bad = |event: &&TelemetryEvent| matches!(event, TelemetryEvent::BadBatch { .. });
+    assert_eq!(events.iter().filter(bad).count(), 2, "{events:?}");
+}
+
+#[test]
+fn what_the_python_client_sends_in_the_compact_encoding_is_read() {
+    let sent = std::fs::read(golden("compact/python.bin")).unwrap();
+    let events = events_of_compact(&sent);
+    let batches = batches(&events);
+    let sizes: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
+    assert_eq!(sizes, [vec![8], vec![1; 16], vec![8, 0]].concat());
+    let whole = &batches[0];
+    for (row, batch) in batches[1..17].iter().enumerate() {
+        assert_eq!(*batch, whole.slice(row % 8, 1), "row {row}");
+    }
+    assert_eq!(&batches[17], whole);
+    let floats = |name: &str| {
+        let column = whole.column_by_name(name).unwrap();
+        column.as_primitive::<Float64Type>().values().to_vec()
+    };
+    let rows = (0..8).map(f64::from);
+    assert_eq!(floats("row"), rows.clone().collect::<Vec<_>>());
+    assert_eq!(
+        floats("tenth"),
+        rows.map(|row| row / 10.0).collect::<Vec<_>>()
+    );
+    let texts = whole.column_by_name("text").unwrap().as_string::<i32>();
+    assert_eq!(texts.value(7), "row 7");
+    assert_eq!(floats("f64")[1].to_bits(), (-0.0_f64).to_bits());
 }

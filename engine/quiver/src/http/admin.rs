@@ -83,6 +83,7 @@ pub async fn status(state: web::Data<HttpState>) -> HttpResponse {
 /// `GET /api/v1/audit`: ledgers and queries as of the same position.
 pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
     let failed = |text: String| problem(StatusCode::INTERNAL_SERVER_ERROR, &text);
+    let _one_at_a_time = state.turns.audit.lock().await;
     let (position, ledgers) = match state.engine.ledgers_at_barrier().await {
         Ok(found) => found,
         Err(error) => return failed(error.to_string()),
@@ -172,9 +173,14 @@ pub async fn enroll(
         Ok(sender) => sender,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
     };
+    let _one_at_a_time = state.turns.registry.lock().await;
     // Enrolling again changes what is said, and keeps the rest.
     let known = state.engine.control().registry.get(&sender);
     let mut entry = known.unwrap_or_else(|| RegistryEntry::new(&sender, state.engine.now()));
+    if entry.state == EntryState::Revoked {
+        // It may have been revoked because somebody else has its token.
+        entry.token_sha256 = None;
+    }
     entry.state = EntryState::Active;
     if let Some(fingerprint) = request.fingerprint {
         let fingerprint = fingerprint.to_ascii_lowercase().replace(':', "");
@@ -207,6 +213,7 @@ pub async fn revoke(
     request: web::Json<RevokeRequest>,
 ) -> HttpResponse {
     let request = request.into_inner();
+    let _one_at_a_time = state.turns.registry.lock().await;
     match sender(&request.kind, &request.id) {
         Err(error) => problem(StatusCode::BAD_REQUEST, &error),
         Ok(sender) if state.engine.control().registry.get(&sender).is_none() => {

@@ -70,6 +70,17 @@ pub struct HttpState {
     pub token: String,
     /// When the engine started.
     pub started: Timestamp,
+    /// Held by what may be under way once only.
+    pub turns: Arc<Turns>,
+}
+
+/// What one request at a time does.
+#[derive(Debug, Default)]
+pub struct Turns {
+    /// An audit: its queries come on top of those that the limit counts.
+    pub audit: tokio::sync::Mutex<()>,
+    /// A change of the registry, which begins with reading what is known.
+    pub registry: tokio::sync::Mutex<()>,
 }
 
 /// What every request passes: the engine is behind it, or not yet.

@@ -30,15 +30,20 @@ pub const HELP: &str = "Examples:
   quiver send --stream machine --device press_1 --data-dir quiver-data machine_temperature.csv
   quiver send --stream taxi --device nyc --map value=passengers nyc_taxi.csv \\
     --timezone America/New_York --ambiguous-times earlier
+  quiver send --stream oven --device oven_2 --drop id --drop \"note, internal\" \\
+    --timestamp-format %d.%m.%Y --map pulses=:int64 oven.csv
 
 A file is identified by its content and these options: sent again it is stored once, but one that
 has grown or changed is another file, of which all rows are sent. A file with a value that cannot
 be stored is refused before its first row is sent, with the line and a remedy.
 
-Numbers: a column of whole numbers is int64, any other float64 (--map COLUMN=:float64 if later
-files of the stream have fractions). A number with leading zeros, such as 007, makes its column
-text. What the type cannot hold, such as 1e999, or 9007199254740993 among fractions, is an error.
-The words inf, infinity and nan are stored as such.
+Numbers of CSV and JSON lines are float64, whole ones too; --map COLUMN=:int64 makes a column whole
+numbers of up to 64 bits. What would become another number is an error: 9007199254740993 or 1e-400
+as float64, 1.5 as int64. A number with leading zeros, such as 007, makes its column text. The
+words inf, infinity and nan are stored as such.
+
+Times that are numbers count from 1970 in the unit of --timestamp-format, or by their magnitude.
+A pattern without a time of day, such as %d.%m.%Y, is midnight in --timezone.
 
 Text: blanks around a value are cut unless it is quoted; \"\" is an empty text, nothing is null.";
 
@@ -80,11 +85,12 @@ pub struct SendArgs {
     /// csv, tsv, jsonl, parquet or arrow [default: by the file's name]
     #[arg(long, env = "QUIVER_FILE_FORMAT")]
     format: Option<FileFormat>,
-    /// SOURCE=NAME, SOURCE=NAME:TYPE or SOURCE=:TYPE; may be repeated
-    #[arg(long, env = "QUIVER_MAP", value_delimiter = ',')]
+    /// SOURCE=NAME, SOURCE=NAME:TYPE or SOURCE=:TYPE; may be repeated, in the environment one a line
+    // Not at commas: names of columns may have them.
+    #[arg(long, env = "QUIVER_MAP", value_delimiter = '\n')]
     map: Vec<ColumnMap>,
-    /// Column to leave out; may be repeated
-    #[arg(long, env = "QUIVER_DROP", value_delimiter = ',')]
+    /// Column to leave out; may be repeated, in the environment one a line
+    #[arg(long, env = "QUIVER_DROP", value_delimiter = '\n')]
     drop: Vec<String>,
     /// Column that has the event time [default: found by its name and content]
     #[arg(long = "timestamp", env = "QUIVER_TIMESTAMP", value_name = "COLUMN")]
@@ -108,7 +114,8 @@ pub struct SendArgs {
         default_value_t = AmbiguousTimes::Error
     )]
     ambiguous_times: AmbiguousTimes,
-    /// none, lz4, zstd (buffer by buffer) or message (zstd over whole batches)
+    /// none, lz4, zstd (buffer by buffer), message (zstd over whole batches) or compact (what changes
+    /// from row to row; for small batches)
     #[arg(long, env = "QUIVER_COMPRESSION", value_enum, default_value_t = SentAs::Message)]
     compression: SentAs,
     /// Send as live data, not as a backlog that live data overtakes
@@ -125,6 +132,7 @@ enum SentAs {
     Lz4,
     Zstd,
     Message,
+    Compact,
 }
 
 /// Sends a file and returns when every row is settled.
@@ -351,6 +359,7 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
         SentAs::Lz4 => Compression::Lz4,
         SentAs::Zstd => Compression::Zstd,
         SentAs::Message => Compression::ZstdMessage,
+        SentAs::Compact => Compression::Compact,
     };
     options.software = concat!("quiver-send/", env!("CARGO_PKG_VERSION")).to_owned();
     if let (Some(secret), Some(device)) = (&args.token, device) {
@@ -364,7 +373,7 @@ fn client_options(args: &SendArgs, device: Option<&DeviceId>) -> Result<ClientOp
 
 fn failure(error: SendFileError) -> Failure {
     let code = match &error {
-        SendFileError::File(FileError::Io { .. }) => IO,
+        SendFileError::File(FileError::Io { .. } | FileError::Aborted { .. }) => IO,
         SendFileError::File(_) | SendFileError::Send(_) | SendFileError::Flush(_) => DATA,
         SendFileError::Start(_) => CONFIG,
         SendFileError::Refused(_) | SendFileError::Unavailable { .. } => UNAVAILABLE,
@@ -374,9 +383,39 @@ fn failure(error: SendFileError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use quiver_client::Disconnect;
 
     use super::*;
+    use crate::cli::{Cli, Verb};
+
+    #[test]
+    fn columns_are_named_whole_also_with_commas() {
+        let flags = ["--drop", "a,b", "--drop", "c", "--map", "temp, C=t:int64"];
+        let (verb, more) = (
+            ["quiver", "send", "--stream", "s"],
+            ["--map", "d=e", "f.csv"],
+        );
+        let all = verb.iter().chain(&flags).chain(&more);
+        let Verb::Send(args) = Cli::try_parse_from(all).unwrap().verb else {
+            panic!("another verb");
+        };
+        assert_eq!(args.drop, ["a,b", "c"]);
+        let sources: Vec<_> = args.map.iter().map(|map| map.source.as_str()).collect();
+        assert_eq!(sources, ["temp, C", "d"]);
+        // What is wrong is said of all that was given.
+        let wrong = [
+            "quiver",
+            "send",
+            "--stream",
+            "s",
+            "--map",
+            "a,b=c,d:float",
+            "f.csv",
+        ];
+        let error = Cli::try_parse_from(wrong).unwrap_err().to_string();
+        assert!(error.contains("a,b=c,d:float"), "{error}");
+    }
 
     #[test]
     fn a_reason_to_wait_is_said_once_and_again_when_it_changes_or_is_over() {

@@ -293,8 +293,13 @@ impl TelemetryReader {
     /// Accounts for a batch as it is, decoded, and as it is stored; that may be more than what was
     /// announced.
     async fn charge(&mut self, batch: &WireBatch) -> Result<(), Closed> {
-        let columns = batch.batch.columns().iter();
-        let decoded: usize = columns
+        let columns = || batch.batch.columns().iter();
+        // What small batches take at most is known without looking at each buffer closely.
+        let most: usize = columns().map(|column| column.get_array_memory_size()).sum();
+        if batch.self_contained && most + batch.message.len() <= FREE_BYTES {
+            return Ok(());
+        }
+        let decoded: usize = columns()
             .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
             .sum();
         let present = decoded + batch.message.len();
@@ -638,6 +643,7 @@ impl TelemetryReader {
             let encoding = match batch.encoding {
                 quiver_protocol::Encoding::Arrow => Encoding::ArrowIpcMessage,
                 quiver_protocol::Encoding::ArrowZstd => Encoding::ArrowIpcZstd,
+                quiver_protocol::Encoding::Compact => Encoding::Compact,
             };
             if let Some(known) = &self.known_wire {
                 return Ok((known.clone(), encoding, batch.message.clone()));
