@@ -35,6 +35,8 @@ const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const NAME_BYTES_MAX: usize = 1_024;
 /// Most names of a file besides those that are dropped: the fields of a stream, time and device.
 const NAMES_MAX: usize = FIELDS_PER_STREAM_MAX + 2;
+/// Most fields of a line, and most names of a file, those that are dropped included.
+const FIELDS_OF_LINE_MAX: usize = 10_000;
 
 /// A line's fields in their order, each value as it is written.
 struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -71,9 +73,6 @@ impl<'de> Deserialize<'de> for Object<'de> {
         deserializer.deserialize_map(Fields)
     }
 }
-
-/// Most fields of a line, those that are dropped included.
-const FIELDS_OF_LINE_MAX: usize = 10_000;
 
 /// A value that is not nested.
 #[derive(Clone, Debug, PartialEq)]

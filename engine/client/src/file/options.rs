@@ -64,20 +64,22 @@ impl FromStr for FileFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TimeFormat {
     /// As the first value says: text as [`Text`](Self::Text), or a number whose magnitude says
-    /// whether it counts seconds, milliseconds, microseconds or nanoseconds since 1970.
+    /// whether it counts seconds, milliseconds, microseconds or nanoseconds since 1970. Numbers of
+    /// typed files are read in the same units, floats to the nearest microsecond.
     #[default]
     Auto,
     /// RFC 3339, or `YYYY-MM-DD[ HH:MM[:SS[.fff]]]` with `T` or a space between.
     Text,
-    /// Seconds since 1970, with decimals if need be.
+    /// Seconds since 1970, with decimals if need be; digits below a microsecond are cut.
     Seconds,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, in the same way.
     Millis,
     /// Microseconds since 1970.
     Micros,
     /// Nanoseconds since 1970; digits below a microsecond are cut.
     Nanos,
-    /// A pattern in the manner of strftime, such as `%d.%m.%Y %H:%M:%S`.
+    /// A pattern in the manner of strftime, such as `%d.%m.%Y %H:%M:%S`. Without a time of day it
+    /// is midnight, without minutes the full hour.
     Pattern(String),
 }
 
