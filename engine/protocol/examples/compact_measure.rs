@@ -41,9 +41,9 @@ impl Device {
         for _ in 0..rows {
             times.push(self.next);
             self.next += 10_000;
-            for at in 0..FIELDS {
+            for (at, column) in columns.iter_mut().enumerate() {
                 self.values[at] += self.draw(101).cast_signed() - 50;
-                columns[at].push(self.values[at] as f64 / 100.0);
+                column.push(self.values[at] as f64 / 100.0);
             }
         }
         let times = TimestampMicrosecondArray::from(times).with_timezone("UTC");

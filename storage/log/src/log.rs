@@ -47,6 +47,9 @@ pub struct Log {
     /// A file may lie at the next position's name although the old segment has room: it must be
     /// the one that is written, or recovery would take the old one as ended there.
     must_roll: bool,
+    /// A group's first sector could not be written, nor zeros over it, because the disk is full:
+    /// nothing else is written until they are.
+    must_repair: bool,
     poison: Option<Poison>,
     buffer: Vec<u8>,
 }
@@ -111,14 +114,17 @@ pub enum AppendError {
     Exhausted,
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 impl AppendError {
     /// Whether space ran out: a condition that passes.
     pub fn is_storage_full(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { source, .. }
-                if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        )
+        matches!(self, Self::Refused { source, .. } if is_full(source))
     }
 
     /// Whether the log can never be appended to again in this process.
@@ -157,6 +163,7 @@ impl Log {
             last_time: recovered.last_time,
             epoch: 0,
             must_roll: false,
+            must_repair: false,
             poison: None,
             buffer: Vec::new(),
             options,
@@ -326,8 +333,12 @@ impl Log {
     ///
     /// The first sector, with the header, goes last: unless it is written, nothing of the group
     /// can be valid, so a failure before that needs no repair. A failure while writing it is
-    /// repaired by zeros that are synced before anything else is appended.
+    /// repaired by zeros that are synced before anything else is appended; where the disk has no
+    /// room for these either, which passes, they are tried again by the next append.
     fn write_group(&mut self) -> Result<(), AppendError> {
+        if self.must_repair {
+            self.repair()?;
+        }
         self.make_room(self.buffer.len() as u64)?;
         let Some(active) = &self.active else {
             return Err(AppendError::Refused {
@@ -349,18 +360,37 @@ impl Log {
             return Err(refused(path, error));
         }
         if let Err(error) = active.file.write_at(first_sector, active.offset) {
-            let undone = active
-                .file
-                .write_at(&[0; ALIGNMENT], active.offset)
-                .and_then(|()| active.file.sync_data());
-            return Err(match undone {
-                Ok(()) => refused(path, error),
-                Err(undo_error) => self.poisoned("undo a failed write to", path, &undo_error),
+            self.must_repair = true;
+            return Err(match self.repair() {
+                Err(poisoned @ AppendError::Poisoned { .. }) => poisoned,
+                Ok(()) | Err(_) => refused(path, error),
             });
         }
         if let Err(error) = active.file.sync_data() {
             return Err(self.poisoned("sync", path, &error));
         }
+        Ok(())
+    }
+
+    /// Writes zeros where a group's first sector may be in part.
+    fn repair(&mut self) -> Result<(), AppendError> {
+        if let Some(active) = &self.active {
+            let path = active.path.clone();
+            if let Err(source) = active.file.write_at(&[0; ALIGNMENT], active.offset) {
+                if !is_full(&source) {
+                    return Err(self.poisoned("undo a failed write to", path, &source));
+                }
+                return Err(AppendError::Refused {
+                    action: "undo a failed write to",
+                    path,
+                    source,
+                });
+            }
+            if let Err(error) = active.file.sync_data() {
+                return Err(self.poisoned("undo a failed write to", path, &error));
+            }
+        }
+        self.must_repair = false;
         Ok(())
     }
 

@@ -71,6 +71,8 @@ pub(crate) struct CompactDecoder {
     // Kept for their memory.
     kinds_of_nulls: Vec<u8>,
     places: Vec<Place>,
+    /// Rows and size of the batch that the places are of, if it had no nulls.
+    placed: Option<(usize, usize)>,
     texts: Vec<u8>,
 }
 
@@ -103,6 +105,7 @@ impl CompactDecoder {
             rebased: Rebased::default(),
             kinds_of_nulls: Vec::new(),
             places: Vec::new(),
+            placed: None,
             texts: Vec::new(),
         })
     }
@@ -252,13 +255,23 @@ impl CompactDecoder {
         Ok(())
     }
 
+    #[inline]
     fn kind_of_nulls(&self, at: usize) -> u8 {
+        if self.kinds_of_nulls.is_empty() {
+            return ALL_VALID;
+        }
         let packed = self.kinds_of_nulls.get(at / 4).copied().unwrap_or(0);
         packed >> (2 * (at % 4)) & 3
     }
 
     /// Gives each column its place in the batch's buffer, aligned for any type; the buffer's size.
     fn place(&mut self, rows: usize) -> usize {
+        let has_nulls = !self.kinds_of_nulls.is_empty();
+        if let (Some((of_rows, end)), false) = (self.placed, has_nulls)
+            && of_rows == rows
+        {
+            return end;
+        }
         let mut places = std::mem::take(&mut self.places);
         places.clear();
         let mut end: usize = 0;
@@ -276,6 +289,7 @@ impl CompactDecoder {
             end = end.saturating_add(column.kind.bytes(rows).next_multiple_of(8));
         }
         self.places = places;
+        self.placed = (!has_nulls).then_some((rows, end));
         end
     }
 
@@ -353,8 +367,7 @@ impl CompactDecoder {
                 return Ok(());
             }
             kind => {
-                let dense_bytes = values.len() / rows.max(1) * present;
-                let dense = values.get_mut(..dense_bytes).ok_or(Fault::Short)?;
+                let dense = values.get_mut(..kind.bytes(present)).ok_or(Fault::Short)?;
                 read_numbers(kind, column.mode, &mut column.before, reader, dense)?;
                 if let Some(valid) = valid {
                     spread(values, rows, present, valid);

@@ -32,6 +32,7 @@ const POWERS: [i64; EXPONENT_MAX as usize + 1] = {
 };
 
 /// 10 to the power of `exponent`, which is at most [`EXPONENT_MAX`].
+#[inline]
 pub(super) fn power(exponent: u8) -> i64 {
     POWERS.get(exponent as usize).copied().unwrap_or(1)
 }
@@ -179,6 +180,7 @@ impl Kind {
         })
     }
 
+    #[inline]
     pub(super) fn modes(self) -> Modes {
         match self {
             Self::Bool | Self::Text | Self::LargeText | Self::Null => Modes::None,
@@ -188,6 +190,7 @@ impl Kind {
     }
 
     /// Bytes of the buffer of values of `rows` rows, or of their offsets if they are texts.
+    #[inline]
     pub(super) fn bytes(self, rows: usize) -> usize {
         match self {
             Self::I8 | Self::U8 => rows,

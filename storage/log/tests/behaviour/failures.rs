@@ -94,6 +94,32 @@ fn a_failed_repair_poisons_the_log() {
 }
 
 #[test]
+fn a_small_group_on_a_full_disk_is_refused_until_there_is_space_and_its_trace_is_undone_first() {
+    for kind in [FaultKind::NoSpace, FaultKind::ShortWrite] {
+        for seed in 0..20 {
+            let disk = SimVfs::new(seed);
+            let (mut log, _) = open(&disk);
+            append(&mut log, &[batch(0, 3, 100)]);
+            disk.fail_from(Some(SimOp::Write), 1, kind);
+            for _ in 0..3 {
+                // One sector: the write that fails is the one that would make the group valid.
+                let error = log.append_group(&mut [batch(1, 1, 10)]).unwrap_err();
+                assert!(error.is_storage_full(), "{error}");
+            }
+            disk.clear_faults();
+            if kind == FaultKind::NoSpace {
+                assert_left_after_any_end(&disk, &[0]);
+            }
+            // (Of a short write all but zeros may be there: an end here leaves what an end before
+            // the acknowledgement does.)
+            append(&mut log, &[batch(2, 1, 10)]);
+            assert_eq!(sequences(&contents(&log)), [0, 2]);
+            assert_left_after_any_end(&disk, &[0, 2]);
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_and_goes_on_when_space_is_free() {
     let disk = SimVfs::new(5);
     let (mut log, _) = open(&disk);
