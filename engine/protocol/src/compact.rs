@@ -15,12 +15,13 @@
 //!
 //! - [`format`]: numbers, kinds of columns, modes.
 //! - [`texts`]: the tables of texts of both sides.
-//! - [`decode`], [`rebase`]: from payloads to record batches, and to what the log keeps.
+//! - [`decode`], [`numbers`], [`rebase`]: from payloads to record batches, and to what the log keeps.
 //! - [`encode`]: from record batches to payloads.
 
 pub(crate) mod decode;
 pub(crate) mod encode;
 mod format;
+mod numbers;
 mod pack;
 mod rebase;
 #[cfg(test)]
