@@ -27,6 +27,8 @@ use crate::{
 /// Wire schemas remembered at once. A stream has one per order and subset of columns that its
 /// senders use; beyond this something is wrong.
 const WIRE_SCHEMAS_MAX: usize = 65_536;
+/// Of these, new ones of one device or gateway in a day: none may use up what all have.
+const NEW_WIRE_SCHEMAS_PER_DAY: u32 = 256;
 /// Senders whose growth of today is remembered.
 const GROWTH_SENDERS_MAX: usize = 100_000;
 
@@ -118,6 +120,7 @@ struct Growth {
     day: i32,
     streams: u32,
     fields: u32,
+    wire_schemas: u32,
 }
 
 /// The one writer of schemas and registry changes. Decisions are made one at a time, under a lock
@@ -202,7 +205,13 @@ impl ControlWriter {
         record.stream = Some(stream.clone());
         record.payload = Bytes::from(payload);
         self.queue.append_control(record).await?;
-        self.note_growth(sender, present.is_none(), missing.len() as u32, today);
+        self.note_growth(sender, today, |growth| {
+            if present.is_none() {
+                growth.streams += 1;
+            } else {
+                growth.fields += missing.len() as u32;
+            }
+        });
         self.state
             .catalog
             .stream(stream)
@@ -255,7 +264,7 @@ impl ControlWriter {
             .unwrap_or_default()
     }
 
-    fn note_growth(&self, sender: &SenderId, new_stream: bool, new_fields: u32, today: i32) {
+    fn note_growth(&self, sender: &SenderId, today: i32, note: impl FnOnce(&mut Growth)) {
         let mut all = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= GROWTH_SENDERS_MAX {
             all.retain(|_, growth| growth.day == today);
@@ -267,16 +276,13 @@ impl ControlWriter {
                 ..Growth::default()
             };
         }
-        if new_stream {
-            growth.streams += 1;
-        } else {
-            growth.fields += new_fields;
-        }
+        note(growth);
     }
 
     /// The wire schema with these bytes, durable.
     pub async fn ensure_wire_schema(
         &self,
+        sender: &SenderId,
         schema: &SchemaRef,
         message: &Bytes,
     ) -> Result<Arc<KnownWireSchema>, EnsureError> {
@@ -293,12 +299,20 @@ impl ControlWriter {
                 "the engine knows {WIRE_SCHEMAS_MAX} different orders of columns; send the columns of a stream in one order"
             )));
         }
+        let today = self.clock.now().day();
+        let new_today = self.growth_today(sender, today).wire_schemas;
+        if sender.kind != SenderKind::Operator && new_today >= NEW_WIRE_SCHEMAS_PER_DAY {
+            return Err(EnsureError::NotAllowed(format!(
+                "{sender} has brought {new_today} new orders of columns today, as many as allowed; send the columns of a stream in one order"
+            )));
+        }
         let id = catalog.next_id();
         let mut record = Record::control(RecordKind::WireSchema, self.clock.now());
         record.encoding = Encoding::ArrowIpcMessage;
         record.wire_schema = id;
         record.payload = message.clone();
         let position = self.queue.append_control(record).await?;
+        self.note_growth(sender, today, |growth| growth.wire_schemas += 1);
         Ok(catalog.wire(id).unwrap_or_else(|| {
             catalog.apply_wire_schema(id, schema.clone(), message.clone(), position)
         }))

@@ -34,8 +34,9 @@ use crate::{
 
 /// Rows of a row group: small enough that one device's rows of a day are a few of them.
 pub(crate) const ROW_GROUP_ROWS: usize = 131_072;
-/// Rows that are gathered at a time.
+/// Rows that are gathered at a time, and bytes of them: rows with long texts are large.
 const GATHER_ROWS: usize = 32_768;
+const GATHER_BYTES: usize = 16 << 20;
 /// Delta readers keep statistics of this many leading columns.
 const STATISTICS_COLUMNS: usize = 32;
 
@@ -94,7 +95,7 @@ pub(crate) fn encode(
         .map(|field| ColumnStatistics::new(field.name(), scale_of(field)))
         .collect();
     let (mut first_device, mut last_device) = (None, None);
-    for rows in rows.chunks(GATHER_ROWS) {
+    for rows in rows.chunks(rows_at_once(batches)) {
         let batch = gather(schema, batches, rows)?;
         let fixed = Fixed::of(&batch).ok_or(EncodeError::Layout)?;
         first_device.get_or_insert_with(|| fixed.device(0).to_owned());
@@ -184,6 +185,14 @@ fn properties(
         .set_column_bloom_filter_fpp(device.clone(), 0.01)
         .set_column_bloom_filter_max_ndv(device, devices.max(1));
     Ok(apply(properties, schema, choices)?.build())
+}
+
+/// Rows to gather at a time, by what a row of these batches takes on average.
+fn rows_at_once(batches: &[RecordBatch]) -> usize {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let bytes: usize = batches.iter().map(quiver_hot::batch_bytes).sum();
+    let of_row = (bytes / rows.max(1)).max(1);
+    (GATHER_BYTES / of_row).clamp(1, GATHER_ROWS)
 }
 
 /// Runs of equal devices in `rows`, which is how many devices there are when they are sorted.

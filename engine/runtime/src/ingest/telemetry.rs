@@ -650,7 +650,7 @@ impl TelemetryReader {
             }
             let wire = self.wire.as_ref().ok_or_else(gone)?;
             let known = control
-                .ensure_wire_schema(&wire.schema, &wire.message)
+                .ensure_wire_schema(&self.session.sender, &wire.schema, &wire.message)
                 .await
                 .map_err(ensured)?;
             self.known_wire = Some(known.clone());
@@ -669,7 +669,7 @@ impl TelemetryReader {
         let schema = decode_schema(&message, &DecodeLimits::STORED)
             .map_err(|error| failed(error.to_string()))?;
         let known = control
-            .ensure_wire_schema(&schema, &message)
+            .ensure_wire_schema(&self.session.sender, &schema, &message)
             .await
             .map_err(ensured)?;
         self.known_wire = Some(known.clone());
