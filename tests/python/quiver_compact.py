@@ -209,7 +209,9 @@ class Encoder:
     def _mode(column: Column, values: list[Any]) -> tuple[int, list[int]]:
         """A mode that writes these values exactly, and the numbers it writes."""
         if not values:
-            return column.mode, []
+            # Nothing to write, but float columns have no mode 0.
+            is_unset = is_float(column.type) and column.mode == 0
+            return (XOR if is_unset else column.mode), []
         if pa.types.is_timestamp(column.type):
             return DELTA_OF_DELTA, values
         if not is_float(column.type):

@@ -211,11 +211,6 @@ impl Registry {
         }
     }
 
-    /// Whether an identity is enrolled and not revoked.
-    pub fn is_active(&self, sender: &SenderId) -> bool {
-        active(&self.read(), sender).is_ok()
-    }
-
     /// Whether a device was ever enrolled, revoked ones included.
     pub fn knows_device(&self, device: &str) -> bool {
         DeviceId::new(device).is_ok_and(|id| self.read().contains_key(&SenderId::device(id)))

@@ -166,6 +166,7 @@ impl DeltaArchive {
         added: &[EncodedFile],
     ) -> Result<Arc<ArchiveSnapshot>, FlushError> {
         let Flush { stream, barrier } = flush;
+        let archived = table.snapshot.flushed;
         for _ in 0..COMMIT_ATTEMPTS {
             let now = self.clock.wall();
             let version = table.snapshot.version + 1;
@@ -218,6 +219,13 @@ impl DeltaArchive {
                     table.refresh(replayed.map_err(|error| flush.not_committed(error))?);
                     if table.snapshot.flushed >= barrier {
                         return Ok(Arc::clone(&table.snapshot));
+                    }
+                    if table.snapshot.flushed != archived {
+                        // A part of these rows is archived by now: the next attempt leaves it out.
+                        return Err(flush.not_committed(format!(
+                            "everything up to position {} was archived meanwhile by a process that is gone",
+                            table.snapshot.flushed
+                        )));
                     }
                 }
             }

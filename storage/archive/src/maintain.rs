@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 
 use crate::{ArchiveError, DeltaArchive, MergeLimits, VacuumOptions, tiers::due};
 
-/// First and longest pause of a stream whose merge or vacuum failed.
+/// First and longest pause of a stream whose merge failed.
 const RETRY_MIN: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(3_600);
 /// Pause after a merge, in multiples of the time it took, and the longest.
@@ -130,6 +130,8 @@ pub struct Maintenance {
     penalties: Mutex<HashMap<StreamName, Penalty>>,
     /// Files whose rows take too much memory to be merged with any other, as was found out.
     too_large: Mutex<HashSet<String>>,
+    /// Files of merges that failed, since the last vacuum.
+    failing: Mutex<HashSet<String>>,
     is_stopped: AtomicBool,
     stop: Notify,
 }
@@ -149,6 +151,7 @@ impl Maintenance {
             counters: Counters::default(),
             penalties: Mutex::default(),
             too_large: Mutex::default(),
+            failing: Mutex::default(),
             is_stopped: AtomicBool::new(false),
             stop: Notify::new(),
         })
@@ -194,30 +197,46 @@ impl Maintenance {
 
     async fn work(&self) {
         let clock = &self.archive.clock;
-        let mut vacuumed = clock.monotonic();
+        // Soon after the start, in case the engine is never up for so long.
+        let mut vacuumed: Option<Duration> = None;
         loop {
             tokio::time::sleep(self.options.merge_every).await;
-            while self.merge_round().await > 0 {}
-            if clock.monotonic().saturating_sub(vacuumed) >= self.options.vacuum_every {
-                self.vacuum_round().await;
-                vacuumed = clock.monotonic();
+            loop {
+                let merges = self.merge_round().await;
+                // However much there is to be merged: that makes files to be deleted.
+                let is_due = vacuumed.is_none_or(|vacuumed| {
+                    clock.monotonic().saturating_sub(vacuumed) >= self.options.vacuum_every
+                });
+                if is_due {
+                    self.vacuum_round().await;
+                    vacuumed = Some(clock.monotonic());
+                }
+                if merges == 0 {
+                    break;
+                }
             }
         }
     }
 
-    /// The streams that have a table, without those that have failed just now.
+    /// The streams that have a table.
     fn streams(&self) -> Vec<Arc<StreamTable>> {
+        let mut tables = self.tables.all();
+        tables.retain(|table| table.state().archived().version >= 0);
+        tables
+    }
+
+    /// Those of them whose merge has not failed just now.
+    fn streams_to_merge(&self) -> Vec<Arc<StreamTable>> {
         let now = self.archive.clock.monotonic();
         let penalties = self
             .penalties
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut tables = self.tables.all();
+        let mut tables = self.streams();
         tables.retain(|table| {
-            table.state().archived().version >= 0
-                && penalties
-                    .get(table.name())
-                    .is_none_or(|penalty| penalty.until <= now)
+            penalties
+                .get(table.name())
+                .is_none_or(|penalty| penalty.until <= now)
         });
         tables
     }
@@ -249,7 +268,7 @@ impl Maintenance {
     pub(crate) async fn merge_round(&self) -> usize {
         let clock = &self.archive.clock;
         let mut merges = 0;
-        for table in self.streams() {
+        for table in self.streams_to_merge() {
             let begun = clock.monotonic();
             match self.merge(&table).await {
                 Ok(false) => {}
@@ -273,9 +292,10 @@ impl Maintenance {
             .too_large
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let files = files.iter();
         files
-            .filter(|file| !too_large.contains(&file.path))
+            .filter(|file| !too_large.contains(&file.path) && !failing.contains(&file.path))
             .cloned()
             .collect()
     }
@@ -290,10 +310,20 @@ impl Maintenance {
         let Some(merge) = due(&files, self.archive.clock.wall(), limits).pop() else {
             return Ok(false);
         };
-        let (report, too_large) = self
+        let paths: Vec<String> = merge.iter().map(|file| file.path.clone()).collect();
+        let merged = self
             .archive
             .merge_files(stream, &present, vec![merge], self.options.memory_bytes)
-            .await?;
+            .await;
+        let (report, too_large) = match merged {
+            Ok(merged) => merged,
+            Err(error) => {
+                // Until the next vacuum the other days go first.
+                let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+                failing.extend(paths);
+                return Err(error);
+            }
+        };
         self.too_large
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -318,6 +348,10 @@ impl Maintenance {
 
     /// Deletes what is old enough, of each stream.
     pub(crate) async fn vacuum_round(&self) {
+        self.failing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         for table in self.streams() {
             let stream = table.name();
             match self.archive.vacuum(stream, &self.options.vacuum).await {
@@ -334,7 +368,8 @@ impl Maintenance {
                         .fetch_add(bytes, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    self.failed(stream, "replaced files could not be deleted", &error);
+                    self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%stream, %error, "replaced files could not be deleted; it is tried again in an hour");
                 }
             }
         }

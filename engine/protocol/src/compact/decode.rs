@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     ipc::{malformed, shielded, too_large},
-    limits::{DECOMPRESSION_RATIO_MAX, DecodeLimits, RATIO_FREE_BYTES},
+    limits::DecodeLimits,
 };
 
 /// What is known of a column between batches.
@@ -149,11 +149,9 @@ impl CompactDecoder {
             self.rebased.copy(&self.kinds_of_nulls);
         }
 
-        let decoded_max = payload
-            .len()
-            .saturating_mul(DECOMPRESSION_RATIO_MAX)
-            .max(RATIO_FREE_BYTES)
-            .min(limits.decoded_bytes);
+        // No ratio to the payload: a text or a null of many rows is a byte each, and what the log keeps
+        // may be shorter than what came.
+        let decoded_max = limits.decoded_bytes;
         let fixed_bytes = self.place(rows);
         if fixed_bytes > decoded_max {
             return Err(too_large("bytes decoded", fixed_bytes, decoded_max));

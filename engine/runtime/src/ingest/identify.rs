@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
 use super::IngestContext;
-use crate::registry::{AdmissionError, RegistryChange, RegistryEntry};
+use crate::registry::{AdmissionError, Registry, RegistryChange, RegistryEntry};
 
 /// From the first packet to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,10 +21,34 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes read from the control stream at once.
 const READ_BYTES: usize = 64 << 10;
 
+/// What a sender has shown to be admitted.
+pub enum Shown {
+    /// A certificate with this fingerprint.
+    Certificate(String),
+    /// A token with this SHA-256, in hexadecimal digits.
+    Token(String),
+}
+
+impl Shown {
+    /// Whether the sender may connect with it now.
+    ///
+    /// # Errors
+    /// If it may not, or not any more.
+    pub fn admit(&self, registry: &Registry, sender: &SenderId) -> Result<(), ConnectionClose> {
+        match self {
+            Self::Certificate(fingerprint) => registry.admit_certificate(sender, fingerprint),
+            Self::Token(hash) => registry.admit_token(sender, hash),
+        }
+        .map_err(|error| refusal(&error))
+    }
+}
+
 /// A connection whose sender is known and may connect.
 pub struct Identified {
     /// Who.
     pub sender: SenderId,
+    /// What it has shown.
+    pub shown: Shown,
     /// The connection.
     pub connection: Connection,
     /// Control stream, to the client.
@@ -79,8 +103,9 @@ pub async fn identify(
         }
     };
     match admit(certificate.as_ref(), &hello, context).await {
-        Ok(sender) => Ok(Identified {
+        Ok((sender, shown)) => Ok(Identified {
             sender,
+            shown,
             connection,
             send,
             receive,
@@ -177,7 +202,7 @@ async fn admit(
     certificate: Option<&Certificate>,
     hello: &HelloReceived,
     context: &IngestContext,
-) -> Result<SenderId, ConnectionClose> {
+) -> Result<(SenderId, Shown), ConnectionClose> {
     let registry = &context.control.state().registry;
     match (&hello.credential, certificate) {
         (Credential::Certificate(sender), Some(certificate)) => {
@@ -194,10 +219,9 @@ async fn admit(
                         )
                     })?;
             }
-            registry
-                .admit_certificate(sender, &certificate.fingerprint)
-                .map_err(|error| refusal(&error))?;
-            Ok(sender.clone())
+            let shown = Shown::Certificate(certificate.fingerprint.clone());
+            shown.admit(registry, sender)?;
+            Ok((sender.clone(), shown))
         }
         (Credential::Token { device_id, token }, _) => {
             let sender = SenderId::device(device_id.clone());
@@ -205,10 +229,9 @@ async fn admit(
                 .iter()
                 .map(|byte| format!("{byte:02x}"))
                 .collect();
-            registry
-                .admit_token(&sender, &hash)
-                .map_err(|error| refusal(&error))?;
-            Ok(sender)
+            let shown = Shown::Token(hash);
+            shown.admit(registry, &sender)?;
+            Ok((sender, shown))
         }
         (Credential::Certificate(_), None) => Err(ConnectionClose::new(
             ConnectionCloseCode::Unauthenticated,

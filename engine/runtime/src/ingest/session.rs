@@ -53,6 +53,7 @@ pub(super) struct Session {
 pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
     let Identified {
         sender,
+        shown,
         connection,
         send,
         receive,
@@ -62,14 +63,10 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         context,
     } = identified;
     let outbox = Arc::new(Outbox::new(conversation));
-    // Who was revoked since the handshake may have missed being closed: this thread is the one that
-    // closes, so from here on nothing is missed.
-    if !context.control.state().registry.is_active(&sender) {
-        let reason = format!("{sender} was revoked");
-        return close(
-            &connection,
-            &ConnectionClose::new(ConnectionCloseCode::Revoked, reason),
-        );
+    // Who was revoked, or got another credential, since the handshake may have missed being closed:
+    // this thread is the one that closes, so from here on nothing is missed.
+    if let Err(refusal) = shown.admit(&context.control.state().registry, &sender) {
+        return close(&connection, &refusal);
     }
     let (id, replaced, pairs) = {
         let mut shard = shard.borrow_mut();

@@ -110,3 +110,27 @@ async fn what_a_first_flush_left_is_found_and_deleted_when_its_stream_is_named()
         Err(ArchiveError::Absent { .. })
     ));
 }
+
+#[tokio::test]
+async fn rows_that_another_process_of_the_same_log_archived_meanwhile_are_not_archived_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (before, after) = (archive(directory.path()), archive(directory.path()));
+    let schema = schema("readings", &["speed"]);
+    let flush = |first: i64, last: i64| {
+        let rows = rows(first, last - first + 1, 2, 1);
+        input(&schema, last as u64, vec![batch_of(&schema, &rows)])
+    };
+    before.flush(flush(1, 10)).await.unwrap();
+    after.open().await.unwrap();
+    // The process before, which was given up, archives more after the next one has read the table.
+    before.flush(flush(11, 20)).await.unwrap();
+    let error = after.flush(flush(11, 30)).await.unwrap_err();
+    assert!(
+        matches!(error, FlushError::NotCommitted { .. }) && error.is_retryable(),
+        "{error}"
+    );
+    let snapshot = after.flush(flush(11, 30)).await.unwrap();
+    assert_eq!((snapshot.rows(), snapshot.flushed), (30, Position(30)));
+    let report = after.check(schema.stream()).await.unwrap();
+    assert_eq!((report.problems, report.rows), (Vec::new(), 30));
+}
