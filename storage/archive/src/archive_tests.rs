@@ -34,8 +34,6 @@ use crate::{
     Problem, VacuumOptions,
 };
 
-#[path = "archive_tests/commit_cost.rs"]
-mod commit_cost;
 #[path = "archive_tests/decimals.rs"]
 mod decimals;
 #[path = "archive_tests/many_days.rs"]

@@ -166,7 +166,6 @@ impl DeltaArchive {
         added: &[EncodedFile],
     ) -> Result<Arc<ArchiveSnapshot>, FlushError> {
         let Flush { stream, barrier } = flush;
-        let archived = table.snapshot.flushed;
         for _ in 0..COMMIT_ATTEMPTS {
             let now = self.clock.wall();
             let version = table.snapshot.version + 1;
@@ -220,11 +219,14 @@ impl DeltaArchive {
                     if table.snapshot.flushed >= barrier {
                         return Ok(Arc::clone(&table.snapshot));
                     }
-                    if table.snapshot.flushed != archived {
+                    let archived = table.snapshot.flushed;
+                    if added
+                        .iter()
+                        .any(|encoded| encoded.file.min_position <= archived)
+                    {
                         // A part of these rows is archived by now: the next attempt leaves it out.
                         return Err(flush.not_committed(format!(
-                            "everything up to position {} was archived meanwhile by a process that is gone",
-                            table.snapshot.flushed
+                            "everything up to position {archived} was archived meanwhile by a process that is gone"
                         )));
                     }
                 }

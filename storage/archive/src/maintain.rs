@@ -130,7 +130,7 @@ pub struct Maintenance {
     penalties: Mutex<HashMap<StreamName, Penalty>>,
     /// Files whose rows take too much memory to be merged with any other, as was found out.
     too_large: Mutex<HashSet<String>>,
-    /// Files of merges that failed, since the last vacuum.
+    /// Files of merges that failed: the others go first.
     failing: Mutex<HashSet<String>>,
     is_stopped: AtomicBool,
     stop: Notify,
@@ -292,10 +292,18 @@ impl Maintenance {
             .too_large
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let files = files.iter();
+        files
+            .filter(|file| !too_large.contains(&file.path))
+            .cloned()
+            .collect()
+    }
+
+    fn without_failing(&self, files: &[Arc<ArchiveFile>]) -> Vec<Arc<ArchiveFile>> {
         let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let files = files.iter();
         files
-            .filter(|file| !too_large.contains(&file.path) && !failing.contains(&file.path))
+            .filter(|file| !failing.contains(&file.path))
             .cloned()
             .collect()
     }
@@ -305,9 +313,18 @@ impl Maintenance {
         let _one_at_a_time = self.archive.maintenance.lock().await;
         let present = self.archive.snapshot(stream).await?;
         let limits = self.options.limits_for(&present.fields);
+        let now = self.archive.clock.wall();
         let files = self.without_too_large(&present.files);
+        let mut merges = due(&self.without_failing(&files), now, limits);
+        if merges.is_empty() {
+            // What has failed before gets its turn again.
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            failing.retain(|path| files.iter().all(|file| file.path != *path));
+            drop(failing);
+            merges = due(&files, now, limits);
+        }
         // The newest day is what queries ask for most.
-        let Some(merge) = due(&files, self.archive.clock.wall(), limits).pop() else {
+        let Some(merge) = merges.pop() else {
             return Ok(false);
         };
         let paths: Vec<String> = merge.iter().map(|file| file.path.clone()).collect();
@@ -318,7 +335,7 @@ impl Maintenance {
         let (report, too_large) = match merged {
             Ok(merged) => merged,
             Err(error) => {
-                // Until the next vacuum the other days go first.
+                // The other days go first from now on.
                 let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
                 failing.extend(paths);
                 return Err(error);
@@ -348,10 +365,6 @@ impl Maintenance {
 
     /// Deletes what is old enough, of each stream.
     pub(crate) async fn vacuum_round(&self) {
-        self.failing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
         for table in self.streams() {
             let stream = table.name();
             match self.archive.vacuum(stream, &self.options.vacuum).await {
