@@ -514,6 +514,39 @@ fn compact_payloads_that_claim_too_much_are_refused_before_anything_is_allocated
 }
 
 #[test]
+fn few_bytes_of_compact_nulls_beyond_the_decoded_limit_are_refused_before_anything_is_allocated() {
+    // 304 columns: their kinds of nulls fill whole bytes.
+    let names: Vec<String> = (0..303).map(|number| format!("f{number}")).collect();
+    let ts = Arc::new(TimestampMicrosecondArray::from(vec![1_i64])) as ArrayRef;
+    let mut columns: Vec<(&str, ArrayRef, bool)> = vec![("ts", ts, true)];
+    for name in &names {
+        columns.push((name, Arc::new(Float64Array::from(vec![1.5])), true));
+    }
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let mut encoder = BatchEncoder::new(batch.schema_ref(), Compression::Compact).unwrap();
+    let good = [
+        encoder.schema_message().unwrap(),
+        encoder.encode_next(&batch).unwrap(),
+    ]
+    .concat();
+    // All columns null, 65,536 rows: 79 bytes that would be 160 megabytes.
+    let claim = [&[79, 0x82, 0x80, 0x20][..], &[0x55; 76]].concat();
+    let stream = [good, claim].concat();
+    let events = watched(4 * 1024 * 1024, &|| "nulls".to_owned(), || {
+        events_in(Encoding::Compact, &stream)
+    });
+    let Some(TelemetryEvent::Refused(refusal)) = events.last() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(refusal.code, StreamCloseCode::TooLarge);
+    let (sequence, reject) = refusal.reject.as_ref().unwrap();
+    assert_eq!(
+        (*sequence, reject.code),
+        (Sequence(1), RejectCode::BatchTooLarge)
+    );
+}
+
+#[test]
 fn no_changed_byte_of_a_stored_message_makes_replay_panic() {
     let mut inputs = 0;
     for batch in [constant_column(64), repetitive()] {

@@ -12,7 +12,8 @@ use crate::numbers::{parse_bytes, parse_duration};
 #[derive(Args, Clone, Debug)]
 pub struct EngineArgs {
     /// Memory for queues and memtables of rows that senders send; at least 150MiB, what one batch of
-    /// the limits announced to senders may take
+    /// the limits announced to senders may take. Messages that are being received take up to a quarter
+    /// of it more, their dictionaries an eighth, and a merge of archived files half, 256MiB at most
     #[arg(long, env = "QUIVER_MEMORY", default_value = "512MiB", value_parser = parse_bytes)]
     pub memory: u64,
     /// Flush a stream when its rows in memory take this much

@@ -139,12 +139,16 @@ impl DeltaArchive {
             return self.commit(flush, table, &columns, &added).await;
         }
         drop(sorted);
-        let mut after = archived;
         for up_to in cuts.into_iter().chain([barrier]) {
             let portion = Flush {
                 barrier: up_to,
                 ..flush
             };
+            // As far as the portion before, or further: its commit may have found another's.
+            let after = table.snapshot.flushed;
+            if after >= up_to {
+                continue;
+            }
             let rows = Arc::new(between(&batches, after, up_to));
             let sorted = sort(&rows).await.map_err(|error| portion.write(error))?;
             let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout), Effort::Flush);
@@ -152,7 +156,6 @@ impl DeltaArchive {
             let added = added.map_err(|error| portion.write(error))?;
             let snapshot = self.commit(portion, table, &columns, &added).await?;
             tracing::debug!(%stream, %up_to, %barrier, version = snapshot.version, "a portion of a flush over very many days is archived");
-            after = up_to;
         }
         Ok(Arc::clone(&table.snapshot))
     }

@@ -134,3 +134,25 @@ async fn rows_that_another_process_of_the_same_log_archived_meanwhile_are_not_ar
     let report = after.check(schema.stream()).await.unwrap();
     assert_eq!((report.problems, report.rows), (Vec::new(), 30));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_portion_begins_where_another_process_of_the_same_log_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let (before, after) = (archive(directory.path()), archive(directory.path()));
+    let schema = schema("climate", &["mean"]);
+    let flush = |first: i64, last: i64| {
+        let rows = one_a_day(first, last - first + 1);
+        input(&schema, last as u64, vec![batch_of(&schema, &rows)])
+    };
+    before.flush(flush(1, 1)).await.unwrap();
+    after.open().await.unwrap();
+    // Two portions, the second of which ends inside the second of the flush below.
+    before.flush(flush(2, 700)).await.unwrap();
+    let snapshot = after.flush(flush(2, 1_400)).await.unwrap();
+    assert_eq!(
+        (snapshot.rows(), snapshot.flushed),
+        (1_400, Position(1_400))
+    );
+    let report = after.check(schema.stream()).await.unwrap();
+    assert_eq!((report.problems, report.rows), (Vec::new(), 1_400));
+}
