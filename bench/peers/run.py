@@ -76,7 +76,8 @@ def main() -> int:
 
     size = (f"{iot.points / 1e6:,.1f} million points of {options.trucks:,} trucks; "
             f"medians of {options.runs}.")
-    tables = {"peers-ingest": f"{size}\n\n{report.ingest(results, iot)}",
+    tables = {"peers-ingest": f"{size}\n\n{report.ingest(results, iot)}\n\n"
+                              f"{report.notes(results)}".rstrip(),
               "peers-queries": report.queries(results),
               "peers-messages": report.messages(results)}
     for table in tables.values():

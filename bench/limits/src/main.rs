@@ -32,12 +32,13 @@ use crate::{
 
 /// As the engine has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: quiver_allocator::MiMalloc = quiver_allocator::MiMalloc;
 
 /// Why a limit could not be measured.
 type Fault = quiver_bench_kernels::Fault;
 
 fn main() -> ExitCode {
+    quiver_allocator::keep_freed_memory();
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {

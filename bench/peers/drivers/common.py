@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from email.message import Message
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,6 +37,8 @@ class Result:
     answers: dict[str, int] = field(default_factory=dict)
     messages_per_s: list[float] = field(default_factory=list)
     bytes_per_message: float | None = None
+    # What only this peer has, by what it is.
+    notes: dict[str, float] = field(default_factory=dict)
 
     def json(self) -> dict:
         return asdict(self)
@@ -132,6 +135,12 @@ class Server:
 def request(port: int, method: str, path: str, body: bytes | None = None,
             headers: dict | None = None, timeout: float = 600) -> bytes:
     """One HTTP request to this machine."""
+    return exchange(port, method, path, body, headers, timeout)[0]
+
+
+def exchange(port: int, method: str, path: str, body: bytes | None = None,
+             headers: dict | None = None, timeout: float = 600) -> tuple[bytes, Message]:
+    """One HTTP request to this machine: the body and the headers of its answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body=body, headers=headers or {})
@@ -141,7 +150,7 @@ def request(port: int, method: str, path: str, body: bytes | None = None,
         connection.close()
     if answer.status >= 300:
         raise Failed(f"{method} {path[:80]}: {answer.status} {text[:300]!r}")
-    return text
+    return text, answer.headers
 
 
 def post_all(port: int, path: str, bodies: Iterable[bytes], connections: int) -> None:

@@ -56,6 +56,12 @@ def ingest(results: list[Result], data: DataSet) -> str:
                    "quiver's points/s, times its", "its CPU, times quiver's"], rows)
 
 
+def notes(results: list[Result]) -> str:
+    """What only one peer has."""
+    return "\n".join(f"- {result.peer}: {name}: {value:.2f}"
+                     for result in results for name, value in result.notes.items())
+
+
 def queries(results: list[Result]) -> str:
     """Medians in milliseconds."""
     asked = [result for result in results if result.queries]

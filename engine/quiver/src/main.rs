@@ -34,9 +34,10 @@ mod verbs;
 use say::tell;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: quiver_allocator::MiMalloc = quiver_allocator::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    quiver_allocator::keep_freed_memory();
     let command = match cli::Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
