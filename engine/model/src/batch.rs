@@ -10,21 +10,23 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType};
 use arrow_select::{dictionary::garbage_collect_dictionary, take::take};
 
-use crate::{Partition, Position, ShardId, StreamSchema, Timestamp, schema::FIXED_COLUMN_COUNT};
+use crate::{
+    Partition, Position, ShardId, StreamSchema, Timestamp, array_bytes, schema::FIXED_COLUMN_COUNT,
+};
 
 /// Rows that passed ingest's judgement, normalised to stored types, not yet given positions.
 #[derive(Clone, Debug)]
 pub struct CheckedBatch {
-    schema: Arc<StreamSchema>,
-    rows_sent: u32,
-    event_time: TimestampMicrosecondArray,
-    device: DictionaryArray<Int32Type>,
+    pub(crate) schema: Arc<StreamSchema>,
+    pub(crate) rows_sent: u32,
+    pub(crate) event_time: TimestampMicrosecondArray,
+    pub(crate) device: DictionaryArray<Int32Type>,
     /// Arrival times that a gateway stated; null where it did not.
-    arrival: Option<TimestampMicrosecondArray>,
+    pub(crate) arrival: Option<TimestampMicrosecondArray>,
     /// (index into `schema.fields()`, values), ascending by index.
-    columns: Vec<(usize, ArrayRef)>,
+    pub(crate) columns: Vec<(usize, ArrayRef)>,
     /// Index of each row in the batch as sent; `None` if they are 0, 1, 2, ….
-    offsets: Option<UInt32Array>,
+    pub(crate) offsets: Option<UInt32Array>,
 }
 
 impl CheckedBatch {
@@ -83,17 +85,11 @@ impl CheckedBatch {
 
     /// Bytes the rows will take in memory once they have positions.
     pub fn memory_size(&self) -> usize {
-        let fixed =
-            self.row_count() * (8 + 4 + 8 + 8) + self.device.values().get_array_memory_size();
+        let fixed = self.row_count() * (8 + 4 + 8 + 8) + array_bytes(self.device.values());
         let fields: usize = self
             .columns
             .iter()
-            .map(|(_, column)| {
-                column
-                    .to_data()
-                    .get_slice_memory_size()
-                    .unwrap_or_else(|_| column.get_array_memory_size())
-            })
+            .map(|(_, column)| array_bytes(column.as_ref()))
             .sum();
         fixed + fields
     }

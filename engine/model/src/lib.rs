@@ -17,12 +17,14 @@ mod batch;
 mod clock;
 mod decimal;
 mod ids;
+mod memory;
 mod names;
 mod normalise;
 mod refusal;
 mod refused_rows;
 mod schema;
 mod sender;
+mod together;
 
 pub use batch::{CheckedBatch, row_as_json};
 pub use clock::{Clock, Entropy, ManualClock, OsEntropy, SystemClock, Timestamp};
@@ -31,6 +33,7 @@ pub use ids::{
     PARTITION_COUNT, Partition, Position, Producer, ProducerKind, SchemaId, Sequence, SessionId,
     ShardId,
 };
+pub use memory::array_bytes;
 pub use names::{FieldName, NameError, StreamName};
 pub use normalise::{Judged, NormaliseContext, apply, judge};
 pub use refusal::{BatchRefusal, RefusedRow, RejectCode, Verdict, VerdictCounts};
@@ -40,3 +43,4 @@ pub use schema::{
     SchemaConflict, StreamField, StreamSchema, TS,
 };
 pub use sender::{DeviceId, SenderId, SenderKind};
+pub use together::Placed;

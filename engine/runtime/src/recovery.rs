@@ -514,11 +514,13 @@ impl Recovered {
             }
         }
         findings.pass_until(self.log.committed_end(), &mut self.shards);
+        self.shards.iter_mut().for_each(Shard::store_pending);
         self.report_damage(findings, options.group_bytes_max)
     }
 
     /// Makes room: everything up to `position` was applied to every shard.
     async fn flush_largest(&mut self, position: Position) -> Result<(), StartError> {
+        self.shards.iter_mut().for_each(Shard::store_pending);
         let tables = self.parts.tables.all();
         let Some(table) = tables.iter().max_by_key(|table| table.stats().active_bytes) else {
             return Ok(());

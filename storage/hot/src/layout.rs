@@ -10,8 +10,8 @@ use arrow_array::{
     Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, cast::AsArray, new_null_array,
     types::Int64Type,
 };
-use arrow_schema::{ArrowError, DataType, SchemaRef};
-use quiver_model::Position;
+use arrow_schema::{ArrowError, SchemaRef};
+use quiver_model::{Position, array_bytes};
 
 /// Index of `ts`.
 pub(crate) const TS_INDEX: usize = 0;
@@ -177,35 +177,4 @@ pub fn batch_bytes(batch: &RecordBatch) -> usize {
         .iter()
         .map(|column| array_bytes(column.as_ref()))
         .sum()
-}
-
-fn array_bytes(array: &dyn Array) -> usize {
-    let rows = array.len();
-    let validity = if array.nulls().is_some() {
-        rows.div_ceil(8)
-    } else {
-        0
-    };
-    let values = match array.data_type() {
-        DataType::Boolean => rows.div_ceil(8),
-        DataType::Utf8 => {
-            let text = array.as_string::<i32>();
-            let offsets = text.value_offsets();
-            let bytes = match (offsets.first(), offsets.last()) {
-                (Some(first), Some(last)) => usize::try_from(last - first).unwrap_or(0),
-                _ => 0,
-            };
-            bytes + (rows + 1) * size_of::<i32>()
-        }
-        DataType::Dictionary(_, _) => {
-            let values = array
-                .as_any_dictionary_opt()
-                .map_or(0, |dictionary| array_bytes(dictionary.values().as_ref()));
-            values + rows * size_of::<i32>()
-        }
-        other => other
-            .primitive_width()
-            .map_or_else(|| array.get_array_memory_size(), |width| width * rows),
-    };
-    validity + values
 }

@@ -306,11 +306,14 @@ impl StreamTable {
     /// Takes `schema` over if it has more fields than the present one. Versions only grow, so an
     /// older one that comes late changes nothing.
     pub fn set_schema(&self, schema: &Arc<StreamSchema>) {
-        self.schema.rcu(|present| {
-            let grows =
-                schema.stream() == &self.name && schema.fields().len() > present.fields().len();
-            Arc::clone(if grows { schema } else { present })
-        });
+        let grows = |present: &StreamSchema| {
+            schema.stream() == &self.name && schema.fields().len() > present.fields().len()
+        };
+        // Asked for every batch, and hardly ever true.
+        if grows(&self.schema.load()) {
+            self.schema
+                .rcu(|present| Arc::clone(if grows(present) { schema } else { present }));
+        }
     }
 
     /// The present state.

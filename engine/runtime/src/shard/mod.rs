@@ -19,6 +19,7 @@ mod gaps;
 mod image;
 mod inbox;
 mod ledger;
+mod pending;
 mod rejects;
 mod senders;
 mod state;

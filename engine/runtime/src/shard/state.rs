@@ -9,8 +9,8 @@ use arrow_array::{Array, RecordBatch, cast::AsArray};
 use quiver_hot::{Appended, FreezeError, LastValues, MemoryBudget, Share, Tables};
 use quiver_log::{DamagedRecord, RecordKind};
 use quiver_model::{
-    BatchRefusal, Clock, DEVICE, DeviceId, Position, ProducerKind, SenderId, Sequence, ShardId,
-    Timestamp,
+    BatchRefusal, CheckedBatch, Clock, DEVICE, DeviceId, Placed, Position, ProducerKind, SenderId,
+    Sequence, ShardId, Timestamp,
 };
 use quiver_protocol::StreamCloseCode;
 
@@ -19,6 +19,7 @@ use super::{
     ShardEvent, ShardImage, control_schema,
     event::Settled,
     gaps::is_news,
+    pending::{PendingRows, Ready},
     rejects::{control_row, reject_rows},
 };
 use crate::{commit::AppendQueue, damage::SenderDamage, metrics::Metrics, progress::Progress};
@@ -56,6 +57,7 @@ pub struct Shard {
     ledger: BTreeMap<SenderId, Ledger>,
     /// While a damaged log is replayed.
     gaps: Option<GapWatch>,
+    pending: PendingRows,
 }
 
 impl Shard {
@@ -69,6 +71,7 @@ impl Shard {
             senders,
             ledger,
             gaps: None,
+            pending: PendingRows::default(),
         }
     }
 
@@ -89,30 +92,15 @@ impl Shard {
             } => {
                 let schema = batch.schema().clone();
                 table.set_schema(&schema);
-                match batch.place(first, time) {
-                    Ok(rows) => {
-                        if first > self.restored {
-                            self.count_stored(&rows);
-                            if let Err(error) =
-                                self.parts
-                                    .last_values
-                                    .update(self.id, schema.stream(), &rows)
-                            {
-                                tracing::error!(%error, stream = %schema.stream(), "last values not updated");
-                            }
-                        }
-                        let now = self.parts.clock.monotonic();
-                        match table.append(self.id, rows, reservation, now) {
-                            Ok(Appended::Stored | Appended::AlreadyArchived) => {}
-                            // Rows that are durable and not in a table: never expected, and never silent.
-                            Err(error) => {
-                                tracing::error!(%error, position = %first, "durable rows could not be applied");
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, position = %first, "durable rows could not be placed");
-                    }
+                let ready = Ready {
+                    table,
+                    schema,
+                    parts: vec![Placed { batch, first, time }],
+                    reservation,
+                    is_news: first > self.restored,
+                };
+                for ready in self.pending.add(ready) {
+                    self.store(ready);
                 }
             }
             ShardEvent::Settled(settled) => self.settle(*settled),
@@ -132,6 +120,7 @@ impl Shard {
                 damage,
             } => self.damaged(position, time, &damage),
             ShardEvent::Barrier { ticket, position } => {
+                self.store_pending();
                 match ticket.table().freeze(self.id, position) {
                     Ok(outcome) => ticket.frozen(position, outcome),
                     // A barrier at or below the last one has nothing to flush.
@@ -143,11 +132,61 @@ impl Shard {
                 }
             }
             ShardEvent::Checkpoint(collector) => {
+                self.store_pending();
                 if let Some(image) = self.image() {
                     collector.deliver(self.id, image);
                 }
             }
-            ShardEvent::Watermark(position) => self.parts.progress.set_applied(self.id, position),
+            ShardEvent::Watermark(position) => {
+                self.store_pending();
+                self.parts.progress.set_applied(self.id, position);
+            }
+        }
+    }
+
+    /// Brings all rows that were applied into their tables. To be called before anything looks at
+    /// these that did not come as an event.
+    pub(crate) fn store_pending(&mut self) {
+        for ready in self.pending.take() {
+            self.store(ready);
+        }
+    }
+
+    fn store(&mut self, ready: Ready) {
+        let Ready {
+            table,
+            schema,
+            parts,
+            mut reservation,
+            is_news,
+        } = ready;
+        // Rows that are durable and not in a table: never expected, and never silent.
+        let position = parts.first().map_or(Position(0), |part| part.first);
+        let rows = match CheckedBatch::place_together(&schema, &parts) {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, %position, "durable rows could not be placed");
+                return;
+            }
+        };
+        if let [_, _, ..] = *parts {
+            drop(parts);
+            // Together they take less than the sum of what each would take by itself.
+            reservation.shrink_to(quiver_hot::batch_bytes(&rows));
+        }
+        if is_news {
+            self.count_stored(&rows);
+            let last_values = &self.parts.last_values;
+            if let Err(error) = last_values.update(self.id, schema.stream(), &rows) {
+                tracing::error!(%error, stream = %schema.stream(), "last values not updated");
+            }
+        }
+        let now = self.parts.clock.monotonic();
+        match table.append(self.id, rows, reservation, now) {
+            Ok(Appended::Stored | Appended::AlreadyArchived) => {}
+            Err(error) => {
+                tracing::error!(%error, %position, "durable rows could not be applied");
+            }
         }
     }
 

@@ -23,7 +23,10 @@ impl TelemetryReader {
     /// with a backlog for live data. Nobody does so while holding memory that others wait for.
     pub(super) async fn pace(&self) -> Result<(), Closed> {
         self.session.outbox.uncongested().await;
-        tokio::time::sleep_until(self.not_before).await;
+        // Mostly past: then no timer is set.
+        if self.not_before > tokio::time::Instant::now() {
+            tokio::time::sleep_until(self.not_before).await;
+        }
         if self.opened.as_ref().is_some_and(|opened| opened.replayed) {
             let context = &self.session.context;
             let limit = context.budget.capacity(Share::Device) / 100 * BACKLOG_MEMORY_PERCENT;
