@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, StringArray,
-    TimestampMicrosecondArray, types::Int32Type,
+    TimestampMicrosecondArray,
+    cast::AsArray,
+    types::{Float64Type, Int32Type, Int64Type},
 };
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use proptest::prelude::*;
