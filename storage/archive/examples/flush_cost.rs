@@ -10,11 +10,12 @@
 use std::{error::Error, sync::Arc};
 
 use arrow_array::{
-    ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, Decimal64Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
+    RecordBatch, StringArray, TimestampMicrosecondArray, cast::AsArray, types::Float64Type,
 };
 use arrow_schema::SchemaRef;
-use quiver_archive::stages::{Effort, Encodings, layout, sort};
+use arrow_select::concat::concat;
+use quiver_archive::stages::{Effort, Encodings, Kind as Encoding, encode_column, layout, sort};
 use quiver_model::{FieldName, FieldType, StreamField, StreamName};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -126,6 +127,52 @@ fn batches(kind: Kind, rows: usize) -> Result<(SchemaRef, Vec<RecordBatch>), Box
     Ok((schema, batches))
 }
 
+/// A row group of the first field, in the archive's order.
+fn column(batches: &[RecordBatch]) -> Result<ArrayRef, Box<dyn Error>> {
+    let of_device = |device| batches.iter().skip(device).step_by(DEVICES);
+    let columns: Vec<&dyn Array> = (0..DEVICES)
+        .flat_map(of_device)
+        .map(|batch| batch.column(4).as_ref())
+        .collect();
+    let column = concat(&columns)?;
+    Ok(column.slice(0, column.len().min(131_072)))
+}
+
+/// Bytes and nanoseconds of a point in each encoding, at three levels of ZSTD.
+fn encodings(column: &ArrayRef, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let decimals: Decimal64Array = column
+        .as_primitive::<Float64Type>()
+        .iter()
+        .map(|value| value.map(|value| (value * 100.0).round_ties_even() as i64))
+        .collect();
+    let decimals: ArrayRef = Arc::new(decimals);
+    let ways = [
+        ("plain", column, Encoding::Plain),
+        ("byte_stream_split", column, Encoding::ByteStreamSplit),
+        ("dictionary", column, Encoding::Dictionary),
+        ("decimal, delta", &decimals, Encoding::Delta),
+    ];
+    for (name, column, encoding) in ways {
+        print!("  {name:<20}");
+        for level in 1..=3 {
+            let (mut least, mut bytes) = (f64::INFINITY, None);
+            for _ in 0..rounds {
+                let begun = processor();
+                let encoded = encode_column(column, encoding, level);
+                least = least.min(processor() - begun);
+                bytes = encoded.map_err(|error| error.to_string())?;
+            }
+            let points = column.len() as f64;
+            match bytes {
+                Some(bytes) => print!("{:>9.3}{:>8.2}", bytes as f64 / points, least / points),
+                None => print!("{:>17}", "-"),
+            }
+        }
+        println!();
+    }
+    Ok(())
+}
+
 /// Nanoseconds of this thread's processor.
 fn processor() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -188,6 +235,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             .iter()
             .for_each(|time| print!("{:>10.2}", time / points));
         println!("{:>14.3}", *bytes as f64 / points);
+    }
+    println!("one column, bytes/point and ns/point with ZSTD at levels 1, 2, 3:");
+    for (name, _, batches, _, _) in &data {
+        println!("{name}");
+        encodings(&column(batches)?, rounds)?;
     }
     Ok(())
 }
