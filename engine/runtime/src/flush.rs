@@ -33,6 +33,10 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Share of the memory in use from which the largest stream is flushed early, in percent.
 const PRESSURE_PERCENT: usize = 50;
+/// Share of the memory in use from which flushes no longer wait for everything else to leave the
+/// processor, in percent. What is below it is time to flush at low priority; what is above, for
+/// flushes to end before ingest has to wait.
+const HURRY_PERCENT: usize = 65;
 /// First and longest pause before a failed flush is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -239,8 +243,10 @@ impl Flusher {
         let now = self.clock.monotonic();
         let tables = self.tables.all();
         let capacity = self.budget.capacity(Share::Device);
-        let pressed = self.budget.waiting(Share::Device) > 0
-            || self.budget.used(Share::Device) > capacity / 100 * PRESSURE_PERCENT;
+        let waiting = self.budget.waiting(Share::Device) > 0;
+        let uses = |percent| self.budget.used(Share::Device) > capacity / 100 * percent;
+        let pressed = waiting || uses(PRESSURE_PERCENT);
+        self.archive.set_hurried(waiting || uses(HURRY_PERCENT));
         let log_size = u64::try_from(self.metrics.log_size.get()).unwrap_or(0);
         let log_full = log_size > self.rules.log_bytes;
         let stats: Vec<_> = tables.iter().map(|table| (table, table.stats())).collect();
@@ -274,6 +280,7 @@ impl Flusher {
 
     /// Flushes every stream that has rows in memory only.
     pub async fn flush_all(&self) -> Result<(), FlushError> {
+        self.archive.set_hurried(true);
         for table in self.tables.all() {
             let stats = table.stats();
             if stats.rows > 0 {

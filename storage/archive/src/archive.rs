@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     io,
     path::Path as FsPath,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -16,14 +19,12 @@ use quiver_model::{Clock, Entropy, StreamName};
 
 use crate::{
     ArchiveError, DurableStore,
+    blocking::Priority,
     commit::commit_name,
     replay::{ReplayError, checkpoint, replay},
     survey::Directory,
     table::Table,
 };
-
-/// A Delta checkpoint is written every so many versions: opening reads at most so many commits.
-const CHECKPOINT_EVERY: i64 = 100;
 
 /// A table that may not have been read yet.
 pub(crate) type Slot = Arc<tokio::sync::Mutex<Option<Table>>>;
@@ -46,6 +47,8 @@ pub struct DeltaArchive {
     /// Checkpoints that are being written or wait for their turn: at most one for every hundred
     /// commits.
     checkpoints: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// Whether somebody waits for flushes; so it is until it is said otherwise, as in recovery.
+    is_hurried: AtomicBool,
 }
 
 /// What an archive is made of.
@@ -80,6 +83,7 @@ impl DeltaArchive {
             maintenance: tokio::sync::Mutex::default(),
             checkpointing: Arc::default(),
             checkpoints: Mutex::default(),
+            is_hurried: AtomicBool::new(true),
         }
     }
 
@@ -196,12 +200,23 @@ impl DeltaArchive {
         ))
     }
 
-    /// Has a Delta checkpoint written beside what goes on, when it is time for one.
-    pub(crate) fn checkpoint_if_due(&self, stream: &StreamName, version: i64) {
-        if version == 0 || version % CHECKPOINT_EVERY != 0 {
+    /// What a flush's work has: the usual priority only while somebody waits for it.
+    pub(crate) fn flush_priority(&self) -> Priority {
+        if self.is_hurried.load(Ordering::Relaxed) {
+            Priority::Usual
+        } else {
+            Priority::Low
+        }
+    }
+
+    /// Has a Delta checkpoint of the version in force written beside what goes on, when it is time
+    /// for one.
+    pub(crate) fn checkpoint_if_due(&self, table: &mut Table) {
+        if !table.take_checkpoint_due() {
             return;
         }
-        let (store, stream) = (Arc::clone(&self.store), stream.clone());
+        let version = table.snapshot.version;
+        let (store, stream) = (Arc::clone(&self.store), table.snapshot.stream.clone());
         let checkpointing = Arc::clone(&self.checkpointing);
         let write = async move {
             let _one_at_a_time = checkpointing.lock().await;
@@ -278,5 +293,9 @@ impl Archive for DeltaArchive {
 
     async fn flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError> {
         self.flush_rows(input).await
+    }
+
+    fn set_hurried(&self, is_hurried: bool) {
+        self.is_hurried.store(is_hurried, Ordering::Relaxed);
     }
 }

@@ -5,26 +5,22 @@
 //!
 //! | type | candidates |
 //! |---|---|
-//! | float64 | plain, BYTE_STREAM_SPLIT, dictionary |
-//! | int64, decimals, times | DELTA_BINARY_PACKED, plain, dictionary |
+//! | float64 | dictionary, BYTE_STREAM_SPLIT, plain |
+//! | int64, decimals, times | DELTA_BINARY_PACKED, dictionary, plain |
 //!
 //! all with ZSTD, at level 1 while rows are flushed, where plain floats may also have level 3 when files are
 //! merged: it takes twice the time and is worth it only for values with long mantissas. Text and
 //! booleans are what the writer makes of them: a dictionary, and runs.
 
-use arrow_array::{Array, RecordBatch, cast::AsArray, types::Float64Type};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::{
-    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
-    basic::{Compression, Encoding, ZstdLevel},
-    errors::ParquetError,
-    file::{
-        metadata::ColumnChunkMetaData,
-        properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder},
-    },
-    schema::types::ColumnPath,
-};
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, Field, Schema};
 use quiver_model::POSITION;
+
+use crate::{
+    chunk::{ChunkWriter, Trial},
+    encode::{EncodeError, ROW_GROUP_ROWS},
+    gather::{Number, Values},
+};
 
 /// Files whose sample would be smaller than this are too small to gain anything.
 const SAMPLE_ROWS_MIN: usize = 64;
@@ -32,6 +28,9 @@ const SAMPLE_ROWS_MIN: usize = 64;
 const GAIN: u64 = 33;
 /// Dictionary pages are given up beyond this size, and the column falls back to plain.
 const DICTIONARY_BYTES_MAX: u64 = 1 << 20;
+
+/// For so many flushes of a stream what was measured once is used again.
+const KNOWN_FLUSHES: u32 = 15;
 
 /// How much work may go into small files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +68,16 @@ pub(crate) struct Choice {
     pub(crate) level: i32,
 }
 
+/// Encodings of Parquet that a column may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Values as they are: PLAIN.
     Plain,
+    /// Distinct values, and the place of each value among them: RLE_DICTIONARY.
     Dictionary,
+    /// The first byte of each value, then the second of each: BYTE_STREAM_SPLIT.
     ByteStreamSplit,
+    /// Differences: DELTA_BINARY_PACKED.
     Delta,
 }
 
@@ -90,15 +94,12 @@ const PLAIN_3: Choice = Choice {
     level: 3,
 };
 
-/// Ways to encode a column, the cheapest first; none where there is nothing to choose.
-fn candidates(data_type: &DataType, effort: Effort) -> &'static [Choice] {
-    match (data_type, effort) {
-        (DataType::Float64, Effort::Flush) => &[SPLIT, PLAIN, DICTIONARY],
-        (DataType::Float64, Effort::Merge) => &[SPLIT, PLAIN, DICTIONARY, PLAIN_3],
-        (DataType::Int64 | DataType::Timestamp(..) | DataType::Decimal64(..), _) => {
-            &[DELTA, PLAIN, DICTIONARY]
-        }
-        _ => &[],
+/// Ways to encode a column, the cheapest first.
+fn candidates(number: Number, effort: Effort) -> &'static [Choice] {
+    match (number, effort) {
+        (Number::Float, Effort::Flush) => &[DICTIONARY, SPLIT, PLAIN],
+        (Number::Float, Effort::Merge) => &[DICTIONARY, SPLIT, PLAIN, PLAIN_3],
+        (Number::Integer, _) => &[DELTA, DICTIONARY, PLAIN],
     }
 }
 
@@ -115,6 +116,44 @@ fn default_choice(field: &Field) -> Option<Choice> {
 
 /// One choice for each column that has candidates, in the order of the schema.
 pub(crate) type Choices = Vec<Option<Choice>>;
+
+/// What was measured for a file of a stream, for the files of the next flushes: a stream's values keep
+/// their kind for longer than a flush, and measuring takes as much as a fifth of encoding.
+#[derive(Debug)]
+pub(crate) struct Known {
+    choices: Choices,
+    /// Rows of the file: dictionaries live from them.
+    rows: usize,
+    flushes_left: u32,
+}
+
+impl Known {
+    pub(crate) fn new(choices: Choices, rows: usize) -> Self {
+        Self {
+            choices,
+            rows: rows.min(ROW_GROUP_ROWS),
+            flushes_left: KNOWN_FLUSHES,
+        }
+    }
+
+    /// The choices for a file of about as many rows with as many columns.
+    pub(crate) fn suits(&self, rows: usize, columns: usize) -> Option<Choices> {
+        let rows = rows.min(ROW_GROUP_ROWS);
+        let is_alike = self.choices.len() == columns
+            && self.rows <= rows.saturating_mul(2)
+            && rows <= self.rows.saturating_mul(2);
+        is_alike.then(|| self.choices.clone())
+    }
+
+    /// To be called after a flush that used it; `None` when it is time to measure again.
+    pub(crate) fn used(self) -> Option<Self> {
+        let flushes_left = self.flushes_left.checked_sub(1)?;
+        Some(Self {
+            flushes_left,
+            ..self
+        })
+    }
+}
 
 /// The choices for a file of which nothing is known.
 pub(crate) fn defaults(schema: &Schema) -> Choices {
@@ -144,121 +183,54 @@ pub(crate) fn sample_ranges(rows: usize, effort: Effort) -> Vec<std::ops::Range<
 /// decimals).
 ///
 /// # Errors
-/// If Parquet refuses the sample.
+/// If the sample cannot be encoded.
 pub(crate) fn choose(
     sample: &RecordBatch,
     rows: usize,
     effort: Effort,
-) -> Result<Choices, ParquetError> {
-    let schema = sample.schema();
-    let mut choices = defaults(&schema);
-    let columns: Vec<usize> = (0..sample.num_columns())
-        .filter(|column| !candidates(schema.field(*column).data_type(), effort).is_empty())
-        .collect();
-    if columns.is_empty() || sample.num_rows() == 0 {
+) -> Result<Choices, EncodeError> {
+    let mut choices = defaults(&sample.schema());
+    if sample.num_rows() == 0 {
         return Ok(choices);
     }
-    let sample = sample.project(&columns)?;
-    let tables: Vec<&[Choice]> = columns
-        .iter()
-        .map(|column| candidates(schema.field(*column).data_type(), effort))
-        .collect();
-    let mut best: Vec<Option<(u64, Choice)>> = vec![None; columns.len()];
-    // One file for each round: what the columns have as their next candidate.
-    let rounds = tables.iter().map(|table| table.len()).max().unwrap_or(0);
-    for round in 0..rounds {
-        let candidates: Choices = tables
-            .iter()
-            .map(|table| table.get(round).copied())
-            .collect();
-        let of_round: Vec<usize> = (0..columns.len())
-            .filter(|at| candidates[*at].is_some())
-            .collect();
-        let part = sample.project(&of_round)?;
-        let of_part: Choices = of_round.iter().map(|at| candidates[*at]).collect();
-        let metadata = write_sample(&part, &of_part)?;
-        for (at, chunk) in of_round.iter().zip(metadata.row_group(0).columns()) {
-            let Some(candidate) = candidates[*at] else {
-                continue;
-            };
-            let bytes = match candidate.kind {
-                Kind::Dictionary => dictionary_bytes(sample.column(*at), chunk, rows),
-                _ => u64::try_from(chunk.compressed_size()).ok(),
-            };
+    let mut writer = ChunkWriter::default();
+    let mut values = Values::default();
+    for (column, choice) in sample.columns().iter().zip(&mut choices) {
+        let Some(number) = Number::of(column.data_type()) else {
+            continue;
+        };
+        values.set(column)?;
+        let mut best: Option<(u64, Choice)> = None;
+        for candidate in candidates(number, effort) {
+            let trial = writer.trial(number, values.bits(), *candidate)?;
+            let bytes = trial.and_then(|trial| match candidate.kind {
+                Kind::Dictionary => dictionary_bytes(values.bits(), trial, rows),
+                _ => Some(trial.pages),
+            });
             let Some(bytes) = bytes else { continue };
-            let beats = best[*at].is_none_or(|(least, _)| bytes + bytes / GAIN < least);
+            let beats = best.is_none_or(|(least, _)| bytes + bytes / GAIN < least);
             if beats {
-                best[*at] = Some((bytes, candidate));
+                best = Some((bytes, *candidate));
             }
         }
-    }
-    for (column, best) in columns.into_iter().zip(best) {
-        choices[column] = best.map(|(_, choice)| choice).or(choices[column]);
+        *choice = best.map(|(_, choice)| choice).or(*choice);
     }
     Ok(choices)
 }
 
-fn write_sample(
-    sample: &RecordBatch,
-    choices: &Choices,
-) -> Result<parquet::file::metadata::ParquetMetaData, ParquetError> {
-    let schema = sample.schema();
-    let properties = WriterProperties::builder()
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_offset_index_disabled(true);
-    let options = ArrowWriterOptions::new()
-        .with_properties(apply(properties, &schema, choices)?.build())
-        .with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options)?;
-    writer.write(sample)?;
-    writer.finish()
-}
-
-/// Sets the choices for the columns of `schema`.
-pub(crate) fn apply(
-    mut properties: WriterPropertiesBuilder,
-    schema: &SchemaRef,
-    choices: &Choices,
-) -> Result<WriterPropertiesBuilder, ParquetError> {
-    for (field, choice) in schema.fields().iter().zip(choices) {
-        let Some(Choice { kind, level }) = *choice else {
-            continue;
-        };
-        let path = || ColumnPath::from(field.name().as_str());
-        properties = properties
-            .set_column_dictionary_enabled(path(), kind == Kind::Dictionary)
-            .set_column_compression(path(), Compression::ZSTD(ZstdLevel::try_new(level)?));
-        let encoding = match kind {
-            // What comes after a dictionary that grew too large.
-            Kind::Plain | Kind::Dictionary => Encoding::PLAIN,
-            Kind::ByteStreamSplit => Encoding::BYTE_STREAM_SPLIT,
-            Kind::Delta => Encoding::DELTA_BINARY_PACKED,
-        };
-        properties = properties.set_column_encoding(path(), encoding);
-    }
-    Ok(properties)
-}
-
 /// What a dictionary would take in the sample's proportion: its page is shared by more rows in the
 /// file, and has more values there. `None` if it would be too large.
-fn dictionary_bytes(column: &dyn Array, chunk: &ColumnChunkMetaData, rows: usize) -> Option<u64> {
-    let total = u64::try_from(chunk.compressed_size()).ok()?;
-    let start = chunk.dictionary_page_offset()?;
-    let page = u64::try_from(chunk.data_page_offset() - start).ok()?;
-    let spectrum = Spectrum::of(column);
-    let in_sample = spectrum.distinct.max(1);
-    let in_group = spectrum
-        .estimate(rows.min(super::encode::ROW_GROUP_ROWS) as u64)
-        .max(in_sample);
+fn dictionary_bytes(sample: &[u64], trial: Trial, rows: usize) -> Option<u64> {
+    let in_sample = trial.distinct.max(1);
+    let group_rows = (rows.min(ROW_GROUP_ROWS) as u64).max(1);
+    let in_group = Spectrum::of(sample).estimate(group_rows).max(in_sample);
     if in_group * 8 > DICTIONARY_BYTES_MAX {
         return None;
     }
     let width = |distinct: u64| u64::from(u64::BITS - (distinct - 1).leading_zeros()).max(1);
-    let indices = (total - page.min(total)) * width(in_group) / width(in_sample);
-    let sample_rows = column.len() as u64;
-    let group_rows = (rows.min(super::encode::ROW_GROUP_ROWS) as u64).max(1);
-    let page_in_group = page * in_group / in_sample;
-    Some(indices + page_in_group * sample_rows / group_rows)
+    let places = trial.pages * width(in_group) / width(in_sample);
+    let page_in_group = trial.dictionary * in_group / in_sample;
+    Some(places + page_in_group * sample.len() as u64 / group_rows)
 }
 
 /// How often values occur in a sample.
@@ -270,21 +242,9 @@ struct Spectrum {
 }
 
 impl Spectrum {
-    fn of(column: &dyn Array) -> Self {
-        // All candidates of a dictionary are 64 bits wide; equal bits are equal values.
-        let mut bits: Vec<u64> = match column.as_primitive_opt::<Float64Type>() {
-            Some(floats) => floats.iter().flatten().map(f64::to_bits).collect(),
-            None => column
-                .to_data()
-                .buffers()
-                .first()
-                .map(|buffer| {
-                    let values: &[i64] = buffer.typed_data();
-                    let values = &values[column.offset()..column.offset() + column.len()];
-                    values.iter().map(|value| value.cast_unsigned()).collect()
-                })
-                .unwrap_or_default(),
-        };
+    fn of(values: &[u64]) -> Self {
+        // Equal bits are equal values.
+        let mut bits = values.to_vec();
         bits.sort_unstable();
         let (mut distinct, mut once, mut twice) = (0, 0, 0);
         for equal in bits.chunk_by(|left, right| left == right) {
@@ -309,19 +269,23 @@ impl Spectrum {
     }
 }
 
-/// Bytes of a sample of one file, encoded in the best way.
+/// Bytes of the numbers of a sample of one file, encoded in the best way.
 ///
 /// # Errors
-/// If Parquet refuses it.
-pub(crate) fn least_bytes(sample: &RecordBatch, effort: Effort) -> Result<u64, ParquetError> {
-    if sample.num_rows() == 0 {
-        return Ok(0);
-    }
+/// If they cannot be encoded.
+pub(crate) fn least_bytes(sample: &RecordBatch, effort: Effort) -> Result<u64, EncodeError> {
     let choices = choose(sample, sample.num_rows(), effort)?;
-    let metadata = write_sample(sample, &choices)?;
-    let groups = metadata.row_groups().iter();
-    let bytes: i64 = groups.map(|group| group.compressed_size()).sum();
-    Ok(u64::try_from(bytes).unwrap_or(0))
+    let mut writer = ChunkWriter::default();
+    let mut values = Values::default();
+    let mut bytes = 0;
+    for (column, choice) in sample.columns().iter().zip(choices) {
+        if let (Some(number), Some(choice)) = (Number::of(column.data_type()), choice) {
+            values.set(column)?;
+            let trial = writer.trial(number, values.bits(), choice)?;
+            bytes += trial.map_or(0, |trial| trial.pages + trial.dictionary);
+        }
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
 //! Merges small files of a day into larger ones. The rows stay the same, so readers and queries
 //! see no difference; the old files stay on disk for those that still read them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
-use quiver_hot::{ArchiveFile, ArchiveSnapshot, batch_bytes};
+use quiver_hot::{ArchiveSnapshot, FileList, batch_bytes};
 use quiver_model::StreamName;
 
 use crate::{
-    ArchiveError, DeltaArchive,
+    ArchiveError, DeltaArchive, MaintenanceOptions,
+    blocking::Priority,
     choose::Effort,
     commit::Commit,
+    maintain::rows_within,
     read::{location, read_file, stored_schema},
     table::{Committed, next_files, write_commit},
     tiers::Merge,
@@ -26,10 +28,11 @@ pub struct CompactOptions {
     pub target_rows: u64,
     /// A day with fewer small files than this is left alone. Default 2.
     pub files_min: usize,
+    /// How much memory the rows of one merge may take, in bytes: streams of many fields get smaller
+    /// merges, and files of long texts are merged a few at a time, or left as they are. Default
+    /// 256 MiB, as for merges in the background.
+    pub memory_bytes: u64,
 }
-
-/// Memory that the rows of one merge may take when somebody asks for a compaction, in bytes.
-const COMPACT_MEMORY_BYTES: u64 = 1 << 30;
 
 impl Default for CompactOptions {
     fn default() -> Self {
@@ -37,6 +40,7 @@ impl Default for CompactOptions {
             target_bytes: 64 << 20,
             target_rows: 2_000_000,
             files_min: 2,
+            memory_bytes: MaintenanceOptions::default().memory_bytes,
         }
     }
 }
@@ -57,7 +61,7 @@ pub struct CompactReport {
 }
 
 /// Groups of neighbouring small files of one day.
-fn bins(files: &[Arc<ArchiveFile>], options: &CompactOptions) -> Vec<Merge> {
+fn bins(files: &FileList, options: &CompactOptions) -> Vec<Merge> {
     let mut bins: Vec<Merge> = Vec::new();
     let (mut day, mut bytes, mut rows) = (None, 0, 0);
     // Files are in order of day and position.
@@ -97,14 +101,19 @@ impl DeltaArchive {
     ) -> Result<CompactReport, ArchiveError> {
         let _one_at_a_time = self.maintenance.lock().await;
         let present = self.snapshot(stream).await?;
-        let bins = bins(&present.files, options);
-        let merged = self.merge_files(stream, &present, bins, COMPACT_MEMORY_BYTES);
+        let options = CompactOptions {
+            target_rows: rows_within(options.memory_bytes, &present.fields)
+                .min(options.target_rows),
+            ..*options
+        };
+        let bins = bins(&present.files, &options);
+        let merged = self.merge_files(stream, &present, bins, options.memory_bytes);
         merged.await.map(|(report, _)| report)
     }
 
     /// Merges the files of each list, which `present` has, with one commit. To be called with
-    /// `maintenance` held. Files whose rows take more than `memory_bytes` together are left out;
-    /// the paths of those that fit with no other file are in the result, too.
+    /// `maintenance` held. Lists whose rows take more than `memory_bytes` are merged in parts; the
+    /// paths of files that did not fit with their neighbours are in the result, too.
     pub(crate) async fn merge_files(
         &self,
         stream: &StreamName,
@@ -125,11 +134,12 @@ impl DeltaArchive {
                 problem,
             })?;
         let (mut removed, mut added) = (Vec::new(), Vec::new());
-        let mut too_large = Vec::new();
-        for merge in merges {
+        let mut too_large: Vec<String> = Vec::new();
+        let mut parts = merges;
+        while let Some(merge) = parts.pop() {
             // Rows are compressed in files: only reading them tells what they take.
             let (mut batches, mut bin, mut bytes) = (Vec::new(), Merge::new(), 0_u64);
-            for file in &merge {
+            for (number, file) in merge.iter().enumerate() {
                 let path = location(stream, &file.path);
                 let read = read_file(&*self.store, &path, Arc::clone(&layout)).await;
                 let read = read.map_err(|error| ArchiveError::file(stream, &file.path, &error))?;
@@ -139,6 +149,9 @@ impl DeltaArchive {
                         let larger = if taken > bytes { file } else { first };
                         too_large.push(larger.path.clone());
                     }
+                    // The others are another part. This one is read again there, which costs less
+                    // than to keep it meanwhile.
+                    parts.push(merge[number..].to_vec());
                     break;
                 }
                 bytes += taken;
@@ -150,9 +163,9 @@ impl DeltaArchive {
             }
             let batches = Arc::new(batches);
             let written = async {
-                let sorted = sort(&batches).await?;
+                let sorted = sort(&batches, Priority::Low).await?;
                 let writer = FileWriter::new(self, stream, Arc::clone(&layout), Effort::Merge);
-                writer.write(&batches, sorted).await
+                writer.write(&batches, sorted, &mut None).await
             };
             let files = written
                 .await
@@ -178,12 +191,7 @@ impl DeltaArchive {
         let table = self.existing(stream, &mut slot).await?;
         // Flushes have committed meanwhile; only another writer can have removed a file.
         let present = Arc::clone(&table.snapshot);
-        let live: HashSet<&str> = present
-            .files
-            .iter()
-            .map(|file| file.path.as_str())
-            .collect();
-        if !removed.iter().all(|file| live.contains(file.path.as_str())) {
+        if !removed.iter().all(|file| present.files.contains(file)) {
             return Err(ArchiveError::Write {
                 stream: stream.clone(),
                 problem: "another writer removed files that were to be merged; try again"
@@ -225,7 +233,7 @@ impl DeltaArchive {
             table.removed.insert(file.path.clone(), now);
         }
         let snapshot = table.advance(next);
-        self.checkpoint_if_due(stream, version);
+        self.checkpoint_if_due(table);
         let report = CompactReport {
             removed: removed.len(),
             added: added.len(),

@@ -13,7 +13,7 @@ use arrow_buffer::ScalarBuffer;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use quiver_model::{DecimalScale, StreamField};
 
-use crate::schema::DECIMAL_PRECISION;
+use crate::{gather::Values, schema::DECIMAL_PRECISION};
 
 /// Key of the metadata that has the scale of a column.
 const SCALE: &str = "quiver.scale";
@@ -88,6 +88,22 @@ impl Decimals {
     /// The columns of the file.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The values of a column as the file holds them.
+    pub(crate) fn replace(&self, column: usize, values: &mut Values) -> Result<(), NotDecimal> {
+        let Some(scale) = self.scales.get(column).copied().flatten() else {
+            return Ok(());
+        };
+        values.try_replace(|bits| {
+            let value = f64::from_bits(bits);
+            let scaled = scale.scaled(value).map(i64::cast_unsigned);
+            scaled.ok_or_else(|| NotDecimal::Value {
+                field: self.schema.field(column).name().clone(),
+                value,
+                digits: scale.digits(),
+            })
+        })
     }
 
     /// The rows as the file holds them.

@@ -34,7 +34,7 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 
-use crate::blocking::blocking;
+use crate::blocking::{Priority, blocking, blocking_at};
 
 const STORE: &str = "durable local directory";
 
@@ -108,7 +108,7 @@ impl DurableStore {
         grace: Duration,
     ) -> Result<u64> {
         let path = self.shared.root.join(prefix.as_ref());
-        let removed = blocking(move || {
+        let removed = blocking_at(Priority::Low, move || {
             let mut removed = 0;
             let mut directories = vec![path];
             while let Some(directory) = directories.pop() {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, StringArray,
-    TimestampMicrosecondArray, types::Int32Type,
+    TimestampMicrosecondArray,
+    cast::AsArray,
+    types::{Float64Type, Int32Type, Int64Type},
 };
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use proptest::prelude::*;
@@ -250,4 +252,69 @@ fn the_statistics_of_decimals_have_no_more_digits_than_their_type() {
     assert_eq!(bound(0, -12.0).as_deref(), Some("-12"));
     // JSON has exponents; not every reader of decimals does.
     assert_eq!(bound(9, 0.000_000_001), None);
+}
+
+/// Several pages of every encoding, with values that are missing here and there, and for a page and
+/// longer.
+#[test]
+fn the_index_of_a_column_says_what_its_pages_hold() {
+    use parquet::file::{
+        metadata::{PageIndexPolicy, ParquetMetaDataReader},
+        page_index::column_index::ColumnIndexMetaData,
+    };
+    let count = 200_000_i64;
+    let missing = |at: i64| at % 11 == 0 || (6_000..190_000).contains(&at);
+    let random = |at: i64| at.wrapping_mul(0x1e37_79b9_7f4a_7c15) >> 12;
+    let floats = |of: &dyn Fn(i64) -> f64| -> ArrayRef {
+        let values = (0..count).map(|at| (!missing(at)).then(|| of(at)));
+        Arc::new(Float64Array::from_iter(values))
+    };
+    let names = ["noise", "few", "walk", "steps"];
+    let fields = names.map(|field| StreamField::new(name(field), FieldType::Float64));
+    let schema = layout(&fields);
+    let columns = vec![
+        floats(&|at| random(at) as f64 / 1e7),
+        floats(&|at| (random(at) % 40) as f64 - 20.0),
+        floats(&|at| (at + random(at) % 50) as f64 / 100.0),
+        floats(&|at| (at / 9_000) as f64),
+    ];
+    let batch = rows(&schema, columns);
+    for way in ways() {
+        let (read, content) = there_and_back(&batch, way);
+        for column in 4..8 {
+            assert_eq!(bits(read.column(column)), bits(batch.column(column)));
+        }
+        let file = decode(content.clone(), &schema).unwrap();
+        let file = arrow_select::concat::concat_batches(&schema, &file).unwrap();
+        let metadata = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&content)
+            .unwrap();
+        let column_index = &metadata.column_index().unwrap()[0];
+        let offset_index = &metadata.offset_index().unwrap()[0];
+        for column in 4..8 {
+            let ColumnIndexMetaData::DOUBLE(index) = &column_index[column] else {
+                panic!("{way:?} {column}");
+            };
+            let locations = offset_index[column].page_locations();
+            assert!(locations.len() > 4);
+            let starts = locations.iter().map(|page| page.first_row_index as usize);
+            let ends = starts.clone().skip(1).chain([ROW_GROUP_ROWS]);
+            let mut null_pages = 0;
+            for (page, (start, end)) in starts.zip(ends).enumerate() {
+                let rows = file.column(column).slice(start, end - start);
+                let values = rows.as_primitive::<Float64Type>();
+                assert_eq!(index.null_count(page), Some(values.null_count() as i64));
+                assert_eq!(
+                    index.is_null_page(page),
+                    values.null_count() == values.len()
+                );
+                let least = values.iter().flatten().reduce(f64::min);
+                let greatest = values.iter().flatten().reduce(f64::max);
+                assert_eq!(index.min_value(page).copied(), least);
+                assert_eq!(index.max_value(page).copied(), greatest);
+            }
+            assert!(null_pages > 0);
+        }
+    }
 }

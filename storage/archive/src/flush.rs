@@ -13,7 +13,7 @@ use quiver_model::{Position, StreamField, StreamName};
 
 use crate::{
     DeltaArchive,
-    blocking::{WorkLost, blocking},
+    blocking::{WorkLost, blocking_at},
     choose::Effort,
     commit::{Commit, grown_metadata, new_metadata},
     encode::EncodedFile,
@@ -122,10 +122,11 @@ impl DeltaArchive {
         // Portions that an earlier attempt has committed stay committed.
         let batches = Arc::new(between(&batches, archived, barrier));
 
-        let sorted = sort(&batches).await.map_err(|error| flush.write(error))?;
+        let sorted = sort(&batches, self.flush_priority()).await;
+        let sorted = sorted.map_err(|error| flush.write(error))?;
         let (sorted, cuts) = {
             let batches = Arc::clone(&batches);
-            blocking(move || {
+            blocking_at(self.flush_priority(), move || {
                 let cuts = cuts(&batches, &sorted, DAYS_MAX);
                 (sorted, cuts)
             })
@@ -134,7 +135,7 @@ impl DeltaArchive {
         };
         if cuts.is_empty() {
             let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout), Effort::Flush);
-            let added = writer.write(&batches, sorted).await;
+            let added = writer.write(&batches, sorted, &mut table.known).await;
             let added = added.map_err(|error| flush.write(error))?;
             return self.commit(flush, table, &columns, &added).await;
         }
@@ -150,9 +151,10 @@ impl DeltaArchive {
                 continue;
             }
             let rows = Arc::new(between(&batches, after, up_to));
-            let sorted = sort(&rows).await.map_err(|error| portion.write(error))?;
+            let sorted = sort(&rows, self.flush_priority()).await;
+            let sorted = sorted.map_err(|error| portion.write(error))?;
             let writer = FileWriter::new(self, &stream, Arc::clone(&columns.layout), Effort::Flush);
-            let added = writer.write(&rows, sorted).await;
+            let added = writer.write(&rows, sorted, &mut table.known).await;
             let added = added.map_err(|error| portion.write(error))?;
             let snapshot = self.commit(portion, table, &columns, &added).await?;
             tracing::debug!(%stream, %up_to, %barrier, version = snapshot.version, "a portion of a flush over very many days is archived");
@@ -198,14 +200,17 @@ impl DeltaArchive {
                         stream: stream.clone(),
                         version,
                         flushed: barrier,
-                        fields: columns.fields.clone().into(),
+                        fields: match &metadata {
+                            Some(_) => columns.fields.clone().into(),
+                            None => Arc::clone(&table.snapshot.fields),
+                        },
                         files: next_files(&table.snapshot.files, &[], added),
                     };
                     if metadata.is_some() {
                         table.metadata = metadata;
                     }
                     let snapshot = table.advance(next);
-                    self.checkpoint_if_due(stream, version);
+                    self.checkpoint_if_due(table);
                     return Ok(snapshot);
                 }
                 Committed::Unknown(error) => {

@@ -2,7 +2,7 @@
 //! with Quiver switched off.
 //!
 //! ```text
-//! FlushInput ─▶ sort (device, ts, position), by day ─▶ encodings from a sample ─▶ Parquet files, each fsynced
+//! FlushInput ─▶ sort (device, ts, position), by day ─▶ encodings from a sample, column chunks ─▶ Parquet files, each fsynced
 //!                                                                              ─▶ one commit, fsynced ─▶ ArchiveSnapshot
 //!                                                                                 │ all files, txn{quiver/<log id>: P}
 //! small files ─▶ compact, or maintenance in tiers ─▶ one commit: remove + add    │ metaData if the stream grew
@@ -16,13 +16,15 @@
 //!   very many days is several, each complete up to a position, and there is none between those.
 //! - Flushing the same barrier again stores nothing twice, also when it is unknown whether the
 //!   first attempt was committed: the transaction in the table says.
-//! - The cost of a commit does not grow with the table's age: its state is kept in memory, commits
-//!   are written from it, and Delta checkpoints keep opening quick.
+//! - The cost of a commit does not grow with the table's age, nor with its files: its state is kept in
+//!   memory as a list that versions share, commits are written from it, and Delta checkpoints, written
+//!   beside and in proportion to what they list, keep opening quick.
 //! - A value comes back bit for bit, whatever encoding was chosen; what a decimal field cannot hold is
 //!   an error, never rounded.
 //! - The number of files stays small over months while [`Maintenance`] runs, and no row is rewritten more
 //!   than a few times.
 //! - The Delta protocol stays at reader 1, writer 2: what every reader supports.
+//! - What takes a processor for long runs at low priority, unless somebody waits for it.
 //! - A file stays on disk as long as somebody holds a snapshot that lists it.
 //!
 //! deltalake reads tables and writes checkpoints; commits are written here, by the only regular
@@ -30,8 +32,10 @@
 
 mod archive;
 mod blocking;
+mod bounds;
 mod check;
 mod choose;
+mod chunk;
 mod commit;
 mod compact;
 mod decimals;
@@ -39,8 +43,11 @@ mod durable_store;
 mod encode;
 mod error;
 mod flush;
+mod frames;
 mod gather;
+mod interner;
 mod maintain;
+mod packing;
 mod portions;
 mod read;
 mod replay;

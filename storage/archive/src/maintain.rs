@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures::future::select;
-use quiver_hot::{ArchiveFile, StreamTable, Tables};
+use quiver_hot::{ArchiveFile, FileList, StreamTable, Tables};
 use quiver_model::{FieldType, StreamField, StreamName};
 use tokio::sync::Notify;
 
@@ -70,16 +70,21 @@ impl Default for MaintenanceOptions {
 
 impl MaintenanceOptions {
     fn limits_for(&self, fields: &[StreamField]) -> MergeLimits {
-        let width = |field: &StreamField| match field.field_type {
-            FieldType::Utf8 => TEXT_BYTES,
-            _ => NUMBER_BYTES,
-        };
-        let row: u64 = ROW_BYTES + fields.iter().map(width).sum::<u64>();
         MergeLimits {
-            rows: self.limits.rows.min(self.memory_bytes / row).max(2),
+            rows: self.limits.rows.min(rows_within(self.memory_bytes, fields)),
             ..self.limits
         }
     }
+}
+
+/// How many rows with these fields take so much memory, about; at least 2.
+pub(crate) fn rows_within(memory_bytes: u64, fields: &[StreamField]) -> u64 {
+    let width = |field: &StreamField| match field.field_type {
+        FieldType::Utf8 => TEXT_BYTES,
+        _ => NUMBER_BYTES,
+    };
+    let row: u64 = ROW_BYTES + fields.iter().map(width).sum::<u64>();
+    (memory_bytes / row).max(2)
 }
 
 /// What was done since the start.
@@ -155,6 +160,11 @@ impl Maintenance {
             is_stopped: AtomicBool::new(false),
             stop: Notify::new(),
         })
+    }
+
+    /// How much memory the rows of a merge may take, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.options.memory_bytes
     }
 
     /// What was done since the start.
@@ -287,7 +297,7 @@ impl Maintenance {
         merges
     }
 
-    fn without_too_large(&self, files: &[Arc<ArchiveFile>]) -> Vec<Arc<ArchiveFile>> {
+    fn without_too_large(&self, files: &FileList) -> Vec<Arc<ArchiveFile>> {
         let too_large = self
             .too_large
             .lock()

@@ -18,8 +18,9 @@ use parquet::{
 use quiver_model::{DEVICE, POSITION, SchemaId, StreamName, StreamSchema};
 
 use crate::{
-    blocking::{WorkLost, blocking},
+    blocking::{Priority, WorkLost, blocking_at},
     decimals::marked,
+    encode::EncodeError,
 };
 
 /// Rows of a batch that is read.
@@ -34,6 +35,8 @@ pub(crate) enum FileError {
     Parquet(#[from] ParquetError),
     #[error("{0}")]
     Arrow(#[from] ArrowError),
+    #[error("{0}")]
+    Encode(#[from] EncodeError),
     #[error("{0}")]
     Work(#[from] WorkLost),
 }
@@ -53,14 +56,15 @@ pub(crate) fn stored_schema(
         .map_err(|error| error.to_string())
 }
 
-/// All rows of a file, in its order, in the layout of `schema`; columns it lacks are null.
+/// All rows of a file, in its order, in the layout of `schema`; columns it lacks are null. Decoded at
+/// low priority.
 pub(crate) async fn read_file(
     store: &dyn ObjectStore,
     location: &Path,
     schema: SchemaRef,
 ) -> Result<Vec<RecordBatch>, FileError> {
     let content = store.get(location).await?.bytes().await?;
-    blocking(move || decode(content, &schema)).await?
+    blocking_at(Priority::Low, move || decode(content, &schema)).await?
 }
 
 pub(crate) fn decode(content: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>, FileError> {
@@ -116,13 +120,13 @@ pub(crate) struct Footer {
     pub(crate) metadata: Arc<ParquetMetaData>,
 }
 
-/// The positions of a file, and its footer.
+/// The positions of a file, and its footer, decoded at low priority.
 pub(crate) async fn read_positions(
     store: &dyn ObjectStore,
     location: &Path,
 ) -> Result<(Footer, Vec<RecordBatch>), FileError> {
     let content = store.get(location).await?.bytes().await?;
-    blocking(move || {
+    blocking_at(Priority::Low, move || {
         let bytes = content.len() as u64;
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(content, options)?;

@@ -7,14 +7,14 @@ use deltalake_core::{
     DeltaTable, DeltaTableBuilder, DeltaTableError, checkpoints::create_checkpoint,
 };
 use futures::TryStreamExt;
-use object_store::{ObjectStore, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use quiver_hot::{ArchiveFile, ArchiveSnapshot};
 use quiver_model::{DEVICE, POSITION, Position, QUIVER_DAY, StreamName, TS, Timestamp};
 use serde_json::Value;
 use url::Url;
 
 use crate::{
-    blocking::on_own_runtime,
+    blocking::{Priority, on_own_runtime},
     schema::fields_of,
     time_text::{parse_day, parse_time},
 };
@@ -30,6 +30,8 @@ pub(crate) struct Replayed {
     pub(crate) snapshot: ArchiveSnapshot,
     /// The `metaData` action in force.
     pub(crate) metadata: Value,
+    /// The version that the newest Delta checkpoint is of; 0 if there is none.
+    pub(crate) checkpointed: i64,
     /// Removed files that may still be on disk, and when they were removed.
     pub(crate) removed: HashMap<String, Timestamp>,
 }
@@ -84,9 +86,11 @@ pub(crate) async fn replay(
             None => return Err(ReplayError::Absent),
         }
     }
-    let replayed = on_own_runtime(move || async move {
+    // Whoever opens a table waits for it.
+    let replayed = on_own_runtime(Priority::Usual, move || async move {
+        let checkpointed = last_checkpoint(&*store, &stream).await;
         let table = load(store, &stream).await?;
-        read(&table, stream, &app_id).await
+        read(&table, stream, &app_id, checkpointed).await
     });
     replayed
         .await
@@ -99,7 +103,7 @@ pub(crate) async fn checkpoint(
     stream: StreamName,
     version: i64,
 ) -> Result<(), ReplayError> {
-    let written = on_own_runtime(move || async move {
+    let written = on_own_runtime(Priority::Low, move || async move {
         let builder = DeltaTableBuilder::from_url(address(&stream)?).map_err(unreadable)?;
         let version = u64::try_from(version).unwrap_or(0);
         let table = builder
@@ -116,6 +120,20 @@ pub(crate) async fn checkpoint(
         .map_err(|lost| ReplayError::Unreadable(lost.to_string()))?
 }
 
+/// The version that the newest checkpoint is of, as Delta's hint says; 0 if there is none. It only
+/// decides when the next one is written.
+async fn last_checkpoint(store: &dyn ObjectStore, stream: &StreamName) -> i64 {
+    let hint = Path::from_iter([stream.as_str(), "_delta_log", "_last_checkpoint"]);
+    let content = match store.get(&hint).await {
+        Ok(found) => found.bytes().await.ok(),
+        Err(_) => None,
+    };
+    let hint: Option<Value> = content.and_then(|content| serde_json::from_slice(&content).ok());
+    hint.and_then(|hint| hint["version"].as_i64())
+        .unwrap_or(0)
+        .max(0)
+}
+
 async fn load(store: Arc<dyn ObjectStore>, stream: &StreamName) -> Result<DeltaTable, ReplayError> {
     let builder = DeltaTableBuilder::from_url(address(stream)?).map_err(unreadable)?;
     builder
@@ -129,6 +147,7 @@ async fn read(
     table: &DeltaTable,
     stream: StreamName,
     app_id: &str,
+    checkpointed: i64,
 ) -> Result<Replayed, ReplayError> {
     let state = table.snapshot().map_err(unreadable)?;
     let json = |value: serde_json::Result<Value>| {
@@ -177,10 +196,6 @@ async fn read(
             view.stats().as_deref(),
         )));
     }
-    files.sort_by(|left, right| {
-        (left.day, left.min_position, &left.path).cmp(&(right.day, right.min_position, &right.path))
-    });
-
     let mut removed = HashMap::new();
     let mut tombstones = state.all_tombstones(log_store.as_ref());
     while let Some(tombstone) = tombstones.try_next().await.map_err(unreadable)? {
@@ -200,11 +215,12 @@ async fn read(
                 .unwrap_or(0),
         ),
         fields: fields.into(),
-        files: files.into(),
+        files: files.into_iter().collect(),
     };
     Ok(Replayed {
         snapshot,
         metadata,
+        checkpointed,
         removed,
     })
 }

@@ -61,9 +61,9 @@ impl<'a> Fixed<'a> {
         })
     }
 
-    pub(crate) fn device(&self, row: usize) -> &'a str {
-        self.names
-            .value(usize::try_from(self.keys[row]).unwrap_or(0))
+    /// The device that a key stands for.
+    pub(crate) fn name(&self, key: i32) -> &'a str {
+        self.names.value(usize::try_from(key).unwrap_or(0))
     }
 
     fn order(&self, row: usize) -> (i64, i64) {
@@ -83,12 +83,19 @@ pub(crate) fn sort_by_day(batches: &[RecordBatch]) -> Option<Vec<DayRows>> {
             of_device.sort_unstable_by_key(order);
         }
         let day = |at: &RowRef| Timestamp(fixed[at.batch as usize].ts[at.row as usize]).day();
-        for of_day in of_device.chunk_by(|left, right| day(left) == day(right)) {
-            if let Some(first) = of_day.first() {
-                days.entry(day(first))
-                    .or_default()
-                    .extend_from_slice(of_day);
-            }
+        let mut rest = &*of_device;
+        while let Some(first) = rest.first() {
+            let first = day(first);
+            // Mostly the whole rest: then nothing is searched.
+            let is_one = rest.last().is_none_or(|last| day(last) == first);
+            let end = if is_one {
+                rest.len()
+            } else {
+                rest.partition_point(|at| day(at) == first)
+            };
+            let (of_day, later) = rest.split_at(end);
+            days.entry(first).or_default().extend_from_slice(of_day);
+            rest = later;
         }
     }
     Some(
@@ -109,8 +116,8 @@ fn group_by_device(fixed: &[Fixed<'_>]) -> (Vec<RowRef>, Vec<Range<usize>>) {
     let mut device_of_key: Vec<Vec<usize>> = vec![Vec::new(); fixed.len()];
     for (batch, columns) in fixed.iter().enumerate() {
         let mut of_key = vec![usize::MAX; columns.names.len()];
-        for key in columns.keys {
-            let key = usize::try_from(*key).unwrap_or(0);
+        for run in runs(columns.keys) {
+            let key = usize::try_from(run[0]).unwrap_or(0);
             if of_key[key] == usize::MAX {
                 let next = counts.len();
                 of_key[key] = *numbers.entry(columns.names.value(key)).or_insert(next);
@@ -118,7 +125,7 @@ fn group_by_device(fixed: &[Fixed<'_>]) -> (Vec<RowRef>, Vec<Range<usize>>) {
                     counts.push(0);
                 }
             }
-            counts[of_key[key]] += 1;
+            counts[of_key[key]] += run.len();
         }
         device_of_key[batch] = of_key;
     }
@@ -136,16 +143,26 @@ fn group_by_device(fixed: &[Fixed<'_>]) -> (Vec<RowRef>, Vec<Range<usize>>) {
 
     let mut rows = vec![RowRef { batch: 0, row: 0 }; start];
     for batch in oldest_first {
-        for (row, key) in fixed[batch].keys.iter().enumerate() {
-            let device = device_of_key[batch][usize::try_from(*key).unwrap_or(0)];
-            rows[next[device]] = RowRef {
-                batch: batch as u32,
-                row: row as u32,
-            };
-            next[device] += 1;
+        let mut row = 0;
+        for run in runs(fixed[batch].keys) {
+            let device = device_of_key[batch][usize::try_from(run[0]).unwrap_or(0)];
+            let start = next[device];
+            next[device] += run.len();
+            for at in &mut rows[start..start + run.len()] {
+                *at = RowRef {
+                    batch: batch as u32,
+                    row,
+                };
+                row += 1;
+            }
         }
     }
     (rows, ranges)
+}
+
+/// Neighbouring rows of one device, which have the same key: none is empty.
+fn runs(keys: &[i32]) -> impl Iterator<Item = &[i32]> {
+    keys.chunk_by(|left, right| left == right)
 }
 
 #[cfg(test)]

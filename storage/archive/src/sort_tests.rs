@@ -78,7 +78,7 @@ fn rows_come_out_as_a_plain_sort_would_have_them() {
                 assert_eq!(fixed.ts[row].div_euclid(DAY_US), i64::from(day.day));
                 found.push((
                     fixed.ts[row],
-                    fixed.device(row).to_owned(),
+                    fixed.name(fixed.keys[row]).to_owned(),
                     fixed.position[row],
                 ));
             }

@@ -2,17 +2,19 @@
 //!
 //! [`DeltaArchive`](crate::DeltaArchive) does not go through here; it uses what this uses.
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use quiver_hot::Source;
 use quiver_model::{StreamField, StreamName};
 
-pub use crate::{choose::Effort, encode::Encodings};
+pub use crate::{choose::Effort, choose::Kind, encode::Encodings};
 
 use crate::{
-    decimals::Decimals,
+    choose::Choice,
+    chunk::ChunkWriter,
     encode::{choices, encode},
+    gather::{Number, Values},
     read::stored_schema,
     sort::{DayRows, sort_by_day},
 };
@@ -77,12 +79,27 @@ impl Sorted {
         batches: &[RecordBatch],
         encodings: Encodings,
     ) -> Result<(), Source> {
-        let decimals = Decimals::of(schema);
         for day in &self.days {
-            choices(schema, &decimals, batches, &day.rows, encodings)?;
+            choices(schema, batches, &day.rows, encodings)?;
         }
         Ok(())
     }
+}
+
+/// Bytes that a column of 64-bit numbers takes in this encoding, with ZSTD at this level, pages and
+/// dictionary together: what a flush does with a column's values once they are gathered. `None` if it
+/// is of another type, or has too many values for a dictionary.
+///
+/// # Errors
+/// If ZSTD refuses it.
+pub fn encode_column(column: &dyn Array, kind: Kind, level: i32) -> Result<Option<u64>, Source> {
+    let Some(number) = Number::of(column.data_type()) else {
+        return Ok(None);
+    };
+    let mut values = Values::default();
+    values.set(column)?;
+    let trial = ChunkWriter::default().trial(number, values.bits(), Choice { kind, level })?;
+    Ok(trial.map(|trial| trial.pages + trial.dictionary))
 }
 
 /// The layout of a stream's rows, with decimal fields marked: what [`Sorted::encode`] takes.

@@ -15,12 +15,12 @@ use parquet::arrow::{
     ProjectionMask,
     arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
 };
-use quiver_hot::ArchiveFile;
+use quiver_hot::{ArchiveFile, FileList};
 use quiver_model::{DecimalScale, FieldType, StreamField, StreamName};
 
 use crate::{
     ArchiveError, DeltaArchive,
-    blocking::blocking,
+    blocking::{Priority, blocking_at},
     choose::{Effort, least_bytes},
     decimals::to_decimal,
     encode::ROW_GROUP_ROWS,
@@ -100,10 +100,10 @@ fn least_scale(values: &Float64Array) -> Option<DecimalScale> {
 }
 
 /// At most `count` of the files, spread evenly.
-fn spread(files: &[Arc<ArchiveFile>], count: usize) -> Vec<Arc<ArchiveFile>> {
+fn spread(files: &FileList, count: usize) -> Vec<Arc<ArchiveFile>> {
     let count = count.min(files.len());
     (0..count)
-        .map(|at| Arc::clone(&files[at * files.len() / count]))
+        .filter_map(|at| files.get(at * files.len() / count).cloned())
         .collect()
 }
 
@@ -207,7 +207,7 @@ impl DeltaArchive {
             };
             let content = content.map_err(|error| failed(error.into()))?;
             let wanted = names.clone();
-            let columns = blocking(move || middle(content, &wanted))
+            let columns = blocking_at(Priority::Low, move || middle(content, &wanted))
                 .await
                 .map_err(|error| failed(error.into()))?
                 .map_err(failed)?;
@@ -228,7 +228,7 @@ impl DeltaArchive {
         }
         let judged: Vec<(StreamField, Evidence)> =
             fields.into_iter().cloned().zip(evidence).collect();
-        let judged = blocking(move || {
+        let judged = blocking_at(Priority::Low, move || {
             let fields = judged.into_iter();
             fields
                 .map(|(field, evidence)| evidence.judge(&field))

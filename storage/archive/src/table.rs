@@ -1,16 +1,17 @@
 //! What is kept in memory of a table, and the writing of a version.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Weak},
 };
 
 use object_store::{ObjectStore, PutPayload, path::Path};
-use quiver_hot::{ArchiveFile, ArchiveSnapshot};
-use quiver_model::{Position, StreamName, Timestamp};
+use quiver_hot::{ArchiveFile, ArchiveSnapshot, FileList};
+use quiver_model::{StreamName, Timestamp};
 use serde_json::Value;
 
 use crate::{
+    choose::Known,
     commit::{Commit, commit_name},
     encode::EncodedFile,
     replay::Replayed,
@@ -23,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) snapshot: Arc<ArchiveSnapshot>,
     /// The `metaData` action in force; `None` before the first commit.
     pub(crate) metadata: Option<Value>,
+    /// How columns were encoded best in the flushes before.
+    pub(crate) known: Option<Known>,
     /// Files that older versions list, and when they were removed.
     pub(crate) removed: HashMap<String, Timestamp>,
     /// Versions that somebody may still read.
@@ -30,6 +33,8 @@ pub(crate) struct Table {
     /// Whether a commit may have happened that is not in `snapshot`. True while one is under way,
     /// in case its future is dropped.
     pub(crate) is_uncertain: bool,
+    /// The version that the newest Delta checkpoint is of, or is to be of; 0 if there is none.
+    checkpointed: i64,
     /// Commits that may still arrive, by the version they are to be, with the files they list.
     /// Kept until another commit has taken the version.
     undecided: Vec<(i64, Vec<String>)>,
@@ -41,9 +46,11 @@ impl Table {
         Self {
             snapshot: Arc::new(ArchiveSnapshot::absent(stream)),
             metadata: None,
+            known: None,
             removed: HashMap::new(),
             leases: Vec::new(),
             is_uncertain: false,
+            checkpointed: 0,
             undecided: Vec::new(),
         }
     }
@@ -55,8 +62,10 @@ impl Table {
             leases: vec![Arc::downgrade(&snapshot)],
             snapshot,
             metadata: Some(replayed.metadata),
+            known: None,
             removed: replayed.removed,
             is_uncertain: false,
+            checkpointed: replayed.checkpointed,
             undecided: Vec::new(),
         }
     }
@@ -65,7 +74,10 @@ impl Table {
     pub(crate) fn refresh(&mut self, replayed: Replayed) {
         let leases = std::mem::take(&mut self.leases);
         let undecided = std::mem::take(&mut self.undecided);
+        // One that is being written is not found yet.
+        let checkpointed = self.checkpointed.max(replayed.checkpointed);
         *self = Self::replayed(replayed);
+        self.checkpointed = checkpointed;
         self.leases.extend(leases);
         self.undecided = undecided;
         self.forget_decided();
@@ -107,10 +119,37 @@ impl Table {
         next
     }
 
+    /// Whether it is time for a Delta checkpoint of the version in force; if it is, the next one is
+    /// counted from here.
+    pub(crate) fn take_checkpoint_due(&mut self) -> bool {
+        let ArchiveSnapshot { version, files, .. } = &*self.snapshot;
+        let is_due = version - self.checkpointed >= checkpoint_interval(files.len());
+        if is_due {
+            self.checkpointed = *version;
+        }
+        is_due
+    }
+
     /// Versions that somebody holds: their files must stay.
     pub(crate) fn held(&self) -> Vec<Arc<ArchiveSnapshot>> {
         self.leases.iter().filter_map(Weak::upgrade).collect()
     }
+}
+
+/// So many versions are at least, and at most, between two Delta checkpoints: opening a table reads
+/// at most so many commits.
+const CHECKPOINT_VERSIONS: (i64, i64) = (100, 10_000);
+/// A checkpoint lists every file: so many of them are worth a version.
+const CHECKPOINT_FILES_A_VERSION: usize = 4;
+
+/// Versions between two Delta checkpoints of a table with so many files. A checkpoint lists them all
+/// and a reader has to read them all: in proportion, what checkpoints take for each commit does not
+/// grow with the table, nor does the share that commits have in opening it.
+fn checkpoint_interval(files: usize) -> i64 {
+    let (least, most) = CHECKPOINT_VERSIONS;
+    i64::try_from(files / CHECKPOINT_FILES_A_VERSION)
+        .unwrap_or(most)
+        .clamp(least, most)
 }
 
 /// How a commit ended.
@@ -139,37 +178,44 @@ pub(crate) async fn write_commit(
     }
 }
 
-/// Files beyond which sorting is quicker than putting each where it belongs.
-const INSERTED_MAX: usize = 16;
-
-/// The files of a version: without `removed`, with `added`, in order. `present` is in order.
+/// The files of a version: without `removed`, with `added`. What it takes does not depend on how many
+/// files are `present`.
 pub(crate) fn next_files(
-    present: &[Arc<ArchiveFile>],
+    present: &FileList,
     removed: &[Arc<ArchiveFile>],
     added: &[EncodedFile],
-) -> Arc<[Arc<ArchiveFile>]> {
-    fn order(file: &ArchiveFile) -> (i32, Position, &str) {
-        (file.day, file.min_position, &file.path)
+) -> FileList {
+    let mut files = present.clone();
+    for file in removed {
+        files.remove(file);
     }
-    let mut files: Vec<Arc<ArchiveFile>> = Vec::with_capacity(present.len() + added.len());
-    if removed.is_empty() {
-        files.extend_from_slice(present);
-    } else {
-        let removed: HashSet<&str> = removed.iter().map(|file| file.path.as_str()).collect();
-        let stay = present
-            .iter()
-            .filter(|file| !removed.contains(file.path.as_str()));
-        files.extend(stay.cloned());
-    }
-    let added = added.iter().map(|encoded| Arc::new(encoded.file.clone()));
-    if added.len() > INSERTED_MAX {
-        files.extend(added);
-        files.sort_by(|left, right| order(left).cmp(&order(right)));
-    } else {
-        for file in added {
-            let at = files.partition_point(|known| order(known) <= order(&file));
-            files.insert(at, file);
+    files.extend(added.iter().map(|encoded| Arc::new(encoded.file.clone())));
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_rare_in_proportion_to_what_they_list() {
+        assert_eq!(checkpoint_interval(0), 100);
+        assert_eq!(checkpoint_interval(400), 100);
+        assert_eq!(checkpoint_interval(10_000), 2_500);
+        assert_eq!(checkpoint_interval(1_000_000), 10_000);
+
+        let stream = StreamName::new("readings").unwrap();
+        let mut table = Table::absent(stream.clone());
+        let mut due = Vec::new();
+        for version in 0..=350 {
+            table.advance(ArchiveSnapshot {
+                version,
+                ..ArchiveSnapshot::absent(stream.clone())
+            });
+            if table.take_checkpoint_due() {
+                due.push(version);
+            }
         }
+        assert_eq!(due, [100, 200, 300]);
     }
-    files.into()
 }

@@ -14,9 +14,11 @@ use quiver_model::{Entropy, QUIVER_DAY, StreamName};
 
 use crate::{
     DeltaArchive, DurableStore,
-    blocking::blocking,
-    choose::Effort,
-    encode::{EncodeError, EncodedFile, Encodings, encode},
+    blocking::{Priority, blocking_at},
+    choose::{Choices, Effort, Known},
+    encode::{
+        EncodeError, EncodedFile, Encodings, FileEncoder, ROW_GROUP_ROWS, choices, encode_as,
+    },
     error::WriteError,
     read::location,
     sort::{DayRows, RowRef, sort_by_day},
@@ -32,20 +34,31 @@ const FILES_AT_ONCE: usize = 16;
 const ROWS_AT_ONCE: usize = 262_144;
 
 /// Sorts rows of the stored layout for [`FileWriter::write`].
-pub(crate) async fn sort(batches: &Arc<Vec<RecordBatch>>) -> Result<Vec<DayRows>, WriteError> {
+pub(crate) async fn sort(
+    batches: &Arc<Vec<RecordBatch>>,
+    priority: Priority,
+) -> Result<Vec<DayRows>, WriteError> {
     let batches = Arc::clone(batches);
-    let sorted = blocking(move || sort_by_day(&batches)).await?;
+    let sorted = blocking_at(priority, move || sort_by_day(&batches)).await?;
     Ok(sorted.ok_or(EncodeError::Layout)?)
 }
 
 /// Writes files of one stream's table.
 pub(crate) struct FileWriter<'a> {
+    archive: &'a DeltaArchive,
     store: &'a dyn ObjectStore,
     durable: Option<&'a DurableStore>,
     entropy: &'a dyn Entropy,
     stream: &'a StreamName,
     schema: SchemaRef,
     effort: Effort,
+}
+
+/// A file that was written, without its content.
+struct Written {
+    encoded: EncodedFile,
+    /// How its columns are encoded, if that was found out for it.
+    measured: Option<Choices>,
 }
 
 /// A file that is to be written.
@@ -66,6 +79,7 @@ impl<'a> FileWriter<'a> {
         effort: Effort,
     ) -> Self {
         Self {
+            archive,
             store: &*archive.store,
             durable: archive.durable.as_ref(),
             entropy: &*archive.entropy,
@@ -76,11 +90,13 @@ impl<'a> FileWriter<'a> {
     }
 
     /// Writes rows of `batches`, which all have the writer's schema, as files: one for each day, or
-    /// more where a day has very many. Every file is durable when this returns.
+    /// more where a day has very many. Every file is durable when this returns. What is `known` of
+    /// how the stream's columns are best encoded is used, and replaced by what is found out.
     pub(crate) async fn write(
         &self,
         batches: &Arc<Vec<RecordBatch>>,
         sorted: Vec<DayRows>,
+        known: &mut Option<Known>,
     ) -> Result<Vec<EncodedFile>, WriteError> {
         let planned = self.plan(sorted);
         if let (Some(durable), true) = (self.durable, planned.len() > 1) {
@@ -89,12 +105,39 @@ impl<'a> FileWriter<'a> {
         }
         let largest = planned.iter().map(|file| file.end - file.start).max();
         let at_once = (ROWS_AT_ONCE / largest.unwrap_or(1).max(1)).clamp(1, FILES_AT_ONCE);
+        let columns = self.schema.fields().len();
+        let suited = |file: &Planned| {
+            let known = known.as_ref()?;
+            known.suits(file.end - file.start, columns)
+        };
+        let mut is_used = false;
         // In order, so that the same rows make the same commit.
-        futures::stream::iter(planned)
-            .map(|file| self.write_file(Arc::clone(batches), file))
+        let written: Vec<Written> = futures::stream::iter(planned)
+            .map(|file| {
+                let choices = suited(&file);
+                is_used |= choices.is_some();
+                self.write_file(Arc::clone(batches), file, choices)
+            })
             .buffered(at_once)
             .try_collect()
-            .await
+            .await?;
+        let measured = written
+            .iter()
+            .filter_map(|file| Some((file.encoded.file.rows as usize, file.measured.as_ref()?)))
+            .max_by_key(|(rows, _)| *rows);
+        if is_used {
+            *known = known.take().and_then(Known::used);
+        } else if let Some((rows, choices)) = measured {
+            *known = Some(Known::new(choices.clone(), rows));
+        }
+        Ok(written.into_iter().map(|file| file.encoded).collect())
+    }
+
+    fn priority(&self) -> Priority {
+        match self.effort {
+            Effort::Flush => self.archive.flush_priority(),
+            Effort::Merge => Priority::Low,
+        }
     }
 
     fn plan(&self, sorted: Vec<DayRows>) -> Vec<Planned> {
@@ -123,15 +166,51 @@ impl<'a> FileWriter<'a> {
         &self,
         batches: Arc<Vec<RecordBatch>>,
         file: Planned,
-    ) -> Result<EncodedFile, WriteError> {
+        known: Option<Choices>,
+    ) -> Result<Written, WriteError> {
         let target = location(self.stream, &file.path);
         let schema = Arc::clone(&self.schema);
         let encodings = Encodings::Measured(self.effort);
-        let encoded = blocking(move || {
-            let rows = &file.rows[file.start..file.end];
-            encode(&schema, &batches, rows, file.day, file.path, encodings)
-        })
-        .await??;
+        let Planned {
+            path,
+            day,
+            rows,
+            start,
+            end,
+        } = file;
+        let is_known = known.is_some();
+        let choose = move |batches: &[RecordBatch], rows: &[RowRef], schema: &SchemaRef| {
+            known.map_or_else(|| choices(schema, batches, rows, encodings), Ok)
+        };
+        let (encoded, choices) = if end - start <= ROW_GROUP_ROWS {
+            blocking_at(self.priority(), move || {
+                let rows = &rows[start..end];
+                let choices = choose(&batches, rows, &schema)?;
+                let encoded = encode_as(&schema, &batches, rows, (day, path), choices.clone())?;
+                Ok::<_, EncodeError>((encoded, choices))
+            })
+            .await??
+        } else {
+            let (all, picked) = (Arc::clone(&batches), Arc::clone(&rows));
+            let (mut encoder, choices) = blocking_at(self.priority(), move || {
+                let choices = choose(&all, &picked[start..end], &schema)?;
+                let encoder = FileEncoder::new(&schema, &all, end - start, choices.clone())?;
+                Ok::<_, EncodeError>((encoder, choices))
+            })
+            .await??;
+            // A row group at a time: how urgent it is may change meanwhile.
+            for start in (start..end).step_by(ROW_GROUP_ROWS) {
+                let end = end.min(start + ROW_GROUP_ROWS);
+                let (batches, rows) = (Arc::clone(&batches), Arc::clone(&rows));
+                encoder = blocking_at(self.priority(), move || {
+                    encoder.group(&batches, &rows[start..end])?;
+                    Ok::<_, EncodeError>(encoder)
+                })
+                .await??;
+            }
+            let encoded = blocking_at(self.priority(), move || encoder.finish(day, path)).await??;
+            (encoded, choices)
+        };
         put_new(
             self.store,
             &target,
@@ -139,9 +218,12 @@ impl<'a> FileWriter<'a> {
         )
         .await?;
         // The content is stored; what the commit needs is small.
-        Ok(EncodedFile {
-            content: bytes::Bytes::new(),
-            ..encoded
+        Ok(Written {
+            encoded: EncodedFile {
+                content: bytes::Bytes::new(),
+                ..encoded
+            },
+            measured: (!is_known).then_some(choices),
         })
     }
 }

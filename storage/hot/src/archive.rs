@@ -10,7 +10,7 @@ use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use quiver_model::{Position, StreamField, StreamName, StreamSchema, Timestamp};
 
-use crate::layout::batch_bytes;
+use crate::{FileList, layout::batch_bytes};
 
 /// The cause of a failure, as the archive's libraries report it.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -52,7 +52,7 @@ pub struct ArchiveSnapshot {
     /// The fields, oldest first, without the columns every stream has.
     pub fields: Arc<[StreamField]>,
     /// The live files. Shared with other versions, so that a version costs little.
-    pub files: Arc<[Arc<ArchiveFile>]>,
+    pub files: FileList,
 }
 
 impl ArchiveSnapshot {
@@ -63,18 +63,18 @@ impl ArchiveSnapshot {
             version: -1,
             flushed: Position(0),
             fields: Arc::from([]),
-            files: Arc::from([]),
+            files: FileList::default(),
         }
     }
 
     /// Rows in all files.
     pub fn rows(&self) -> u64 {
-        self.files.iter().map(|file| file.rows).sum()
+        self.files.rows()
     }
 
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.bytes()
     }
 }
 
@@ -222,4 +222,11 @@ pub trait Archive: Send + Sync + fmt::Debug {
     /// Makes the rows durable in their table with one commit, creating the table if it is the
     /// first. Calls for one stream must come one at a time, in barrier order.
     async fn flush(&self, input: FlushInput) -> Result<Arc<ArchiveSnapshot>, FlushError>;
+
+    /// Says whether somebody waits for flushes (ingest for memory, a stop for its end), or they may
+    /// wait for everything else that wants a processor. Said often, and taken as it comes; nothing
+    /// happens by default.
+    fn set_hurried(&self, is_hurried: bool) {
+        let _ = is_hurried;
+    }
 }

@@ -19,6 +19,7 @@
 
 mod archive;
 mod budget;
+mod file_list;
 mod last_codec;
 mod last_columns;
 mod last_values;
@@ -34,6 +35,7 @@ pub use archive::{
     OpenedArchive, Source,
 };
 pub use budget::{MemoryBudget, MemoryLimits, Reservation, ReserveFuture, Share, TooLarge};
+pub use file_list::{FileList, Files};
 pub use last_codec::ImportError;
 pub use last_values::LastValues;
 pub use layout::{LayoutError, batch_bytes, conform, positions, slice_positions};

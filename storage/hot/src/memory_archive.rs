@@ -20,7 +20,8 @@ use async_trait::async_trait;
 use quiver_model::{Position, StreamName, Timestamp};
 
 use crate::{
-    Archive, ArchiveFile, ArchiveSnapshot, FlushError, FlushInput, OpenError, OpenedArchive,
+    Archive, ArchiveFile, ArchiveSnapshot, FileList, FlushError, FlushInput, OpenError,
+    OpenedArchive,
     layout::{DEVICE_INDEX, POSITION_INDEX, TS_INDEX, batch_bytes, conform},
     sync::lock,
 };
@@ -123,7 +124,7 @@ impl MemoryArchive {
             version: present.version + 1,
             flushed: input.barrier,
             fields: input.schema.fields().into(),
-            files: present.files.iter().cloned().chain(files).collect(),
+            files: with_all(&present.files, files),
         });
         let table = Table {
             snapshot: Arc::clone(&snapshot),
@@ -185,6 +186,12 @@ impl Archive for MemoryArchive {
             }
         }
     }
+}
+
+fn with_all(present: &FileList, files: Vec<Arc<ArchiveFile>>) -> FileList {
+    let mut all = present.clone();
+    all.extend(files);
+    all
 }
 
 fn by_day(batch: &RecordBatch) -> Result<Vec<(i32, RecordBatch)>, ArrowError> {

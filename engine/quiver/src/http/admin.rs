@@ -1,7 +1,7 @@
 //! Administration: status, audit, devices, archive.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
-use quiver_archive::VacuumOptions;
+use quiver_archive::{CompactOptions, VacuumOptions};
 use quiver_model::{DeviceId, FieldName, SenderId, SenderKind, StreamField, StreamName};
 use quiver_runtime::{
     control::EnsureError,
@@ -368,7 +368,14 @@ pub async fn archive_compact(
     choice: web::Json<StreamChoice>,
 ) -> HttpResponse {
     let (archive, tables) = (state.archive.clone(), state.engine.tables().clone());
-    let work = async move { archive::compact(&archive, &tables, choice.stream.as_deref()).await };
+    // As much as merges in the background, which do not run meanwhile.
+    let memory_bytes = state.maintenance.as_ref().map_or_else(
+        || CompactOptions::default().memory_bytes,
+        |maintenance| maintenance.memory_bytes(),
+    );
+    let work = async move {
+        archive::compact(&archive, &tables, choice.stream.as_deref(), memory_bytes).await
+    };
     maintain(&state, work).await
 }
 

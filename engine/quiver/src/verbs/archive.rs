@@ -210,15 +210,20 @@ pub struct Compacted {
 }
 
 /// Compacts the tables of all streams, or of the one that is wanted, and has queries read the new
-/// files.
+/// files. The rows of a merge take at most `memory_bytes` of memory.
 pub async fn compact(
     archive: &DeltaArchive,
     tables: &Tables,
     wanted: Option<&str>,
+    memory_bytes: u64,
 ) -> Result<Compacted, Failure> {
     let mut compacted = Compacted::default();
+    let options = CompactOptions {
+        memory_bytes,
+        ..CompactOptions::default()
+    };
     for stream in archived_streams(tables, wanted)? {
-        let problem = match archive.compact(&stream, &CompactOptions::default()).await {
+        let problem = match archive.compact(&stream, &options).await {
             Ok(report) => {
                 compacted.removed += report.removed;
                 compacted.added += report.added;
@@ -380,7 +385,10 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                 &target,
                 given,
                 |remote| remote.post_text("/api/v1/archive/compact", &choice(&target)),
-                async |idle, wanted| compact(&idle.archive, idle.recovered.tables(), wanted).await,
+                async |idle, wanted| {
+                    let memory_bytes = CompactOptions::default().memory_bytes;
+                    compact(&idle.archive, idle.recovered.tables(), wanted, memory_bytes).await
+                },
             )?;
             show(&compacted, target.json, || {
                 say!(
