@@ -17,8 +17,10 @@ mod batch;
 mod clock;
 mod decimal;
 mod ids;
+mod name_table;
 mod names;
 mod normalise;
+mod pages;
 mod refusal;
 mod refused_rows;
 mod schema;
@@ -31,8 +33,10 @@ pub use ids::{
     PARTITION_COUNT, Partition, Position, Producer, ProducerKind, SchemaId, Sequence, SessionId,
     ShardId,
 };
+pub use name_table::{NameTable, Names};
 pub use names::{FieldName, NameError, StreamName};
 pub use normalise::{Judged, NormaliseContext, apply, judge};
+pub use pages::Pages;
 pub use refusal::{BatchRefusal, RefusedRow, RejectCode, Verdict, VerdictCounts};
 pub use refused_rows::RefusedRows;
 pub use schema::{

@@ -19,6 +19,8 @@
 
 mod archive;
 mod budget;
+mod fixed_columns;
+mod last_cells;
 mod last_codec;
 mod last_columns;
 mod last_values;
@@ -35,7 +37,7 @@ pub use archive::{
 };
 pub use budget::{MemoryBudget, MemoryLimits, Reservation, ReserveFuture, Share, TooLarge};
 pub use last_codec::ImportError;
-pub use last_values::LastValues;
+pub use last_values::{FrozenLastValues, LastValues};
 pub use layout::{LayoutError, batch_bytes, conform, positions, slice_positions};
 pub use memory_archive::{Fault, MemoryArchive};
 pub use table::{
