@@ -62,7 +62,8 @@ impl Names {
 
     fn push(&mut self, name: &[u8]) {
         if self.len.is_multiple_of(PAGE_ROWS) {
-            self.pages.push(Arc::new(self.new_page()));
+            let page = self.new_page();
+            self.pages.push(Arc::new(page));
         }
         if let Some(page) = self.pages.last_mut() {
             let page = Arc::make_mut(page);

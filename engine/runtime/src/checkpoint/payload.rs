@@ -160,7 +160,7 @@ impl StoredCheckpoint {
             OLD_VERSION => old_sections(&payload),
             _ => return Err(fail(&format!("version {version} is from a later program"))),
         }
-        .map_err(|problem| fail(problem))?;
+        .map_err(fail)?;
         let header = payload.get(header).unwrap_or_default();
         let header: Header =
             serde_json::from_slice(header).map_err(|error| fail(&error.to_string()))?;

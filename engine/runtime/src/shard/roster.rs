@@ -535,18 +535,15 @@ impl Roster {
             let sender = match slot.form {
                 Form::Unknown => None,
                 Form::Bare => Some((session, PairsOf::Listed(&[]))),
-                Form::One => match self.streams.get(slot.at) {
-                    Some(stream) => Some((
-                        session,
-                        PairsOf::One {
-                            stream,
-                            producer: Producer(slot.producer),
-                            durable: Sequence(slot.durable),
-                            last_used: Timestamp(slot.last_used),
-                        },
-                    )),
-                    None => None,
-                },
+                Form::One => self.streams.get(slot.at).map(|stream| {
+                    let pair = PairsOf::One {
+                        stream,
+                        producer: Producer(slot.producer),
+                        durable: Sequence(slot.durable),
+                        last_used: Timestamp(slot.last_used),
+                    };
+                    (session, pair)
+                }),
                 Form::Packed => {
                     let bytes = self.packed.get(&(number as u32));
                     unpacked = self.unpack(bytes.map_or(&[][..], |bytes| bytes), 0);

@@ -38,7 +38,7 @@ const RECENT_REJECTS_MAX: usize = 256;
 
 /// Pairs and rejects of a sender that is packed while nothing of it is under way: what it takes to
 /// unpack it stays short. Those with more are few.
-const PACKED_MAX: usize = 1_024;
+const PACKED_MAX: usize = 512;
 
 /// What sequences are dense in.
 pub type PairKey = (StreamName, Producer);
