@@ -296,7 +296,7 @@ fn a_device_that_is_not_connected_takes_less_than_300_bytes() {
         fixture.visit(
             &device(index),
             1 + (index % 3) as u64,
-            [1, 1, 1, 7, 100][index % 5],
+            [1, 1, 2, 7, 30][index % 5],
         );
     }
     for index in (0..count).rev() {

@@ -47,7 +47,7 @@ pub fn run(engine: &Remote, from: &Path, common: &Common) -> Result<(), Failure>
         Box::new(BufReader::new(File::open(from).map_err(unreadable)?))
     };
     let mut batch = Batch::new(engine, common);
-    let mut columns = None;
+    let mut columns: Option<Vec<Column>> = None;
     let mut number = 0;
     while let Some(line) = next_line(&mut *input).map_err(unreadable)? {
         number += 1;

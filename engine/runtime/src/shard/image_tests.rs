@@ -92,7 +92,8 @@ fn large_images_are_many_portions_that_each_name_their_streams() {
     for index in 0..60_000 {
         let key = (stream.clone(), Producer(index));
         let (kind, next) = (ProducerKind::Dense, Sequence(3));
-        assert!(roster.settle_resting(&device(index), &key, kind, next, Timestamp(4)));
+        let known = roster.known(&device(index));
+        assert!(roster.settle_resting(known, &key, kind, next, Timestamp(4)));
     }
     let image = ShardImage::of(&roster, FrozenLastValues::default());
     assert!(image.portions().len() > 1);

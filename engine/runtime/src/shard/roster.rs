@@ -14,6 +14,8 @@
 //! Slots are numbered in the order in which identities were first seen: what goes through all of
 //! them does so in the same order on every run.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::{Deref, DerefMut},
@@ -21,7 +23,7 @@ use std::{
 
 use quiver_model::{
     DeviceId, NameTable, Pages, Producer, ProducerKind, SenderId, SenderKind, Sequence, SessionId,
-    StreamName, Timestamp,
+    Timestamp,
 };
 
 use super::{
@@ -33,6 +35,8 @@ use crate::{
     compact_bytes::{Bytes, put_number},
     identity_name::{self, IdentityName},
 };
+
+pub(super) use kept::{KeptSender, PairsOf};
 
 /// Senders that rest and are not packed yet.
 const RESTING_MAX: usize = 64;
@@ -112,12 +116,9 @@ pub(crate) struct Roster {
     resting: VecDeque<u32>,
 }
 
-/// What is kept of a sender beyond a restart.
-#[derive(Debug, Default)]
-pub(super) struct KeptSender {
-    pub(super) last_session: SessionId,
-    pub(super) pairs: Vec<(PairKey, ProducerState)>,
-}
+/// Where a roster has an identity: what was looked up once need not be again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known(Option<usize>);
 
 impl Roster {
     fn find(&self, sender: &SenderId) -> Option<usize> {
@@ -135,6 +136,11 @@ impl Roster {
 
     fn sender_at(&self, number: usize) -> Option<SenderId> {
         identity_name::sender(self.names.names().get(number)?)
+    }
+
+    /// Where an identity is, which is added if it is new.
+    pub(super) fn known(&mut self, sender: &SenderId) -> Known {
+        Known(IdentityName::of(sender).and_then(|name| self.number(&name)))
     }
 
     /// Counts rows of a device that were stored.
@@ -157,8 +163,9 @@ impl Roster {
 
     /// Changes the ledger of an identity.
     pub(super) fn count(&mut self, sender: &SenderId, change: impl FnOnce(&mut Ledger)) {
-        let number = IdentityName::of(sender).and_then(|name| self.number(&name));
-        let Some(number) = number else { return };
+        let Known(Some(number)) = self.known(sender) else {
+            return;
+        };
         let mut ledger = self.ledger_at(number).unwrap_or_default();
         change(&mut ledger);
         let Some(slot) = self.slots.get_mut(number) else {
@@ -225,7 +232,7 @@ impl Roster {
     /// is to be done then, because nobody is connected. `false` if the sender has to be woken.
     pub(super) fn settle_resting(
         &mut self,
-        sender: &SenderId,
+        known: Known,
         key: &PairKey,
         kind: ProducerKind,
         next: Sequence,
@@ -234,8 +241,7 @@ impl Roster {
         if kind != ProducerKind::Dense {
             return false;
         }
-        let number = IdentityName::of(sender).and_then(|name| self.number(&name));
-        let Some(slot) = number.and_then(|number| self.slots.get_mut(number)) else {
+        let Some(slot) = known.0.and_then(|number| self.slots.get_mut(number)) else {
             return false;
         };
         match slot.form {
@@ -262,9 +268,14 @@ impl Roster {
     /// The state of a sender, made if there is none. `epoch` is the log's now: nothing of a sender
     /// that rests can have failed under it.
     pub(super) fn wake(&mut self, sender: &SenderId, epoch: u64) -> LiveSender<'_> {
+        let known = self.known(sender);
+        self.wake_known(known, epoch)
+    }
+
+    /// [`Roster::wake`] of who was looked up already.
+    pub(super) fn wake_known(&mut self, known: Known, epoch: u64) -> LiveSender<'_> {
         self.pack_oldest();
-        let number = IdentityName::of(sender).and_then(|name| self.number(&name));
-        let at = match number {
+        let at = match known.0 {
             Some(number) => self.place_of(number, epoch),
             // There are no numbers left: its state is found by nobody, and so it stores nothing.
             None => self.settle_in(NOBODY, SenderState::default()),
@@ -485,95 +496,10 @@ impl Roster {
         self.packed.insert(number, bytes.into_boxed_slice());
     }
 
-    /// Takes over what a checkpoint has of an identity.
-    pub(super) fn restore(
-        &mut self,
-        sender: &SenderId,
-        ledger: Option<&Ledger>,
-        kept: Option<KeptSender>,
-    ) {
-        if let Some(ledger) = ledger {
-            self.count(sender, |own| own.add(ledger));
-        }
-        let number = IdentityName::of(sender).and_then(|name| self.number(&name));
-        let (Some(kept), Some(number)) = (kept, number) else {
-            return;
-        };
-        // There are no two of a sender in a checkpoint; were there, the later one would count.
-        let slot = self.slots.get(number).copied().unwrap_or_default();
-        if slot.form == Form::Live {
-            self.live[slot.at as usize].state = SenderState::default();
-        }
-        self.take(number, &slot, 0);
-        let state = SenderState {
-            pairs: kept.pairs.into_iter().collect(),
-            sessions: BTreeMap::new(),
-            last_session: kept.last_session,
-        };
-        if slot.form != Form::Live && state.is_passive() {
-            self.keep(number as u32, state.last_session, state.pairs);
-        } else {
-            let at = self.place_of(number, 0);
-            self.live[at].state = state;
-        }
-    }
-
-    /// What is kept of every identity beyond a restart, in the order of their slots. A pair that
-    /// was opened and never settled is not known yet.
-    pub(super) fn for_each_kept(
-        &self,
-        mut tell: impl FnMut(&[u8], Option<&Ledger>, Option<(SessionId, PairsOf<'_>)>),
-    ) {
-        for number in 0..self.slots.len() {
-            let (Some(name), Some(slot)) = (self.names.names().get(number), self.slots.get(number))
-            else {
-                continue;
-            };
-            let ledger = self.ledger_at(number);
-            let session = SessionId(slot.last_session);
-            let unpacked;
-            let sender = match slot.form {
-                Form::Unknown => None,
-                Form::Bare => Some((session, PairsOf::Listed(&[]))),
-                Form::One => self.streams.get(slot.at).map(|stream| {
-                    let pair = PairsOf::One {
-                        stream,
-                        producer: Producer(slot.producer),
-                        durable: Sequence(slot.durable),
-                        last_used: Timestamp(slot.last_used),
-                    };
-                    (session, pair)
-                }),
-                Form::Packed => {
-                    let bytes = self.packed.get(&(number as u32));
-                    unpacked = self.unpack(bytes.map_or(&[][..], |bytes| bytes), 0);
-                    Some((session, PairsOf::Listed(&unpacked)))
-                }
-                Form::Live => self.live.get(slot.at as usize).map(|place| {
-                    let state = &place.state;
-                    (state.last_session, PairsOf::Live(&state.pairs))
-                }),
-            };
-            tell(name, ledger.as_ref(), sender);
-        }
-    }
-
     /// How many identities there are.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
-}
-
-/// The pairs of a sender, wherever they are.
-pub(super) enum PairsOf<'a> {
-    One {
-        stream: &'a StreamName,
-        producer: Producer,
-        durable: Sequence,
-        last_used: Timestamp,
-    },
-    Listed(&'a [(PairKey, ProducerState, u32)]),
-    Live(&'a BTreeMap<PairKey, ProducerState>),
 }
 
 /// A sender's state, as long as somebody works with it. When it is dropped and nothing of the

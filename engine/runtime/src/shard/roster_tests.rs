@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use quiver_model::RejectCode;
+use quiver_model::{RejectCode, StreamName};
 
 use super::*;
 use crate::{
@@ -197,7 +197,7 @@ proptest! {
                     });
                     let refused = u64::from(refused);
                     let done = reject.is_none() && refused == 0
-                        && roster.settle_resting(&sender, &key, kind, next, now);
+                        && { let known = roster.known(&sender); roster.settle_resting(known, &key, kind, next, now) };
                     let settle = |state: &mut SenderState| {
                         state.settle(&key, kind, next, reject.clone(), now, epoch);
                         state.count_refused(&key, [(RejectCode::NotEnrolled, refused)].into_iter());

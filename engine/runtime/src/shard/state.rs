@@ -243,17 +243,16 @@ impl Shard {
             }),
             SettledOutcome::Stored | SettledOutcome::Lost => None,
         };
-        if reject.is_none() && settled.rejects.is_empty() {
-            let (kind, time) = (settled.producer_kind, settled.time);
-            if self
-                .roster
-                .settle_resting(&settled.sender, &key, kind, next, time)
-            {
-                return;
-            }
+        let known = self.roster.known(&settled.sender);
+        let (kind, time) = (settled.producer_kind, settled.time);
+        if reject.is_none()
+            && settled.rejects.is_empty()
+            && self.roster.settle_resting(known, &key, kind, next, time)
+        {
+            return;
         }
         let epoch = self.parts.queue.epoch();
-        let mut sender = self.roster.wake(&settled.sender, epoch);
+        let mut sender = self.roster.wake_known(known, epoch);
         let is_new = !sender.pairs.contains_key(&key);
         sender.settle(
             &key,
