@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn ids_are_given_or_a_file_of_them() {
         let enroll = |more: &[&str]| {
-            let arguments = ["quiver", "devices", "enroll"].iter().chain(more);
+            let arguments = [&["quiver", "devices", "enroll"][..], more].concat();
             Cli::command().try_get_matches_from(arguments).is_ok()
         };
         assert!(enroll(&["truck_1", "truck_2"]) && enroll(&["--from", "-"]));
