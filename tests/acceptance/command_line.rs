@@ -496,6 +496,87 @@ fn a_certificate_for_no_time_or_for_ages_is_a_usage_error() {
 }
 
 #[test]
+fn a_file_enrolls_what_is_right_and_names_the_lines_that_are_not() {
+    let mut server = Server::start(&[]);
+    let data = server.data().to_owned();
+    let enroll = |file: &std::path::Path, more: &[&str]| {
+        let from = ["devices", "enroll", "--from", file.to_str().unwrap()];
+        quiver(&[&from[..], &["--data-dir", &data], more].concat())
+    };
+    let many = server.path("many.txt");
+    let ids: String = (0..5_000)
+        .map(|index| format!("device-{index:06}\n"))
+        .collect();
+    std::fs::write(&many, &ids).unwrap();
+    for _ in 0..2 {
+        let output = enroll(&many, &["--attribute", "fleet=north, all of it"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("5,000 identities are enrolled"), "{text}");
+    }
+    let listed = quiver_ok(&["devices", "list", "--data-dir", &data]);
+    assert_eq!(listed.matches("device-00").count(), 5_000);
+
+    let wrong = server.path("wrong.csv");
+    let lines = "\u{feff}id,kind,gateway\r\ntruck_1,,gw_1\r\nbad id,,\ngw_1,gateway,\n\ntruck_2\ntruck_3,lorry,\n\"truck_4\",device,gw_2";
+    std::fs::write(&wrong, lines).unwrap();
+    let output = enroll(&wrong, &[]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(65), "{message}");
+    for part in ["line 3: ", "line 6: ", "line 7: ", "3 of 6 lines"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("3 identities")
+    );
+    let unknown_column = server.path("unknown.csv");
+    std::fs::write(&unknown_column, "id,site\nd1,Oslo\n").unwrap();
+    assert_eq!(enroll(&unknown_column, &[]).status.code(), Some(65));
+    assert_eq!(enroll(&server.path("nowhere"), &[]).status.code(), Some(74));
+
+    // What was enrolled together is there after a restart, one by one.
+    server.kill();
+    server.restart();
+    let show = |id: &str| quiver_ok(&["devices", "show", id, "--data-dir", &data]);
+    assert!(show("device-004999").contains("north, all of it"));
+    assert!(show("truck_4").contains("gw_2"));
+    assert!(
+        !quiver(&["devices", "show", "truck_2", "--data-dir", &data])
+            .status
+            .success()
+    );
+    let controls = server.sql("SELECT count(*) FROM quiver_control WHERE kind = 'registry'");
+    assert!(
+        controls[0].parse::<u64>().unwrap() >= 10_003,
+        "{controls:?}"
+    );
+
+    // The engine bounds what it takes at once, and names what is wrong by its place.
+    let (token, path) = (server.token(), "/api/v1/devices/bulk");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json"
+    );
+    let body = r#"{"identities": [{"id": "a"}, {"id": "bad id"}, {"id": "b", "kind": "lorry"}, {"id": "a"}]}"#;
+    let (status, answer) = crate::http::request(&server, &head, body);
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &answer["enrolled"]), (200, &1.into()));
+    assert_eq!(
+        (
+            &answer["refused"][0]["index"],
+            &answer["refused"][1]["index"]
+        ),
+        (&1.into(), &2.into())
+    );
+    let body = format!(
+        r#"{{"identities": [{}]}}"#,
+        vec![r#"{"id":"a"}"#; 10_001].join(",")
+    );
+    assert_eq!(crate::http::request(&server, &head, &body).0, 400);
+}
+
+#[test]
 fn of_several_ids_none_is_enrolled_if_one_is_wrong() {
     let server = Server::start(&[]);
     let data = server.data();

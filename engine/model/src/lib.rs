@@ -18,8 +18,10 @@ mod clock;
 mod decimal;
 mod ids;
 mod memory;
+mod name_table;
 mod names;
 mod normalise;
+mod pages;
 mod refusal;
 mod refused_rows;
 mod schema;
@@ -34,8 +36,10 @@ pub use ids::{
     ShardId,
 };
 pub use memory::array_bytes;
+pub use name_table::{NameTable, Names};
 pub use names::{FieldName, NameError, StreamName};
 pub use normalise::{Judged, NormaliseContext, apply, judge};
+pub use pages::Pages;
 pub use refusal::{BatchRefusal, RefusedRow, RejectCode, Verdict, VerdictCounts};
 pub use refused_rows::RefusedRows;
 pub use schema::{

@@ -67,6 +67,16 @@ impl SenderKind {
         }
     }
 
+    /// The kind that [`SenderKind::as_str`] is the word of.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "device" => Some(Self::Device),
+            "gateway" => Some(Self::Gateway),
+            "operator" => Some(Self::Operator),
+            _ => None,
+        }
+    }
+
     /// Whether this kind may send rows for other devices.
     pub const fn speaks_for_others(self) -> bool {
         matches!(self, Self::Gateway | Self::Operator)
@@ -95,14 +105,8 @@ impl SenderId {
     pub fn from_urn(urn: &str) -> Option<Self> {
         let rest = urn.strip_prefix("urn:quiver:")?;
         let (kind, id) = rest.split_once(':')?;
-        let kind = match kind {
-            "device" => SenderKind::Device,
-            "gateway" => SenderKind::Gateway,
-            "operator" => SenderKind::Operator,
-            _ => return None,
-        };
         Some(Self {
-            kind,
+            kind: SenderKind::from_word(kind)?,
             id: DeviceId::new(id).ok()?,
         })
     }

@@ -91,7 +91,7 @@ pub enum Verb {
     Pki(PkiArgs),
     /// The identities that may connect
     #[command(
-        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices list\n  quiver devices revoke truck_1"
+        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices enroll --from fleet.csv --gateway gw_1\n  quiver devices list\n  quiver devices revoke truck_1"
     )]
     Devices(DevicesArgs),
     /// The streams: what fields they have
@@ -344,8 +344,12 @@ pub enum DevicesAction {
         /// Make a bearer token for it, and show it this once
         #[arg(long, env = "QUIVER_NEW_TOKEN")]
         token: bool,
+        /// File of identities, - for standard input: one id a line, or CSV with the header
+        /// id[,kind][,gateway]. Wrong lines are named and left out
+        #[arg(long, env = "QUIVER_FROM", value_name = "FILE", conflicts_with_all = ["ids", "token", "fingerprint"])]
+        from: Option<PathBuf>,
         /// Its id; several may be enrolled at once
-        #[arg(required = true, value_name = "ID")]
+        #[arg(required_unless_present = "from", value_name = "ID")]
         ids: Vec<String>,
     },
     /// Close its connections, and let it connect no more
@@ -422,6 +426,25 @@ mod tests {
         for (variable, kinds) in all {
             assert_eq!(kinds.len(), 1, "{variable}: {kinds:?}");
         }
+    }
+
+    #[test]
+    fn ids_are_given_or_a_file_of_them() {
+        let enroll = |more: &[&str]| {
+            let arguments = [&["quiver", "devices", "enroll"][..], more].concat();
+            Cli::command().try_get_matches_from(arguments).is_ok()
+        };
+        assert!(enroll(&["truck_1", "truck_2"]) && enroll(&["--from", "-"]));
+        assert!(enroll(&[
+            "--from",
+            "fleet.csv",
+            "--gateway",
+            "gw_1",
+            "--kind",
+            "device"
+        ]));
+        assert!(!enroll(&[]) && !enroll(&["truck_1", "--from", "-"]));
+        assert!(!enroll(&["--from", "-", "--token"]));
     }
 
     #[test]

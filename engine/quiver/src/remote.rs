@@ -15,6 +15,9 @@ use crate::{
 /// Bytes of a result that are handed on at a time.
 const COPY_BYTES: usize = 64 * 1024;
 
+/// Largest answer that is taken as a whole, in bytes: what is said of millions of devices.
+const ANSWER_BYTES_MAX: u64 = 2 << 30;
+
 /// An engine that answers over HTTP.
 pub struct Remote {
     base: String,
@@ -108,6 +111,8 @@ impl Remote {
             .call()
             .map_err(|error| self.failed(&error))?;
         self.checked(response)?
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
             .read_to_string()
             .map_err(|error| self.failed(&error))
     }

@@ -6,14 +6,17 @@
 //!      └───────────── all delivered: write, fsync, rename, fsync ◀──────────────────┘
 //! ```
 //!
-//! Payload, inside the file format of `quiver_log::CheckpointStore`:
-//! `version u8 | header length u32 LE | header (JSON) | per image: length u32 LE, last values`.
+//! What the shards and the commit loop hand over costs them little: the registry and the last values
+//! are only held on to, and what is written afterwards is copied first; identities are encoded into
+//! bytes at once. The rest is done where it is in nobody's way, portion by portion: see
+//! [`CheckpointState::write`] and [`StoredCheckpoint`].
+
+mod payload;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quiver_log::CheckpointStore;
 use quiver_model::{Position, ShardId, Timestamp};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
@@ -24,11 +27,11 @@ use crate::{
     flush::Flusher,
     metrics::Metrics,
     record_clock::RecordClock,
-    registry::RegistryEntry,
+    registry::FrozenEntries,
     shard::ShardImage,
 };
 
-const PAYLOAD_VERSION: u8 = 1;
+pub use payload::{CheckpointError, StoredCheckpoint};
 
 /// Collects the parts of one checkpoint.
 pub struct CheckpointCollector {
@@ -38,7 +41,7 @@ pub struct CheckpointCollector {
 struct Collected {
     position: Position,
     catalog: Option<CatalogImage>,
-    registry: Vec<RegistryEntry>,
+    registry: FrozenEntries,
     damage: DamageImage,
     images: Vec<Option<ShardImage>>,
     done: Option<oneshot::Sender<CheckpointState>>,
@@ -49,7 +52,7 @@ pub struct CheckpointState {
     /// The position it is as of.
     pub position: Position,
     pub(crate) catalog: Option<CatalogImage>,
-    pub(crate) registry: Vec<RegistryEntry>,
+    pub(crate) registry: FrozenEntries,
     pub(crate) damage: DamageImage,
     pub(crate) images: Vec<ShardImage>,
     /// Recovery needs the log from here on.
@@ -58,103 +61,15 @@ pub struct CheckpointState {
     pub record_time: Timestamp,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Header {
-    replay_from: u64,
-    record_time_us: i64,
-    catalog: Option<CatalogImage>,
-    registry: Vec<RegistryEntry>,
-    /// Absent in checkpoints of before damage was kept.
-    #[serde(default)]
-    damage: DamageImage,
-    images: Vec<ShardImage>,
-}
-
-/// A checkpoint's payload does not say what it should.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the checkpoint at position {position} is unreadable: {problem}")]
-pub struct CheckpointError {
-    /// Its position.
-    pub position: Position,
-    /// What is wrong.
-    pub problem: String,
-}
-
-impl CheckpointState {
-    /// The payload.
-    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
-        #[derive(Serialize)]
-        struct HeaderRef<'a> {
-            replay_from: u64,
-            record_time_us: i64,
-            catalog: &'a Option<CatalogImage>,
-            registry: &'a [RegistryEntry],
-            damage: &'a DamageImage,
-            images: &'a [ShardImage],
-        }
-        let header = serde_json::to_vec(&HeaderRef {
-            replay_from: self.replay_from.get(),
-            record_time_us: self.record_time.as_micros(),
-            catalog: &self.catalog,
-            registry: &self.registry,
-            damage: &self.damage,
-            images: &self.images,
-        })?;
-        let mut payload = vec![PAYLOAD_VERSION];
-        payload.extend((header.len() as u32).to_le_bytes());
-        payload.extend(header);
-        for image in &self.images {
-            payload.extend((image.last_values.len() as u32).to_le_bytes());
-            payload.extend(&image.last_values);
-        }
-        Ok(payload)
-    }
-
-    /// Reads a payload.
-    pub fn decode(position: Position, payload: &[u8]) -> Result<Self, CheckpointError> {
-        let fail = |problem: &str| CheckpointError {
-            position,
-            problem: problem.to_owned(),
-        };
-        let (version, rest) = payload.split_first().ok_or_else(|| fail("it is empty"))?;
-        if *version != PAYLOAD_VERSION {
-            return Err(fail(&format!("version {version} is from a later program")));
-        }
-        let (header, mut rest) = section(rest).ok_or_else(|| fail("its header is cut"))?;
-        let mut header: Header =
-            serde_json::from_slice(header).map_err(|error| fail(&error.to_string()))?;
-        for image in &mut header.images {
-            let (last_values, after) =
-                section(rest).ok_or_else(|| fail("its last values are cut"))?;
-            image.last_values = last_values.to_vec();
-            rest = after;
-        }
-        Ok(Self {
-            position,
-            catalog: header.catalog,
-            registry: header.registry,
-            damage: header.damage,
-            images: header.images,
-            replay_from: Position(header.replay_from),
-            record_time: Timestamp(header.record_time_us),
-        })
-    }
-}
-
-fn section(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
-}
-
 impl CheckpointCollector {
     pub(crate) fn new(shard_count: u16) -> (Arc<Self>, oneshot::Receiver<CheckpointState>) {
         let (done, wait) = oneshot::channel();
         let state = Collected {
             position: Position(0),
             catalog: None,
-            registry: Vec::new(),
+            registry: FrozenEntries::default(),
             damage: DamageImage::default(),
-            images: vec![None; usize::from(shard_count)],
+            images: (0..shard_count).map(|_| None).collect(),
             done: Some(done),
         };
         (
@@ -170,7 +85,7 @@ impl CheckpointCollector {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.position = position;
         state.catalog = Some(control.catalog.export());
-        state.registry = control.registry.all();
+        state.registry = control.registry.freeze();
         state.damage = control.damage.export();
     }
 
@@ -183,6 +98,7 @@ impl CheckpointCollector {
         if state.images.iter().all(Option::is_some)
             && let Some(done) = state.done.take()
         {
+            // The registry and the rest are as of the position, taken by the commit loop.
             let collected = CheckpointState {
                 position: state.position,
                 catalog: state.catalog.take(),
@@ -278,48 +194,27 @@ impl Checkpointer {
         }
         state.replay_from = self.flusher.first_unflushed().min(position.plus(1));
         state.record_time = self.record_clock.now();
-        let payload = state.encode().map_err(|error| error.to_string())?;
         let kept = {
             let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
             store
-                .save(position, &payload)
+                .save_with(position, &mut |payload| {
+                    state.write(&mut |bytes| payload.write(bytes))
+                })
                 .map_err(|error| crate::flush::chain(&error))?;
             store.positions().to_vec()
         };
+        let replay_from = state.replay_from;
+        // What it held on to is copied no more when it is written.
+        drop(state);
         *last = position;
         self.metrics.checkpoints.add(1);
         if let [.., older, _] = kept.as_slice() {
             self.flusher.set_checkpointed(*older);
             self.control
                 .catalog
-                .forget_unused_wire_schemas(state.replay_from.min(*older));
+                .forget_unused_wire_schemas(replay_from.min(*older));
         }
         self.flusher.trim().await;
         Ok(position)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_payload_is_read_as_it_was_written_and_a_cut_one_is_refused() {
-        let state = CheckpointState {
-            position: Position(7),
-            catalog: None,
-            registry: Vec::new(),
-            damage: DamageImage::default(),
-            images: vec![ShardImage::with_last_values(vec![1, 2, 3]); 2],
-            replay_from: Position(3),
-            record_time: Timestamp(9),
-        };
-        let payload = state.encode().unwrap();
-        let read = CheckpointState::decode(Position(7), &payload).unwrap();
-        assert_eq!((read.replay_from, read.images.len()), (Position(3), 2));
-        assert_eq!(read.images[1].last_values, [1, 2, 3]);
-        for cut in 0..payload.len() {
-            assert!(CheckpointState::decode(Position(7), &payload[..cut]).is_err());
-        }
     }
 }

@@ -323,13 +323,31 @@ impl ControlWriter {
         &self,
         change: &RegistryChange,
     ) -> Result<Position, AppendFailure> {
+        let record = self.registry_record(change)?;
+        self.queue.append_control(record).await
+    }
+
+    /// Makes registry changes durable and in force, in this order and together: they wait for the
+    /// disk once, not each for itself. What became of each; none is tried if one has no encoding.
+    pub async fn change_registry_all(
+        &self,
+        changes: &[RegistryChange],
+    ) -> Vec<Result<Position, AppendFailure>> {
+        let records = changes.iter().map(|change| self.registry_record(change));
+        match records.collect::<Result<Vec<_>, _>>() {
+            Ok(records) => self.queue.append_controls(records).await,
+            Err(failure) => vec![Err(failure); changes.len()],
+        }
+    }
+
+    fn registry_record(&self, change: &RegistryChange) -> Result<Record, AppendFailure> {
         let payload = serde_json::to_vec(change).map_err(|error| AppendFailure::Refused {
             reason: error.to_string(),
         })?;
         let mut record = Record::control(RecordKind::Registry, self.clock.now());
         record.encoding = Encoding::Json;
         record.payload = Bytes::from(payload);
-        self.queue.append_control(record).await
+        Ok(record)
     }
 
     /// Writes that the wall clock stepped.

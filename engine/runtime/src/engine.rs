@@ -23,7 +23,7 @@ use crate::{
     ingest::{IngestContext, ReceiveBudget, accept_connections},
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
-    registry::{AdmissionError, RegistryChange},
+    registry::{AdmissionError, Enrolment, RegistryChange, RegistryEntry},
     shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
 };
 
@@ -335,18 +335,71 @@ impl Engine {
 
     /// Changes the registry, durably; connections of an identity that is revoked, or gets another
     /// credential, are closed.
+    ///
+    /// # Errors
+    /// If the log does not take the record.
     pub async fn change_registry(&self, change: RegistryChange) -> Result<(), AppendFailure> {
-        let before = match &change {
-            RegistryChange::Put { entry } => entry
-                .sender()
-                .and_then(|sender| self.control.state().registry.get(&sender)),
-            RegistryChange::Revoke { .. } => None,
-        };
-        self.control.change_registry(&change).await?;
+        self.change_registry_all(vec![change])
+            .await
+            .map_err(|failure| failure.source)
+    }
+
+    /// [`Engine::change_registry`] of many changes, in this order: they are written together, and
+    /// wait for the disk together.
+    ///
+    /// # Errors
+    /// If the log does not take all of the records. Those that it did take are in force.
+    pub async fn change_registry_all(
+        &self,
+        changes: Vec<RegistryChange>,
+    ) -> Result<(), RegistryFailure> {
+        let registry = &self.control.state().registry;
+        let before: Vec<Option<RegistryEntry>> = changes
+            .iter()
+            .map(|change| match change {
+                RegistryChange::Put { entry } => registry.get(&entry.sender()?),
+                RegistryChange::Revoke { .. } => None,
+            })
+            .collect();
+        let results = self.control.change_registry_all(&changes).await;
+        let (mut done, mut failed) = (0, None);
+        for ((change, before), result) in changes.into_iter().zip(before).zip(results) {
+            match result {
+                Ok(_) => {
+                    done += 1;
+                    self.close_changed(change, before).await;
+                }
+                Err(failure) => failed = failed.or(Some(failure)),
+            }
+        }
+        match failed {
+            Some(source) => Err(RegistryFailure { done, source }),
+            None => Ok(()),
+        }
+    }
+
+    /// Enrolls identities, or changes what is said of them, durably and together; how many entries
+    /// were written. Whoever decides about the registry must not do so at the same time.
+    ///
+    /// # Errors
+    /// If the log does not take all of the records. Those that it did take are in force.
+    pub async fn enroll(&self, wishes: Vec<Enrolment>) -> Result<usize, RegistryFailure> {
+        let entries = self.control.state().registry.entries_of(wishes, self.now());
+        let count = entries.len();
+        let changes = entries
+            .into_iter()
+            .map(|entry| RegistryChange::Put { entry });
+        self.change_registry_all(changes.collect()).await?;
+        Ok(count)
+    }
+
+    /// Closes the connections that a change does not leave as they were; `before` is the entry
+    /// that it replaced.
+    async fn close_changed(&self, change: RegistryChange, before: Option<RegistryEntry>) {
         let (sender, close) = match change {
             RegistryChange::Revoke { id, kind } => {
                 let Some(sender) = SenderId::from_urn(&format!("urn:quiver:{kind}:{id}")) else {
-                    return Ok(());
+                    return;
                 };
                 let revoked = AdmissionError::Revoked {
                     sender: sender.clone(),
@@ -356,12 +409,12 @@ impl Engine {
             }
             RegistryChange::Put { entry } => {
                 let (Some(sender), Some(before)) = (entry.sender(), before) else {
-                    return Ok(());
+                    return;
                 };
                 if (&before.fingerprint, &before.token_sha256)
                     == (&entry.fingerprint, &entry.token_sha256)
                 {
-                    return Ok(());
+                    return;
                 }
                 // Whoever is connected with the one before has to show the new one.
                 let text =
@@ -378,7 +431,6 @@ impl Engine {
         };
         // A shard that has ended has no connections.
         let _ = self.shards[usize::from(shard.get())].send(message).await;
-        Ok(())
     }
 
     /// Gives a stream these fields, durably, before rows bring them: only so can a field be a
@@ -480,6 +532,17 @@ impl Engine {
     pub fn is_disk_low(&self) -> bool {
         self.disk_low.load(std::sync::atomic::Ordering::Relaxed)
     }
+}
+
+/// Changes of the registry that were not all made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{done} of the changes were made, the others not: {source}; asking again does no harm")]
+pub struct RegistryFailure {
+    /// How many were made.
+    pub done: usize,
+    /// Why the first of the others was not.
+    #[source]
+    pub source: AppendFailure,
 }
 
 /// Why an engine did not stop as it should.

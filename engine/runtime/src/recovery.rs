@@ -30,17 +30,16 @@ use crate::{
     EngineOptions, Metrics,
     admit::{ReplayRefusal, settlement_of},
     catalog::CatalogImageError,
-    checkpoint::CheckpointState,
+    checkpoint::StoredCheckpoint,
     commit::{AppendQueue, Settlement},
     control::ControlState,
     damage::DamageReport,
     flush::chain,
     progress::Progress,
     recovery::findings::{Findings, missing_ends},
-    registry::RegistryChange,
     shard::{
-        SettledOutcome, Shard, ShardEvent, ShardImage, ShardParts, dispatch_control,
-        dispatch_settlement, merge_images,
+        ControlRow, SettledOutcome, Shard, ShardEvent, ShardImage, ShardParts, dispatch_control,
+        dispatch_settlement,
     },
 };
 
@@ -51,6 +50,9 @@ const FLUSH_ATTEMPTS: u32 = 5;
 const FLUSH_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 /// Memory of the engine's own rows, in bytes: rejects and control records.
 const DERIVED_BYTES: usize = 32 << 20;
+
+/// Control records whose rows are put into their table together.
+const CONTROL_ROWS_AT_ONCE: usize = 1_024;
 
 /// Makes the archive for a log's id.
 pub type ArchiveFactory = Box<dyn FnOnce(LogId) -> std::io::Result<Arc<dyn Archive>> + Send>;
@@ -193,7 +195,7 @@ impl Recovered {
 
     /// The ledgers of all identities.
     pub fn ledgers(&self) -> std::collections::BTreeMap<quiver_model::SenderId, crate::Ledger> {
-        crate::engine::merge_ledgers(self.shards.iter().map(|shard| shard.ledgers().clone()))
+        crate::engine::merge_ledgers(self.shards.iter().map(Shard::ledgers))
     }
 }
 
@@ -220,11 +222,11 @@ pub async fn recover(
     let mut checkpoints =
         CheckpointStore::open(vfs.clone(), &options.data_dir.join("checkpoints"))?;
     let mut report = RecoveryReport::default();
-    let checkpoint = match checkpoints.load_newest()? {
+    let mut checkpoint = match checkpoints.load_newest()? {
         None => None,
         Some(found) => {
             report.damaged_checkpoints = found.passed_over.len();
-            Some(CheckpointState::decode(found.position, &found.payload)?)
+            Some(StoredCheckpoint::decode(found.position, found.payload)?)
         }
     };
     let restored = checkpoint
@@ -288,10 +290,9 @@ pub async fn recover(
         .as_ref()
         .map_or(Timestamp(0), |checkpoint| checkpoint.record_time);
     let last_values = Arc::new(LastValues::new(options.shard_count));
-    let images = match checkpoint {
-        None => Vec::new(),
-        Some(checkpoint) => restore_control(&control, &last_values, checkpoint)?,
-    };
+    if let Some(checkpoint) = &mut checkpoint {
+        restore_control(&control, &last_values, checkpoint)?;
+    }
     let last_time = log.last_time().unwrap_or_default().max(checkpoint_time);
     let budget = MemoryBudget::new(MemoryLimits {
         device: options.memory_bytes,
@@ -320,17 +321,11 @@ pub async fn recover(
             .install_archived(snapshot.clone())
             .map_err(|error| problem(error.to_string()))?;
     }
-    let mut images = merge_images(images, options.shard_count).into_iter();
-    let shards = (0..options.shard_count)
-        .map(|id| {
-            Shard::new(
-                ShardId(id),
-                parts.clone(),
-                restored,
-                images.next().unwrap_or_default(),
-            )
-        })
-        .collect();
+    let new_shard = |id| Shard::new(ShardId(id), parts.clone(), restored, ShardImage::default());
+    let mut shards: Vec<Shard> = (0..options.shard_count).map(new_shard).collect();
+    if let Some(mut checkpoint) = checkpoint {
+        checkpoint.restore_identities(&mut shards)?;
+    }
     let mut recovered = Recovered {
         shards,
         log,
@@ -364,26 +359,19 @@ fn make_dirs(vfs: &dyn Vfs, dir: &std::path::Path) -> std::io::Result<()> {
 fn restore_control(
     control: &ControlState,
     last_values: &LastValues,
-    checkpoint: CheckpointState,
-) -> Result<Vec<ShardImage>, StartError> {
-    if let Some(catalog) = checkpoint.catalog {
+    checkpoint: &mut StoredCheckpoint,
+) -> Result<(), StartError> {
+    if let Some(catalog) = checkpoint.catalog.take() {
         control
             .catalog
             .import(catalog, |bytes| decode_schema(bytes, &DecodeLimits::STORED))?;
     }
-    control.damage.import(checkpoint.damage);
-    for entry in checkpoint.registry {
-        control.registry.apply(&RegistryChange::Put { entry });
-    }
-    for image in &checkpoint.images {
-        last_values.import(&image.last_values).map_err(|error| {
-            crate::checkpoint::CheckpointError {
-                position: checkpoint.position,
-                problem: error.to_string(),
-            }
-        })?;
-    }
-    Ok(checkpoint.images)
+    control
+        .damage
+        .import(std::mem::take(&mut checkpoint.damage));
+    checkpoint.restore_registry(&control.registry)?;
+    checkpoint.restore_last_values(last_values)?;
+    Ok(())
 }
 
 /// The schema of an archived table: the catalog's, or, where the log that had it was lost, what
@@ -431,6 +419,7 @@ impl Recovered {
         }
         let shard_count = self.parts.tables.shard_count();
         let replay = self.log.replay(from)?;
+        let mut control_rows = Vec::new();
         for committed in replay {
             let committed = match committed {
                 Ok(committed) => committed,
@@ -497,25 +486,36 @@ impl Recovered {
                     {
                         findings.reported(report);
                     }
-                    dispatch_control(shard_count, position, &record, &mut |shard, event| {
-                        told.push((shard, event));
-                    });
+                    let mut tell = |shard, event| told.push((shard, event));
+                    dispatch_control(shard_count, position, &record, &mut control_rows, &mut tell);
                 }
             }
             for (shard, event) in told {
                 self.shards[usize::from(shard.get())].apply(event);
             }
+            if control_rows.len() >= CONTROL_ROWS_AT_ONCE {
+                self.tell_control(&mut control_rows);
+            }
             if self.parts.budget.used(Share::Device)
                 > self.parts.budget.capacity(Share::Device) / 100 * FLUSH_PERCENT
             {
+                self.tell_control(&mut control_rows);
                 self.report_before_flush(&mut findings)?;
                 self.flush_largest(Position(committed_end(position, &record).get()))
                     .await?;
             }
         }
+        self.tell_control(&mut control_rows);
         findings.pass_until(self.log.committed_end(), &mut self.shards);
         self.shards.iter_mut().for_each(Shard::store_pending);
         self.report_damage(findings, options.group_bytes_max)
+    }
+
+    /// Tells shard 0 of control records as rows, many at a time.
+    fn tell_control(&mut self, rows: &mut Vec<ControlRow>) {
+        if let (false, Some(shard)) = (rows.is_empty(), self.shards.first_mut()) {
+            shard.apply(ShardEvent::Control(std::mem::take(rows)));
+        }
     }
 
     /// Makes room: everything up to `position` was applied to every shard.

@@ -1,6 +1,10 @@
 //! Who may connect, and for whom a gateway may speak. Every change is a control record; this is
 //! the state those records add up to.
 
+mod enrolment;
+mod entries;
+mod portions;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{PoisonError, RwLock},
@@ -8,6 +12,11 @@ use std::{
 
 use quiver_model::{DeviceId, SenderId, SenderKind, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use enrolment::{Enrolment, MalformedFingerprint};
+pub(crate) use entries::{FrozenEntries, Known};
+
+use entries::Entries;
 
 /// Whether an identity may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,14 +70,8 @@ impl RegistryEntry {
 
     /// The identity, if id and kind are well formed.
     pub fn sender(&self) -> Option<SenderId> {
-        let kind = match self.kind.as_str() {
-            "device" => SenderKind::Device,
-            "gateway" => SenderKind::Gateway,
-            "operator" => SenderKind::Operator,
-            _ => return None,
-        };
         Some(SenderId {
-            kind,
+            kind: SenderKind::from_word(&self.kind)?,
             id: DeviceId::new(&self.id).ok()?,
         })
     }
@@ -126,40 +129,75 @@ pub enum AdmissionError {
 /// The registry. Shared; changed only by applying control records.
 #[derive(Debug, Default)]
 pub struct Registry {
-    entries: RwLock<BTreeMap<SenderId, RegistryEntry>>,
+    entries: RwLock<Entries>,
 }
 
 impl Registry {
-    /// Applies a durable change.
-    pub(crate) fn apply(&self, change: &RegistryChange) {
+    /// Applies a change, which is durable.
+    pub fn apply(&self, change: &RegistryChange) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         match change {
             RegistryChange::Put { entry } => {
                 if let Some(sender) = entry.sender() {
-                    entries.insert(sender, entry.clone());
+                    entries.put(&sender, entry);
                 }
             }
             RegistryChange::Revoke { id, kind } => {
-                for (sender, entry) in entries.iter_mut() {
-                    if sender.id.as_str() == id && sender.kind.as_str() == kind {
-                        entry.state = EntryState::Revoked;
-                    }
+                if let Some(kind) = SenderKind::from_word(kind) {
+                    entries.revoke(kind, id);
                 }
             }
         }
     }
 
+    /// Sets many entries, up to the first error.
+    fn put_all<E>(&self, entries: impl Iterator<Item = Result<RegistryEntry, E>>) -> Result<(), E> {
+        let mut own = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries {
+            let entry = entry?;
+            if let Some(sender) = entry.sender() {
+                own.put(&sender, &entry);
+            }
+        }
+        Ok(())
+    }
+
     /// The entry of an identity.
     pub fn get(&self, sender: &SenderId) -> Option<RegistryEntry> {
-        self.read().get(sender).cloned()
+        let entries = self.read();
+        let known = entries.find(sender.kind, sender.id.as_str())?;
+        Some(known.to_entry())
     }
 
     /// Every entry, by kind and id.
     pub fn all(&self) -> Vec<RegistryEntry> {
-        self.read().values().cloned().collect()
+        let entries = self.freeze();
+        let mut all: Vec<_> = entries.iter().collect();
+        all.sort_unstable_by_key(|known| known.name());
+        all.into_iter().map(Known::to_entry).collect()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SenderId, RegistryEntry>> {
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.read().bytes()
+    }
+
+    /// All entries as they are now; cheap to have.
+    pub(crate) fn freeze(&self) -> FrozenEntries {
+        self.read().freeze()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Entries> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,8 +209,8 @@ impl Registry {
     ) -> Result<(), AdmissionError> {
         let entries = self.read();
         let entry = active(&entries, sender)?;
-        match &entry.fingerprint {
-            Some(pinned) if pinned != fingerprint => Err(AdmissionError::Fingerprint {
+        match entry.fingerprint() {
+            Some(pinned) if !pinned.is(fingerprint) => Err(AdmissionError::Fingerprint {
                 sender: sender.clone(),
                 offered: fingerprint.to_owned(),
             }),
@@ -189,45 +227,44 @@ impl Registry {
         };
         let entry = active(&entries, sender).map_err(|_| wrong())?;
         // Both sides are hashes of secrets: comparing them in variable time reveals no secret.
-        match &entry.token_sha256 {
-            Some(known) if known == token_sha256 => Ok(()),
+        match entry.token_sha256() {
+            Some(known) if known.is(token_sha256) => Ok(()),
             _ => Err(wrong()),
         }
     }
 
-    /// Whether `speaker` may send rows of `device`.
+    /// Whether `speaker` may send rows of `device`. Asked for each device of a gateway's batch:
+    /// it allocates nothing.
     pub fn may_speak_for(&self, speaker: &SenderId, device: &str) -> bool {
-        let Ok(id) = DeviceId::new(device) else {
+        if speaker.kind == SenderKind::Device && speaker.id.as_str() != device {
             return false;
-        };
-        let entries = self.read();
-        let Ok(entry) = active(&entries, &SenderId::device(id)) else {
-            return false;
-        };
-        match speaker.kind {
-            SenderKind::Device => speaker.id.as_str() == device,
-            SenderKind::Gateway => entry.gateways.contains(speaker.id.as_str()),
-            SenderKind::Operator => true,
         }
+        let entries = self.read();
+        let known = entries.find(SenderKind::Device, device);
+        known.is_some_and(|known| {
+            known.state() == EntryState::Active
+                && (speaker.kind != SenderKind::Gateway || known.has_gateway(speaker.id.as_str()))
+        })
     }
 
     /// Whether a device was ever enrolled, revoked ones included.
     pub fn knows_device(&self, device: &str) -> bool {
-        DeviceId::new(device).is_ok_and(|id| self.read().contains_key(&SenderId::device(id)))
+        self.read().find(SenderKind::Device, device).is_some()
     }
 }
 
-fn active<'a>(
-    entries: &'a BTreeMap<SenderId, RegistryEntry>,
-    sender: &SenderId,
-) -> Result<&'a RegistryEntry, AdmissionError> {
-    match entries.get(sender) {
+fn active<'a>(entries: &'a Entries, sender: &SenderId) -> Result<Known<'a>, AdmissionError> {
+    match entries.find(sender.kind, sender.id.as_str()) {
         None => Err(AdmissionError::Unknown {
             sender: sender.clone(),
         }),
-        Some(entry) if entry.state == EntryState::Revoked => Err(AdmissionError::Revoked {
+        Some(entry) if entry.state() == EntryState::Revoked => Err(AdmissionError::Revoked {
             sender: sender.clone(),
         }),
         Some(entry) => Ok(entry),
     }
 }
+
+#[cfg(test)]
+#[path = "registry/tests.rs"]
+mod tests;

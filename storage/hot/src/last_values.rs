@@ -2,7 +2,8 @@
 //!
 //! Last is the row with the greatest (ts, position), not the one that came last. Each shard
 //! updates its own part, batch by batch, right after it has applied the batch; a reader merges the
-//! parts. A batch is in it wholly or not at all.
+//! parts. A batch is in it wholly or not at all. Readers and checkpoints take a part as it is at
+//! one moment, which costs next to nothing, and work on that while the shard goes on.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -12,11 +13,17 @@ use arrow_select::concat::concat_batches;
 use quiver_model::{ShardId, StreamName, StreamSchema};
 
 use crate::{
-    LayoutError, last_codec, last_codec::ImportError, last_columns::LastColumns, layout::conform,
+    LayoutError, last_codec,
+    last_codec::ImportError,
+    last_columns::{FrozenColumns, LastColumns},
+    layout::conform,
     sync::lock,
 };
 
 type Part = BTreeMap<StreamName, LastColumns>;
+
+/// Rows of a portion: what encoding, and decoding, a checkpoint has in memory at once.
+const PORTION_ROWS: usize = 16_384;
 
 /// Last rows of all devices; shared by shards and queries.
 #[derive(Debug)]
@@ -58,7 +65,8 @@ impl LastValues {
     }
 
     /// The last rows of a stream, one per device, in the schema's stored layout and no particular
-    /// order. Holds at least everything that the shards had applied when it was called.
+    /// order. Holds at least everything that the shards had applied when it was called. The shards
+    /// do not wait while they are put together.
     ///
     /// # Errors
     /// If `schema` is older than the batches that were applied.
@@ -66,8 +74,9 @@ impl LastValues {
         let stored = schema.stored();
         let mut batches = Vec::new();
         for part in &self.parts {
-            let batch = match lock(part).get(schema.stream()) {
-                Some(columns) => columns.to_batch(stored)?,
+            let frozen = lock(part).get(schema.stream()).map(LastColumns::freeze);
+            let batch = match frozen {
+                Some(columns) => columns.to_batch(stored, 0..columns.devices())?,
                 None => None,
             };
             if let Some(batch) = batch {
@@ -77,26 +86,24 @@ impl LastValues {
         concat_batches(stored, &batches)
     }
 
-    /// A shard's part as bytes, for a checkpoint. Its form is versioned and guarded by a checksum;
-    /// it does not say which shard it came from.
-    ///
-    /// # Errors
-    /// Only if Arrow cannot encode the rows.
-    pub fn export(&self, shard: ShardId) -> Result<Vec<u8>, ArrowError> {
-        let mut streams = Vec::new();
-        if let Some(part) = self.parts.get(usize::from(shard.get())) {
-            let part = lock(part);
-            for (stream, columns) in part.iter() {
-                if let Some(batch) = columns.to_batch(&last_codec::fixed_schema())? {
-                    streams.push((stream.clone(), batch));
-                }
-            }
+    /// A shard's part as it is now, for a checkpoint: cheap to make, and encoded when and where
+    /// that is in nobody's way. While it is there, what is written afterwards is copied first, at
+    /// most all of it once.
+    pub fn freeze(&self, shard: ShardId) -> FrozenLastValues {
+        let Some(part) = self.parts.get(usize::from(shard.get())) else {
+            return FrozenLastValues::default();
+        };
+        let part = lock(part);
+        let streams = part.iter();
+        FrozenLastValues {
+            streams: streams
+                .map(|(stream, columns)| (stream.clone(), columns.freeze()))
+                .collect(),
         }
-        last_codec::encode(&streams)
     }
 
-    /// Takes over what an [`LastValues::export`] of any shard, of an engine with any number of
-    /// shards, had. What is later already stays.
+    /// Takes over one of the [`FrozenLastValues::portions`] of any shard, of an engine with any
+    /// number of shards. What is later already stays.
     pub fn import(&self, bytes: &[u8]) -> Result<(), ImportError> {
         let shard_count = u16::try_from(self.parts.len()).unwrap_or(u16::MAX);
         for (stream, batch) in last_codec::decode(bytes)? {
@@ -111,7 +118,7 @@ impl LastValues {
         Ok(())
     }
 
-    /// Bytes of memory it takes, nearly.
+    /// Bytes of memory it takes.
     pub fn bytes(&self) -> usize {
         self.parts
             .iter()
@@ -137,6 +144,34 @@ impl LastValues {
         names.sort();
         names.dedup();
         names
+    }
+}
+
+/// A shard's last rows as of some moment.
+#[derive(Debug, Default)]
+pub struct FrozenLastValues {
+    streams: Vec<(StreamName, FrozenColumns)>,
+}
+
+impl FrozenLastValues {
+    /// All of it as bytes, one part of it after the other, each for [`LastValues::import`]. Their
+    /// form is versioned and guarded by a checksum; it does not say which shard they came from.
+    ///
+    /// # Errors
+    /// Only if Arrow cannot encode the rows.
+    pub fn portions(&self) -> impl Iterator<Item = Result<Vec<u8>, ArrowError>> + '_ {
+        let fixed = last_codec::fixed_schema();
+        self.streams.iter().flat_map(move |(stream, columns)| {
+            let fixed = fixed.clone();
+            let starts = (0..columns.devices()).step_by(PORTION_ROWS);
+            starts.filter_map(move |start| {
+                match columns.to_batch(&fixed, start..start + PORTION_ROWS) {
+                    Ok(Some(batch)) => Some(last_codec::encode(&[(stream.clone(), batch)])),
+                    Ok(None) => None,
+                    Err(error) => Some(Err(error)),
+                }
+            })
+        })
     }
 }
 

@@ -20,6 +20,8 @@
 mod archive;
 mod budget;
 mod file_list;
+mod fixed_columns;
+mod last_cells;
 mod last_codec;
 mod last_columns;
 mod last_values;
@@ -37,7 +39,7 @@ pub use archive::{
 pub use budget::{MemoryBudget, MemoryLimits, Reservation, ReserveFuture, Share, TooLarge};
 pub use file_list::{FileList, Files};
 pub use last_codec::ImportError;
-pub use last_values::LastValues;
+pub use last_values::{FrozenLastValues, LastValues};
 pub use layout::{LayoutError, batch_bytes, conform, positions, slice_positions};
 pub use memory_archive::{Fault, MemoryArchive};
 pub use table::{

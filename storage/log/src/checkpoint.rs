@@ -19,7 +19,7 @@ use std::{
 
 use quiver_model::Position;
 
-use crate::vfs::{self, TEMPORARY_SUFFIX, Vfs};
+use crate::vfs::{self, TEMPORARY_SUFFIX, Vfs, VfsFile};
 
 const PREFIX: &str = "checkpoint-";
 const DAMAGED_SUFFIX: &str = ".damaged";
@@ -29,6 +29,8 @@ const CRC_OFFSET: usize = 32;
 const HEADER_BYTES: usize = 36;
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
+/// Bytes that are gathered before they are written.
+const BUFFER_BYTES: usize = 256 << 10;
 /// Largest file that is read: what a checkpoint may take in memory.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
@@ -93,6 +95,55 @@ pub struct CheckpointStore {
     positions: Vec<Position>,
 }
 
+/// Takes the payload of a checkpoint that is being written.
+#[derive(Debug)]
+pub struct PayloadWriter<'a> {
+    file: &'a dyn VfsFile,
+    path: &'a Path,
+    /// What is not in the file yet.
+    buffer: Vec<u8>,
+    /// Bytes in the file.
+    written: u64,
+    /// Bytes of the payload.
+    length: u64,
+    crc: u32,
+}
+
+impl PayloadWriter<'_> {
+    /// Appends to the payload.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.length += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() > BUFFER_BYTES {
+            return self.put(bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.put(&buffer)?;
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file
+            .write_at(bytes, self.written)
+            .map_err(|error| vfs::at_path("write", self.path, error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
 enum Parsed {
     Sound(Vec<u8>),
     Damaged(&'static str),
@@ -134,18 +185,41 @@ impl CheckpointStore {
         self.dir.join(format!("{PREFIX}{:020}", position.get()))
     }
 
-    /// Writes the state as of `position`, durably, and removes all but the two newest. Needs
-    /// `payload.len()` bytes of memory for its copy.
+    /// [`CheckpointStore::save_with`] of a payload that is there as a whole.
     pub fn save(&mut self, position: Position, payload: &[u8]) -> Result<(), CheckpointError> {
-        let mut content = Vec::with_capacity(HEADER_BYTES + payload.len());
-        content.extend_from_slice(&MAGIC);
-        content.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0, 0, 0]);
-        content.extend_from_slice(&position.get().to_le_bytes());
-        content.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&content), payload);
-        content.extend_from_slice(&crc.to_le_bytes());
-        content.extend_from_slice(payload);
-        vfs::replace_file(&*self.vfs, &self.path(position), &content)?;
+        self.save_with(position, &mut |writer| writer.write(payload))
+    }
+
+    /// Writes the state as of `position`, durably, and removes all but the two newest. The payload
+    /// is what `fill` writes: it need not be in memory at once. If `fill` fails, there is no new
+    /// checkpoint.
+    pub fn save_with(
+        &mut self,
+        position: Position,
+        fill: &mut dyn FnMut(&mut PayloadWriter<'_>) -> io::Result<()>,
+    ) -> Result<(), CheckpointError> {
+        vfs::replace_file_with(&*self.vfs, &self.path(position), &mut |file, path| {
+            let failed = |error| vfs::at_path("write", path, error);
+            let mut writer = PayloadWriter {
+                file,
+                path,
+                buffer: vec![0; HEADER_BYTES],
+                written: 0,
+                length: 0,
+                crc: 0,
+            };
+            fill(&mut writer)?;
+            writer.flush()?;
+            let mut header = Vec::with_capacity(HEADER_BYTES);
+            header.extend_from_slice(&MAGIC);
+            header.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0, 0, 0]);
+            header.extend_from_slice(&position.get().to_le_bytes());
+            header.extend_from_slice(&writer.length.to_le_bytes());
+            let length = usize::try_from(writer.length).map_err(io::Error::other)?;
+            let crc = crc32c::crc32c_combine(crc32c::crc32c(&header), writer.crc, length);
+            header.extend_from_slice(&crc.to_le_bytes());
+            file.write_at(&header, 0).map_err(failed)
+        })?;
         if let Err(place) = self.positions.binary_search(&position) {
             self.positions.insert(place, position);
         }

@@ -42,7 +42,9 @@ pub mod sim;
 mod vfs;
 mod walk;
 
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStore, DamagedCheckpoint};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, CheckpointStore, DamagedCheckpoint, PayloadWriter,
+};
 pub use codec::RecordError;
 pub use cursors::{Cursor, CursorError, Cursors, Overtaken};
 pub use damage::{DamagedRange, DamagedRecord};

@@ -142,6 +142,18 @@ pub(crate) fn read_small_file(vfs: &dyn Vfs, path: &Path, limit: u64) -> io::Res
 /// Replaces `path` by `content` atomically and durably: temporary file, fsync, rename, fsync of
 /// the directory. After an error the old or the new content is there, never a mixture.
 pub(crate) fn replace_file(vfs: &dyn Vfs, path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_file_with(vfs, path, &mut |file, temporary| {
+        file.write_at(content, 0)
+            .map_err(|error| at_path("write", temporary, error))
+    })
+}
+
+/// [`replace_file`] by what `fill` writes into the (temporary) file.
+pub(crate) fn replace_file_with(
+    vfs: &dyn Vfs,
+    path: &Path,
+    fill: &mut dyn FnMut(&dyn VfsFile, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY_SUFFIX);
     let temporary = PathBuf::from(temporary);
@@ -149,8 +161,7 @@ pub(crate) fn replace_file(vfs: &dyn Vfs, path: &Path, content: &[u8]) -> io::Re
         let file = vfs
             .create(&temporary)
             .map_err(|error| at_path("create", &temporary, error))?;
-        file.write_at(content, 0)
-            .map_err(|error| at_path("write", &temporary, error))?;
+        fill(&*file, &temporary)?;
         file.sync_all()
             .map_err(|error| at_path("sync", &temporary, error))?;
         vfs.rename(&temporary, path)

@@ -5,7 +5,7 @@ use quiver_archive::{CompactOptions, VacuumOptions};
 use quiver_model::{DeviceId, FieldName, SenderId, SenderKind, StreamField, StreamName};
 use quiver_runtime::{
     control::EnsureError,
-    registry::{EntryState, RegistryChange, RegistryEntry},
+    registry::{Enrolment, RegistryChange},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -125,9 +125,31 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
     }
 }
 
+/// Which identity; all if none is named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityChoice {
+    /// Its id.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// `device`, `gateway` or `operator`.
+    #[serde(default = "device_kind")]
+    pub kind: String,
+}
+
 /// `GET /api/v1/devices`.
-pub async fn devices(state: web::Data<HttpState>) -> HttpResponse {
-    HttpResponse::Ok().json(state.engine.control().registry.all())
+pub async fn devices(
+    state: web::Data<HttpState>,
+    choice: web::Query<IdentityChoice>,
+) -> HttpResponse {
+    let registry = &state.engine.control().registry;
+    let Some(id) = &choice.id else {
+        return HttpResponse::Ok().json(registry.all());
+    };
+    match sender(&choice.kind, id) {
+        Ok(sender) => HttpResponse::Ok().json(Vec::from_iter(registry.get(&sender))),
+        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
+    }
 }
 
 /// Body of `POST /api/v1/devices`.
@@ -163,37 +185,94 @@ fn sender(kind: &str, id: &str) -> Result<SenderId, String> {
         .ok_or_else(|| format!("kind {kind:?} is not one of device, gateway, operator"))
 }
 
+impl EnrollRequest {
+    fn wish(self) -> Result<Enrolment, String> {
+        let wish = Enrolment {
+            sender: sender(&self.kind, &self.id)?,
+            fingerprint: None,
+            token_sha256: self.token_sha256,
+            gateways: self.gateways,
+            attributes: self.attributes,
+        };
+        match &self.fingerprint {
+            Some(fingerprint) => wish
+                .with_fingerprint(fingerprint)
+                .map_err(|error| error.to_string()),
+            None => Ok(wish),
+        }
+    }
+}
+
 /// `POST /api/v1/devices`.
 pub async fn enroll(
     state: web::Data<HttpState>,
     request: web::Json<EnrollRequest>,
 ) -> HttpResponse {
-    let request = request.into_inner();
-    let sender = match sender(&request.kind, &request.id) {
-        Ok(sender) => sender,
+    let wish = match request.into_inner().wish() {
+        Ok(wish) => wish,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
     };
     let _one_at_a_time = state.turns.registry.lock().await;
-    // Enrolling again changes what is said, and keeps the rest.
-    let known = state.engine.control().registry.get(&sender);
-    let mut entry = known.unwrap_or_else(|| RegistryEntry::new(&sender, state.engine.now()));
-    if entry.state == EntryState::Revoked {
-        // It may have been revoked because somebody else has its token.
-        entry.token_sha256 = None;
+    match state.engine.enroll(vec![wish]).await {
+        Ok(_) => HttpResponse::Ok().json(serde_json::json!({ "done": true })),
+        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.source.to_string()),
     }
-    entry.state = EntryState::Active;
-    if let Some(fingerprint) = request.fingerprint {
-        let fingerprint = fingerprint.to_ascii_lowercase().replace(':', "");
-        if fingerprint.len() != 64 || !fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let text = "a fingerprint is the SHA-256 of a certificate, 64 hexadecimal digits; quiver pki show prints it";
-            return problem(StatusCode::BAD_REQUEST, text);
+}
+
+/// Most identities of one `POST /api/v1/devices/bulk`: others that change the registry wait for it.
+pub const ENROLLED_AT_ONCE_MAX: usize = 10_000;
+
+/// Body of `POST /api/v1/devices/bulk`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRequest {
+    /// Identities, each as for `POST /api/v1/devices`; at most [`ENROLLED_AT_ONCE_MAX`].
+    pub identities: Vec<EnrollRequest>,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BulkAnswer {
+    /// Identities that are enrolled now, each counted once.
+    pub enrolled: usize,
+    /// Those that are not.
+    pub refused: Vec<BulkRefusal>,
+}
+
+/// An identity that was not enrolled.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BulkRefusal {
+    /// Its place in the request, from 0.
+    pub index: usize,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+/// `POST /api/v1/devices/bulk`: what is wrong is named, and the rest is enrolled.
+pub async fn enroll_bulk(
+    state: web::Data<HttpState>,
+    request: web::Json<BulkRequest>,
+) -> HttpResponse {
+    let identities = request.into_inner().identities;
+    if identities.len() > ENROLLED_AT_ONCE_MAX {
+        let text = format!(
+            "{} identities at once are more than {ENROLLED_AT_ONCE_MAX}; send them in several requests",
+            identities.len()
+        );
+        return problem(StatusCode::BAD_REQUEST, &text);
+    }
+    let (mut wishes, mut refused) = (Vec::with_capacity(identities.len()), Vec::new());
+    for (index, identity) in identities.into_iter().enumerate() {
+        match identity.wish() {
+            Ok(wish) => wishes.push(wish),
+            Err(error) => refused.push(BulkRefusal { index, error }),
         }
-        entry.fingerprint = Some(fingerprint);
     }
-    entry.token_sha256 = request.token_sha256.or(entry.token_sha256);
-    entry.gateways.extend(request.gateways);
-    entry.attributes.extend(request.attributes);
-    change(&state, RegistryChange::Put { entry }).await
+    let _one_at_a_time = state.turns.registry.lock().await;
+    match state.engine.enroll(wishes).await {
+        Ok(enrolled) => HttpResponse::Ok().json(BulkAnswer { enrolled, refused }),
+        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()),
+    }
 }
 
 /// Body of `POST /api/v1/devices/revoke`.

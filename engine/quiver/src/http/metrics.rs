@@ -280,6 +280,16 @@ fn exposition(engine: &Engine, maintenance: Option<&Maintenance>) -> String {
         as_gauge(engine.receive_budget().capacity()),
     );
     out.gauge(
+        "identities_enrolled",
+        "identities in the registry, revoked ones included",
+        as_gauge(engine.control().registry.len()),
+    );
+    out.gauge(
+        "last_values_bytes",
+        "memory of the last row of every device",
+        as_gauge(engine.last_values().bytes()),
+    );
+    out.gauge(
         "committed_position",
         "last committed position",
         engine.progress().committed().get() as i64,

@@ -5,7 +5,7 @@
 //! | `/live`, `/ready`, `/metrics`, `/api/openapi.json` | GET | no |
 //! | `/api/v1/sql` | POST | yes |
 //! | `/api/v1/status`, `/api/v1/audit`, `/api/v1/devices`, `/api/v1/archive/files` | GET | yes |
-//! | `/api/v1/devices`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
+//! | `/api/v1/devices`, `/api/v1/devices/bulk`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
 //! | `/api/v1/archive/check`, `/api/v1/archive/suggest`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
 //!
 //! The door opens before the engine recovers: until [`HttpDoor::admit`] is called, only `/live` is
@@ -22,7 +22,7 @@ mod openapi;
 mod peer;
 mod sql;
 
-pub use admin::{DeclareRequest, Status};
+pub use admin::{BulkAnswer, BulkRequest, DeclareRequest, EnrollRequest, Status};
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -149,6 +149,7 @@ impl HttpDoor {
                         .route("/audit", web::get().to(admin::audit))
                         .route("/devices", web::get().to(admin::devices))
                         .route("/devices", web::post().to(admin::enroll))
+                        .route("/devices/bulk", web::post().to(admin::enroll_bulk))
                         .route("/devices/revoke", web::post().to(admin::revoke))
                         .route("/streams", web::post().to(admin::declare))
                         .route("/archive/files", web::get().to(admin::archive_files))

@@ -6,7 +6,10 @@ use quiver_model::{DeviceId, SenderId};
 use quiver_runtime::registry::{EntryState, RegistryEntry};
 use sha2::{Digest, Sha256};
 
-use super::{print_table, running};
+use super::{
+    enroll_from::{self, Common},
+    print_table, running,
+};
 use crate::{
     access::random_token,
     cli::{DevicesAction, TargetArgs},
@@ -30,10 +33,7 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
             Ok(())
         }
         DevicesAction::Show { target, kind, id } => {
-            let found = entries(&target)?
-                .into_iter()
-                .find(|entry| entry.kind == kind && entry.id == id);
-            let entry = found.ok_or_else(|| {
+            let entry = entry(&target, &kind, &id)?.ok_or_else(|| {
                 let text = format!("{kind}:{id} is not enrolled; quiver devices list shows who is");
                 Failure::new(DATA, text)
             })?;
@@ -50,9 +50,19 @@ pub fn run(action: DevicesAction) -> Result<(), Failure> {
             gateway,
             attribute,
             token,
+            from,
             ids,
         } => {
             let attributes = parse_attributes(&attribute)?;
+            if let Some(from) = from {
+                check_identities(&kind, &gateway)?;
+                let common = Common {
+                    kind,
+                    gateways: gateway,
+                    attributes,
+                };
+                return enroll_from::run(&running(&target)?, &from, &common);
+            }
             if let (Some(_), [first, second, ..]) = (&fingerprint, ids.as_slice()) {
                 return Err(Failure::new(
                     USAGE,
@@ -115,6 +125,18 @@ fn check_identities(kind: &str, ids: &[String]) -> Result<(), Failure> {
 fn not_enrolled(failure: &Failure, left: &[String]) -> Failure {
     let left = left.join(", ");
     Failure::new(failure.code(), format!("{failure}; not enrolled: {left}"))
+}
+
+/// The entry of one identity; `None` if there is none.
+fn entry(target: &TargetArgs, kind: &str, id: &str) -> Result<Option<RegistryEntry>, Failure> {
+    // What is no identity is not enrolled.
+    if SenderId::from_urn(&format!("urn:quiver:{kind}:{id}")).is_none() {
+        return Ok(None);
+    }
+    let text = running(target)?.get(&format!("/api/v1/devices?kind={kind}&id={id}"))?;
+    let found: Vec<RegistryEntry> =
+        serde_json::from_str(&text).map_err(Failure::with(UNAVAILABLE))?;
+    Ok(found.into_iter().next())
 }
 
 fn entries(target: &TargetArgs) -> Result<Vec<RegistryEntry>, Failure> {

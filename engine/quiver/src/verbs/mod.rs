@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod demo;
 mod devices;
+mod enroll_from;
 mod fleet;
 mod pki;
 pub mod send;

@@ -226,6 +226,7 @@ impl CommitLoop {
         // Before any Ack can leave: a query that starts after an Ack must see its rows.
         self.progress.set_committed(last);
         let mut position = committed.first;
+        let mut control_rows = Vec::new();
         for (record, (on_commit, _)) in records.into_iter().zip(actions) {
             let next = position.plus(record.positions());
             self.record_clock.observe(record.time);
@@ -235,14 +236,18 @@ impl CommitLoop {
                     self.control.apply(position, &record);
                     let shard_count = self.inboxes.len() as u16;
                     let outgoing = &mut self.outgoing;
-                    dispatch_control(shard_count, position, &record, &mut |shard, event| {
-                        outgoing.push((shard, event));
-                    });
+                    let mut tell = |shard, event| outgoing.push((shard, event));
+                    dispatch_control(shard_count, position, &record, &mut control_rows, &mut tell);
                     // Whoever asked may have gone away; the record stands all the same.
                     let _ = reply.send(Ok(position));
                 }
             }
             position = next;
+        }
+        if !control_rows.is_empty() {
+            // They are of a table that nothing else of a group is of.
+            self.outgoing
+                .push((ShardId(0), ShardEvent::Control(control_rows)));
         }
         self.tell_all(|| ShardEvent::Watermark(last));
     }

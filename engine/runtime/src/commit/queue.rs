@@ -184,6 +184,35 @@ impl AppendQueue {
 
     /// Appends a control record and waits until it is durable and applied.
     pub async fn append_control(&self, record: Record) -> Result<Position, AppendFailure> {
+        let answer = self.queue_control(record).await?;
+        answer.await.unwrap_or(Err(AppendFailure::Closed))
+    }
+
+    /// Appends control records in this order, and waits until all of them are durable and applied:
+    /// they share commit groups. What became of each; one may fail although a later one does not.
+    pub async fn append_controls(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Vec<Result<Position, AppendFailure>> {
+        let mut answers = Vec::new();
+        for record in records {
+            // One after the other, so that they are queued in this order.
+            answers.push(self.queue_control(record).await);
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(AppendFailure::Closed)),
+                Err(failure) => Err(failure),
+            });
+        }
+        results
+    }
+
+    async fn queue_control(
+        &self,
+        record: Record,
+    ) -> Result<oneshot::Receiver<Result<Position, AppendFailure>>, AppendFailure> {
         let (reply, answer) = oneshot::channel();
         let request = AppendRequest {
             record,
@@ -192,7 +221,7 @@ impl AppendQueue {
         };
         self.command(CommitCommand::Append(Box::new(request)))
             .await?;
-        answer.await.unwrap_or(Err(AppendFailure::Closed))
+        Ok(answer)
     }
 
     pub(crate) fn notify_space(&self) {

@@ -183,7 +183,7 @@ impl DeviceActor {
         let mut shard = self.shard.borrow_mut();
         let epoch = self.queue.epoch();
         let now = self.record_clock.now();
-        let sender = shard.sender(&self.sender);
+        let mut sender = shard.sender(&self.sender);
         // Who is revoked, replaced or expired may never read that: from here on nothing is taken.
         if self.outbox.is_closing() || !sender.is_current(self.instance, self.session) {
             return Err(OpenRefused {
@@ -230,13 +230,14 @@ impl DeviceActor {
             mut request,
         } = batch;
         let mut shard = self.shard.borrow_mut();
-        let sender = shard.sender(&self.sender);
+        let mut sender = shard.sender(&self.sender);
         if self.outbox.is_closing() || !sender.is_current(self.instance, self.session) {
             return AppendOutcome::Refused(AppendRefused::StreamOver);
         }
         request.epoch = match sender.check(&key, &live, sequence, self.queue.epoch()) {
             Ok(epoch) => epoch,
             Err(AppendRefused::Duplicate) => {
+                drop(sender);
                 shard.duplicate(&self.sender, &key, self.instance);
                 return AppendOutcome::Refused(AppendRefused::Duplicate);
             }
@@ -308,12 +309,9 @@ impl Handler<NextSequence> for DeviceActor {
 
     fn handle(&mut self, message: NextSequence, _: &mut Self::Context) -> Self::Result {
         let mut shard = self.shard.borrow_mut();
-        let pairs = &shard.sender(&self.sender).pairs;
-        MessageResult(
-            pairs
-                .get(&message.key)
-                .map_or(Sequence(0), |pair| pair.durable),
-        )
+        let sender = shard.sender(&self.sender);
+        let pair = sender.pairs.get(&message.key);
+        MessageResult(pair.map_or(Sequence(0), |pair| pair.durable))
     }
 }
 
@@ -322,7 +320,8 @@ impl Handler<IsCarried> for DeviceActor {
 
     fn handle(&mut self, message: IsCarried, _: &mut Self::Context) -> bool {
         let mut shard = self.shard.borrow_mut();
-        let pair = shard.sender(&self.sender).pairs.get(&message.key);
+        let sender = shard.sender(&self.sender);
+        let pair = sender.pairs.get(&message.key);
         // One that has ended is kept until all it brought is settled; it carries nothing more.
         let carrier = pair
             .filter(|pair| !pair.ended)
@@ -336,7 +335,8 @@ impl Handler<IsSettled> for DeviceActor {
 
     fn handle(&mut self, _: IsSettled, _: &mut Self::Context) -> bool {
         let mut shard = self.shard.borrow_mut();
-        let mut pairs = shard.sender(&self.sender).pairs.values();
+        let sender = shard.sender(&self.sender);
+        let mut pairs = sender.pairs.values();
         pairs.all(|pair| pair.accepted == pair.durable)
     }
 }

@@ -70,7 +70,7 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
     }
     let (id, replaced, pairs) = {
         let mut shard = shard.borrow_mut();
-        let state = shard.sender(&sender);
+        let mut state = shard.sender(&sender);
         let connections_max = connections_max(sender.kind);
         if state.sessions.len() >= connections_max && !state.sessions.contains_key(&hello.instance)
         {
@@ -86,7 +86,7 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
         let pairs = hello
             .last_acks
             .iter()
-            .map(|(pair, next)| resume(state, pair, *next))
+            .map(|(pair, next)| resume(&state, pair, *next))
             .collect();
         (id, replaced, pairs)
     };

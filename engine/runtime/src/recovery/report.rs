@@ -48,15 +48,15 @@ impl Recovered {
             } else {
                 self.control.damage.apply_unlogged(&report);
             }
-            let mut told = Vec::new();
-            dispatch_control(shard_count, position, &record, &mut |shard, event| {
-                told.push((shard, event));
-            });
+            let (mut told, mut rows) = (Vec::new(), Vec::new());
+            let mut tell = |shard, event| told.push((shard, event));
+            dispatch_control(shard_count, position, &record, &mut rows, &mut tell);
+            // Without a place in the log there is no row of it.
+            if is_durable {
+                self.tell_control(&mut rows);
+            }
             for (shard, event) in told {
-                // Without a place in the log there is no row of it.
-                if is_durable || matches!(event, crate::shard::ShardEvent::Damaged { .. }) {
-                    self.shards[usize::from(shard.get())].apply(event);
-                }
+                self.shards[usize::from(shard.get())].apply(event);
             }
             self.report.damaged.push(report);
         }

@@ -98,12 +98,7 @@ impl Handler<CloseSender> for ShardActor {
 
     fn handle(&mut self, message: CloseSender, _: &mut Self::Context) -> usize {
         let shard = self.shard.borrow();
-        let mut affected: Vec<_> = match &message.sender {
-            Some(sender) => shard.senders.get_key_value(sender).into_iter().collect(),
-            None => shard.senders.iter().collect(),
-        };
-        // In one order, whatever the map's: the same run closes them the same way.
-        affected.sort_by_key(|(sender, _)| *sender);
+        let affected = shard.connected(message.sender.as_ref());
         let mut closed = 0;
         for session in affected
             .iter()
@@ -122,7 +117,7 @@ impl Handler<AuditShard> for ShardActor {
     type Result = MessageResult<AuditShard>;
 
     fn handle(&mut self, _: AuditShard, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.shard.borrow().ledgers().clone())
+        MessageResult(self.shard.borrow().ledgers())
     }
 }
 

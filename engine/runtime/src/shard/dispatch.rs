@@ -98,17 +98,16 @@ pub fn dispatch_settlement(
     tell(shard, ShardEvent::Settled(Box::new(settled)));
 }
 
-/// Tells the shards of a control record: its row to shard 0, and what it says of senders to their
-/// shards.
+/// Tells the shards what a control record says of senders, and adds its row to `rows`: those of
+/// records that follow each other are told to shard 0 together.
 pub fn dispatch_control(
     shard_count: u16,
     position: Position,
     record: &Record,
+    rows: &mut Vec<ControlRow>,
     tell: &mut dyn FnMut(ShardId, ShardEvent),
 ) {
-    if let Some(row) = ControlRow::of(position, record) {
-        tell(ShardId(0), ShardEvent::Control(row));
-    }
+    rows.extend(ControlRow::of(position, record));
     if record.kind == RecordKind::Control(ControlKind::DamageReported)
         // One that cannot be read was said to be so when it was applied to the control state.
         && let Ok(report) = DamageReport::read(record)

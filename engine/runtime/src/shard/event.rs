@@ -62,8 +62,8 @@ pub enum ShardEvent {
         /// What the log said.
         reason: String,
     },
-    /// A control record is durable (told to shard 0 only).
-    Control(ControlRow),
+    /// Control records are durable (told to shard 0 only).
+    Control(Vec<ControlRow>),
     /// Batches of one of this shard's senders lie in a damaged part of the log.
     Damaged {
         /// Position of the report.

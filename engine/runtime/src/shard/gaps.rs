@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 use quiver_log::DamagedRecord;
 use quiver_model::{Position, Producer, ProducerKind, SenderId, Sequence, StreamName};
 
-use super::SenderState;
-
 /// A jump in the sequences of a dense producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceGap {
@@ -36,17 +34,17 @@ pub struct GapWatch {
 }
 
 impl GapWatch {
-    /// A record of a dense producer is about to settle `sequence`; `state` is as it was before.
+    /// A record of a dense producer is about to settle `sequence`; `known` is the next sequence as
+    /// it was before, if the pair was known.
     pub(super) fn look(
         &mut self,
-        state: Option<&SenderState>,
+        known: Option<Sequence>,
         (sender, stream, producer): (&SenderId, &StreamName, Producer),
         sequence: Sequence,
         position: Position,
     ) {
-        let known = state.and_then(|state| state.pairs.get(&(stream.clone(), producer)));
         let from = match known {
-            Some(pair) => pair.durable,
+            Some(next) => next,
             None if self.evicted.contains(&(sender.clone(), stream.clone())) => return,
             None => Sequence(0),
         };
@@ -74,12 +72,9 @@ impl GapWatch {
 }
 
 /// Whether a record that was named in a damaged part can be what was there: its sequence was not
-/// settled before. Else its bytes are those of an older use of the file.
-pub(super) fn is_news(state: Option<&SenderState>, record: &DamagedRecord) -> bool {
-    let Some(stream) = &record.stream else {
-        return false;
-    };
-    let known = state.and_then(|state| state.pairs.get(&(stream.clone(), record.producer)));
+/// settled before, where `known` is the next one if the pair is known. Else its bytes are those of
+/// an older use of the file.
+pub(super) fn is_news(known: Option<Sequence>, record: &DamagedRecord) -> bool {
     record.producer_kind == ProducerKind::Skipping
-        || known.is_none_or(|pair| record.sequence >= pair.durable)
+        || known.is_none_or(|next| record.sequence >= next)
 }

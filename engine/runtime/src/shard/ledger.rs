@@ -33,6 +33,47 @@ impl Ledger {
         self.stored + self.rejected + self.quarantined + self.damaged
     }
 
+    /// Whether rows were stored, and nothing else is counted.
+    pub(super) fn is_only_stored(&self) -> bool {
+        let others = Self { stored: 0, ..*self };
+        others == Self::default()
+    }
+
+    /// The counts, in an order that checkpoints rely on.
+    pub(super) const fn counts(&self) -> [u64; 7] {
+        [
+            self.stored,
+            self.rejected,
+            self.quarantined,
+            self.damaged,
+            self.batches_rejected,
+            self.batches_lost,
+            self.batches_damaged,
+        ]
+    }
+
+    /// The ledger that has these [`Ledger::counts`].
+    pub(super) const fn of_counts(counts: [u64; 7]) -> Self {
+        let [
+            stored,
+            rejected,
+            quarantined,
+            damaged,
+            batches_rejected,
+            batches_lost,
+            batches_damaged,
+        ] = counts;
+        Self {
+            stored,
+            rejected,
+            quarantined,
+            damaged,
+            batches_rejected,
+            batches_lost,
+            batches_damaged,
+        }
+    }
+
     /// Adds another ledger's counts.
     pub fn add(&mut self, other: &Self) {
         self.stored += other.stored;

@@ -19,22 +19,27 @@ mod gaps;
 mod image;
 mod inbox;
 mod ledger;
+mod pair_bytes;
 mod pending;
 mod rejects;
+mod roster;
 mod senders;
 mod state;
+mod stream_set;
 
 pub use actor::{AdoptConnection, AuditShard, CloseSender, ShardActor, StopShard};
 pub use dispatch::{RowPart, RowParts, dispatch_control, dispatch_settlement};
 pub use event::{ControlRow, SettledOutcome, ShardEvent};
 pub use gaps::{GapWatch, SequenceGap};
-pub use image::{ShardImage, merge_images};
+pub use image::ShardImage;
+pub(crate) use image::{OldShardImage, restore};
 pub use inbox::{ShardInbox, ShardOutlet};
 pub use ledger::Ledger;
 pub use rejects::{
     RejectNote, control_schema, device_in_row, distinct_devices, note_for_batch, notes_for_rows,
     rejects_schema,
 };
+pub use roster::LiveSender;
 pub use senders::{
     AppendRefused, LiveStream, OpenRefused, Opened, PairKey, ProducerState, RecentReject,
     SenderState, SessionHandle, StopSignal,

@@ -266,20 +266,34 @@ pub(super) fn reject_rows(
     RecordBatch::try_new(schema.stored().clone(), columns)
 }
 
-/// The row of `quiver_control` for a control record.
-pub(super) fn control_row(
+/// The rows of `quiver_control` for control records.
+pub(super) fn control_rows(
     schema: &StreamSchema,
-    row: &ControlRow,
+    rows: &[ControlRow],
 ) -> Result<RecordBatch, ArrowError> {
-    let time = row.time.as_micros();
+    let time = || times(rows.iter().map(|row| row.time.as_micros()).collect());
+    let positions = rows.iter().map(|row| row.position.get() as i64);
+    // One name for all of them.
+    let names = StringArray::from(vec!["quiver"]);
     let columns: Vec<ArrayRef> = vec![
-        times(vec![time]),
-        Arc::new(devices(vec!["quiver".to_owned()])?),
-        times(vec![time]),
-        Arc::new(Int64Array::from(vec![row.position.get() as i64])),
-        Arc::new(StringArray::from(vec![row.kind])),
-        Arc::new(StringArray::from(vec![row.stream.clone()])),
-        Arc::new(StringArray::from(vec![row.body.as_str()])),
+        time(),
+        Arc::new(DictionaryArray::try_new(
+            Int32Array::from(vec![0; rows.len()]),
+            Arc::new(names),
+        )?),
+        time(),
+        Arc::new(Int64Array::from_iter_values(positions)),
+        Arc::new(StringArray::from_iter_values(
+            rows.iter().map(|row| row.kind),
+        )),
+        Arc::new(
+            rows.iter()
+                .map(|row| row.stream.as_deref())
+                .collect::<StringArray>(),
+        ),
+        Arc::new(StringArray::from_iter_values(
+            rows.iter().map(|row| &row.body),
+        )),
     ];
     RecordBatch::try_new(schema.stored().clone(), columns)
 }

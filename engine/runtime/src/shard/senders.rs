@@ -36,6 +36,10 @@ const PRODUCER_AGE_MAX: Duration = Duration::from_secs(90 * 86_400);
 /// Rejects remembered per (producer, stream), to be repeated to a client that resumes.
 const RECENT_REJECTS_MAX: usize = 256;
 
+/// Pairs and rejects of a sender that is packed while nothing of it is under way: what it takes to
+/// unpack it stays short. Those with more are few.
+const PACKED_MAX: usize = 512;
+
 /// What sequences are dense in.
 pub type PairKey = (StreamName, Producer);
 
@@ -136,7 +140,7 @@ pub struct ProducerState {
 }
 
 impl ProducerState {
-    fn new(kind: ProducerKind, now: Timestamp, epoch: u64) -> Self {
+    pub(super) fn new(kind: ProducerKind, now: Timestamp, epoch: u64) -> Self {
         Self {
             kind,
             accepted: Sequence(0),
@@ -149,6 +153,14 @@ impl ProducerState {
             live: None,
             ended: false,
         }
+    }
+
+    /// It is dense, and no batch or row of it was ever refused.
+    pub(super) fn is_plain(&self) -> bool {
+        self.kind == ProducerKind::Dense
+            && self.rejects_total == 0
+            && self.rejects.is_empty()
+            && self.refused_rows.is_empty()
     }
 
     /// It was opened, and no batch of it ever came.
@@ -493,9 +505,18 @@ impl SenderState {
         }
     }
 
-    /// Whether nothing would be lost by forgetting this sender.
-    pub fn is_idle(&self) -> bool {
-        self.sessions.is_empty() && self.pairs.is_empty()
+    /// Whether it may be packed: it is not connected, nothing of it is under way, and it has not
+    /// too much for that.
+    pub(super) fn is_passive(&self) -> bool {
+        self.sessions.is_empty()
+            && self.pairs.len() <= PACKED_MAX
+            && self.pairs.values().all(ProducerState::is_idle)
+            && self
+                .pairs
+                .values()
+                .map(|pair| 1 + pair.rejects.len())
+                .sum::<usize>()
+                <= PACKED_MAX
     }
 }
 

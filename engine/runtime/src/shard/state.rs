@@ -1,26 +1,24 @@
 //! The state machine of a shard.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use quiver_hot::{Appended, FreezeError, LastValues, MemoryBudget, Share, Tables};
 use quiver_log::{DamagedRecord, RecordKind};
 use quiver_model::{
-    BatchRefusal, CheckedBatch, Clock, DEVICE, DeviceId, Placed, Position, ProducerKind, SenderId,
-    Sequence, ShardId, Timestamp,
+    BatchRefusal, CheckedBatch, Clock, DEVICE, Placed, Position, ProducerKind, SenderId, Sequence,
+    ShardId, Timestamp,
 };
 use quiver_protocol::StreamCloseCode;
 
 use super::{
-    ControlRow, GapWatch, Ledger, RecentReject, SenderState, SequenceGap, SettledOutcome,
-    ShardEvent, ShardImage, control_schema,
+    ControlRow, GapWatch, Ledger, LiveSender, RecentReject, SenderState, SequenceGap,
+    SettledOutcome, ShardEvent, ShardImage, control_schema,
     event::Settled,
     gaps::is_news,
     pending::{PendingRows, Ready},
-    rejects::{control_row, reject_rows},
+    rejects::{control_rows, reject_rows},
+    roster::{KeptSender, Roster},
 };
 use crate::{commit::AppendQueue, damage::SenderDamage, metrics::Metrics, progress::Progress};
 
@@ -52,9 +50,8 @@ pub struct Shard {
     parts: ShardParts,
     /// State was restored as of this position: records up to it are not counted again.
     restored: Position,
-    /// Senders of this shard.
-    pub(crate) senders: HashMap<SenderId, SenderState>,
-    ledger: BTreeMap<SenderId, Ledger>,
+    /// Its identities.
+    roster: Roster,
     /// While a damaged log is replayed.
     gaps: Option<GapWatch>,
     pending: PendingRows,
@@ -63,16 +60,26 @@ pub struct Shard {
 impl Shard {
     /// A shard that knows nothing, or what `image` says as of position `restored`.
     pub fn new(id: ShardId, parts: ShardParts, restored: Position, image: ShardImage) -> Self {
-        let (senders, ledger) = image.into_state();
-        Self {
+        let mut shard = Self {
             id,
             parts,
             restored,
-            senders,
-            ledger,
+            roster: Roster::default(),
             gaps: None,
             pending: PendingRows::default(),
-        }
+        };
+        image.for_each(|sender, ledger, kept| shard.restore(&sender, ledger.as_ref(), kept));
+        shard
+    }
+
+    /// Takes over what a checkpoint has of an identity.
+    pub(super) fn restore(
+        &mut self,
+        sender: &SenderId,
+        ledger: Option<&Ledger>,
+        kept: Option<KeptSender>,
+    ) {
+        self.roster.restore(sender, ledger, kept);
     }
 
     /// Its number.
@@ -113,7 +120,7 @@ impl Shard {
             } => {
                 self.append_failed(&sender, &(stream, producer), epoch, &reason);
             }
-            ShardEvent::Control(row) => self.control(&row),
+            ShardEvent::Control(rows) => self.control(&rows),
             ShardEvent::Damaged {
                 position,
                 time,
@@ -133,9 +140,7 @@ impl Shard {
             }
             ShardEvent::Checkpoint(collector) => {
                 self.store_pending();
-                if let Some(image) = self.image() {
-                    collector.deliver(self.id, image);
-                }
+                collector.deliver(self.id, self.image());
             }
             ShardEvent::Watermark(position) => {
                 self.store_pending();
@@ -201,7 +206,8 @@ impl Shard {
             return;
         };
         if names.len() == 1 {
-            self.add_stored(names.value(0), rows.num_rows() as u64);
+            self.roster
+                .add_stored(names.value(0), rows.num_rows() as u64);
             return;
         }
         let mut counts = vec![0_u64; names.len()];
@@ -213,16 +219,7 @@ impl Shard {
             .enumerate()
             .filter(|(_, count)| *count > 0)
         {
-            self.add_stored(names.value(index), count);
-        }
-    }
-
-    fn add_stored(&mut self, device: &str, rows: u64) {
-        if let Ok(device) = DeviceId::new(device) {
-            self.ledger
-                .entry(SenderId::device(device))
-                .or_default()
-                .stored += rows;
+            self.roster.add_stored(names.value(index), count);
         }
     }
 
@@ -233,9 +230,10 @@ impl Shard {
                 && settled.producer_kind == ProducerKind::Dense
                 && let Some(gaps) = &mut self.gaps
             {
-                let state = self.senders.get(&settled.sender);
+                let key = (settled.stream.clone(), settled.producer);
+                let known = self.roster.durable(&settled.sender, &key);
                 let key = (&settled.sender, &settled.stream, settled.producer);
-                gaps.look(state, key, settled.sequence, settled.position);
+                gaps.look(known, key, settled.sequence, settled.position);
             }
             let next = match settled.outcome {
                 SettledOutcome::Lost => settled.sequence,
@@ -248,26 +246,29 @@ impl Shard {
 
     fn count_refused(&mut self, settled: &Settled) {
         for note in &settled.rejects {
-            let ledger = self.ledger.entry(note.attributed.clone()).or_default();
-            if note.code.is_quarantine() {
-                ledger.quarantined += note.rows;
-            } else {
-                ledger.rejected += note.rows;
-            }
+            self.roster.count(&note.attributed, |ledger| {
+                if note.code.is_quarantine() {
+                    ledger.quarantined += note.rows;
+                } else {
+                    ledger.rejected += note.rows;
+                }
+            });
         }
         match settled.outcome {
             SettledOutcome::Stored => {}
             SettledOutcome::Rejected { .. } => {
-                let own = self.ledger.entry(settled.sender.clone()).or_default();
-                own.batches_rejected += 1;
+                self.roster
+                    .count(&settled.sender, |own| own.batches_rejected += 1);
             }
             SettledOutcome::Lost => {
                 let key = (settled.stream.clone(), settled.producer);
-                let state = self.senders.get(&settled.sender);
-                let pair = state.and_then(|state| state.pairs.get(&key));
-                let known = pair.map_or(Sequence(0), |pair| pair.durable);
-                let own = self.ledger.entry(settled.sender.clone()).or_default();
-                own.batches_lost += settled.sequence.get().saturating_sub(known.get());
+                let known = self.roster.durable(&settled.sender, &key);
+                let lost = settled
+                    .sequence
+                    .get()
+                    .saturating_sub(known.unwrap_or_default().get());
+                self.roster
+                    .count(&settled.sender, |own| own.batches_lost += lost);
             }
         }
     }
@@ -282,8 +283,16 @@ impl Shard {
             }),
             SettledOutcome::Stored | SettledOutcome::Lost => None,
         };
+        let known = self.roster.known(&settled.sender);
+        let (kind, time) = (settled.producer_kind, settled.time);
+        if reject.is_none()
+            && settled.rejects.is_empty()
+            && self.roster.settle_resting(known, &key, kind, next, time)
+        {
+            return;
+        }
         let epoch = self.parts.queue.epoch();
-        let sender = self.senders.entry(settled.sender.clone()).or_default();
+        let mut sender = self.roster.wake_known(known, epoch);
         let is_new = !sender.pairs.contains_key(&key);
         sender.settle(
             &key,
@@ -349,13 +358,14 @@ impl Shard {
         let (Some(sender), Some(stream)) = (&record.sender, &record.stream) else {
             return false;
         };
-        let state = self.senders.get(sender);
+        let key = (stream.clone(), record.producer);
+        let known = self.roster.durable(sender, &key);
         let next = match record.kind {
             RecordKind::Data | RecordKind::Reject => record.sequence.next(),
             RecordKind::Lost => record.sequence,
             _ => return false,
         };
-        if !is_news(state, record) {
+        if !is_news(known, record) {
             return false;
         }
         if record.kind != RecordKind::Lost
@@ -363,12 +373,11 @@ impl Shard {
             && let Some(gaps) = &mut self.gaps
         {
             let key = (sender, stream, record.producer);
-            gaps.look(state, key, record.sequence, end);
+            gaps.look(known, key, record.sequence, end);
         }
-        let key = (stream.clone(), record.producer);
         let kind = record.producer_kind;
         let epoch = self.parts.queue.epoch();
-        let state = self.senders.entry(sender.clone()).or_default();
+        let mut state = self.roster.wake(sender, epoch);
         state.settle(&key, kind, next, None, record.time, epoch);
         true
     }
@@ -380,14 +389,15 @@ impl Shard {
         else {
             return;
         };
-        let ledger = self.ledger.entry(sender.clone()).or_default();
-        ledger.batches_damaged += damage.batches;
-        if !damage.counted {
-            ledger.damaged += damage.rows;
-        }
+        self.roster.count(&sender, |ledger| {
+            ledger.batches_damaged += damage.batches;
+            if !damage.counted {
+                ledger.damaged += damage.rows;
+            }
+        });
         let epoch = self.parts.queue.epoch();
         let next = Sequence(damage.next_sequence);
-        let state = self.senders.entry(sender).or_default();
+        let mut state = self.roster.wake(&sender, epoch);
         state.settle(&(stream, producer), damage.kind(), next, None, time, epoch);
     }
 
@@ -408,13 +418,14 @@ impl Shard {
         }
     }
 
-    fn control(&mut self, row: &ControlRow) {
+    fn control(&mut self, rows: &[ControlRow]) {
+        let Some(first) = rows.first() else { return };
         let Some(schema) = control_schema() else {
             return;
         };
         let table = self.parts.tables.get_or_create(&schema);
         let now = self.parts.clock.monotonic();
-        let result = control_row(&schema, row)
+        let result = control_rows(&schema, rows)
             .map_err(|error| error.to_string())
             .and_then(|rows| {
                 // Control records are few and must always enter: counted, not asked for.
@@ -425,7 +436,7 @@ impl Shard {
                     .map_err(|error| error.to_string())
             });
         if let Err(error) = result {
-            tracing::error!(%error, position = %row.position, "a control record could not be kept as a row");
+            tracing::error!(%error, position = %first.position, "control records could not be kept as rows");
         }
     }
 
@@ -437,7 +448,8 @@ impl Shard {
         reason: &str,
     ) {
         let epoch = self.parts.queue.epoch();
-        let Some(state) = self.senders.get_mut(sender) else {
+        // Of who rests nothing is under way that could be set back.
+        let Some(mut state) = self.roster.awake(sender) else {
             return;
         };
         let Some(live) = state.fail(key, failed, epoch) else {
@@ -463,46 +475,47 @@ impl Shard {
         );
     }
 
-    /// A copy of everything a checkpoint keeps of this shard; `None` if it cannot be made, and so
-    /// neither can the checkpoint.
-    pub fn image(&self) -> Option<ShardImage> {
-        match self.parts.last_values.export(self.id) {
-            Ok(last_values) => Some(ShardImage::of(&self.senders, &self.ledger, last_values)),
-            Err(error) => {
-                tracing::error!(%error, "last values could not be exported");
-                None
-            }
-        }
+    /// Everything a checkpoint keeps of this shard. What it takes longest to encode, the last
+    /// values, is only held on to: see [`quiver_hot::LastValues::freeze`].
+    pub fn image(&self) -> ShardImage {
+        ShardImage::of(&self.roster, self.parts.last_values.freeze(self.id))
     }
 
     /// The ledgers of this shard.
-    pub fn ledgers(&self) -> &BTreeMap<SenderId, Ledger> {
-        &self.ledger
+    pub fn ledgers(&self) -> BTreeMap<SenderId, Ledger> {
+        self.roster.ledgers()
+    }
+
+    /// How many identities it knows.
+    pub fn identities(&self) -> usize {
+        self.roster.len()
     }
 
     /// The state of a sender, made if there is none.
-    pub fn sender(&mut self, sender: &SenderId) -> &mut SenderState {
-        self.senders.entry(sender.clone()).or_default()
+    pub fn sender(&mut self, sender: &SenderId) -> LiveSender<'_> {
+        self.roster.wake(sender, self.parts.queue.epoch())
+    }
+
+    /// The connections: of all senders, in one order, or of one.
+    pub(crate) fn connected(&self, sender: Option<&SenderId>) -> Vec<(SenderId, &SenderState)> {
+        self.roster.connected(sender)
     }
 
     /// A connection has ended.
-    pub(crate) fn disconnect(
+    pub fn disconnect(
         &mut self,
         sender: &SenderId,
         instance: u64,
         session: quiver_model::SessionId,
     ) {
-        if let Some(state) = self.senders.get_mut(sender) {
+        if let Some(mut state) = self.roster.awake(sender) {
             state.disconnect(instance, session);
-            if state.is_idle() && state.last_session.get() == 0 {
-                self.senders.remove(sender);
-            }
         }
     }
 
     /// A batch of a sender turned out to be known already.
     pub(crate) fn duplicate(&self, sender: &SenderId, key: &super::PairKey, instance: u64) {
-        let Some(state) = self.senders.get(sender) else {
+        let Some(state) = self.roster.look(sender) else {
             return;
         };
         let (Some(pair), Some(session)) = (state.pairs.get(key), state.sessions.get(&instance))

@@ -35,6 +35,39 @@ fn the_two_newest_checkpoints_are_kept() {
 }
 
 #[test]
+fn a_checkpoint_that_is_written_in_pieces_is_the_same_and_a_broken_off_one_is_none() {
+    let disk = SimVfs::new(1);
+    let whole: Vec<u8> = (0..1_500_000_u32).map(|at| (at / 7) as u8).collect();
+    let mut checkpoints = store(&disk);
+    checkpoints.save(Position(10), &whole).unwrap();
+    let sizes = [1, 0, 30, 300_000, 5, 600_000, 100];
+    checkpoints
+        .save_with(Position(20), &mut |writer| {
+            let mut rest = &whole[..];
+            for size in sizes.into_iter().cycle() {
+                let (piece, after) = rest.split_at(size.min(rest.len()));
+                writer.write(piece)?;
+                rest = after;
+                if rest.is_empty() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    let broken_off = checkpoints.save_with(Position(30), &mut |writer| {
+        writer.write(&whole)?;
+        Err(std::io::Error::other("no more"))
+    });
+    assert!(broken_off.unwrap_err().to_string().contains("no more"));
+    disk.crash();
+    let mut checkpoints = store(&disk);
+    assert_eq!(checkpoints.positions(), [Position(10), Position(20)]);
+    let newest = checkpoints.load_newest().unwrap().unwrap();
+    assert!(newest.passed_over.is_empty() && newest.payload == whole);
+}
+
+#[test]
 fn a_damaged_newest_checkpoint_falls_back_to_the_older_and_says_so() {
     let disk = SimVfs::new(1);
     let mut checkpoints = store(&disk);

@@ -129,19 +129,19 @@ impl TelemetryReader {
             .collect();
         // Asked for together, they are durable together.
         for some in unknown.chunks(ENROLLED_AT_ONCE) {
-            let changes = some.iter().map(|device| {
-                let sender = SenderId::device(device.clone());
-                let entry = RegistryEntry::new(&sender, context.record_clock.now());
-                async move {
-                    let change = RegistryChange::Put { entry };
-                    context.control.change_registry(&change).await
-                }
-            });
-            futures::future::try_join_all(changes)
-                .await
-                .map_err(|error| {
+            let changes: Vec<_> = some
+                .iter()
+                .map(|device| {
+                    let sender = SenderId::device(device.clone());
+                    let entry = RegistryEntry::new(&sender, context.record_clock.now());
+                    RegistryChange::Put { entry }
+                })
+                .collect();
+            for result in context.control.change_registry_all(&changes).await {
+                result.map_err(|error| {
                     Judgement::Closed(Closed::new(StreamCloseCode::Retry, error.to_string()))
                 })?;
+            }
         }
         Ok(())
     }
