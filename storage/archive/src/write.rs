@@ -27,6 +27,9 @@ use crate::{
 
 /// Most rows of one file: bounds what reading it back takes.
 const FILE_ROWS_MAX: usize = 4_000_000;
+/// A flush of at least as many row groups of a day is written as so many files at once, as ingest may
+/// be waiting for its memory.
+const FLUSH_FILES: usize = 2;
 /// Files of few rows cost little but the wait for the disk: so many are written at a time.
 const FILES_AT_ONCE: usize = 16;
 /// Most rows of files that are written at a time, unless one alone has more: bounds the memory of
@@ -104,7 +107,11 @@ impl<'a> FileWriter<'a> {
             durable.create_parents(files.collect()).await?;
         }
         let largest = planned.iter().map(|file| file.end - file.start).max();
-        let at_once = (ROWS_AT_ONCE / largest.unwrap_or(1).max(1)).clamp(1, FILES_AT_ONCE);
+        let least = match self.effort {
+            Effort::Flush => FLUSH_FILES,
+            Effort::Merge => 1,
+        };
+        let at_once = (ROWS_AT_ONCE / largest.unwrap_or(1).max(1)).clamp(least, FILES_AT_ONCE);
         let columns = self.schema.fields().len();
         let suited = |file: &Planned| {
             let known = known.as_ref()?;
@@ -144,7 +151,13 @@ impl<'a> FileWriter<'a> {
         let mut planned = Vec::with_capacity(sorted.len());
         for DayRows { day, rows } in sorted {
             let rows = Arc::new(rows);
-            for start in (0..rows.len()).step_by(FILE_ROWS_MAX) {
+            let rows_max = match self.effort {
+                Effort::Flush if rows.len() >= FLUSH_FILES * ROW_GROUP_ROWS => {
+                    rows.len().div_ceil(FLUSH_FILES).min(FILE_ROWS_MAX)
+                }
+                _ => FILE_ROWS_MAX,
+            };
+            for start in (0..rows.len()).step_by(rows_max) {
                 planned.push(Planned {
                     path: format!(
                         "{QUIVER_DAY}={}/part-{:016x}{:016x}.parquet",
@@ -154,7 +167,7 @@ impl<'a> FileWriter<'a> {
                     ),
                     day,
                     start,
-                    end: rows.len().min(start + FILE_ROWS_MAX),
+                    end: rows.len().min(start + rows_max),
                     rows: Arc::clone(&rows),
                 });
             }
