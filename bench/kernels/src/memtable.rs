@@ -135,6 +135,9 @@ impl Kernel for Apply {
         let before = self.table.stats().rows;
         self.shard
             .apply(self.event.take().ok_or("the run was not prepared")?);
+        // The end of the commit group, here of one batch: what was pending goes into the table.
+        let last = Position(self.next.get() - 1);
+        self.shard.apply(ShardEvent::Watermark(last));
         Ok(self.table.stats().rows - before)
     }
 }

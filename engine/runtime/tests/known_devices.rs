@@ -37,7 +37,7 @@ use quiver_runtime::{
     device::Outbox,
     registry::{RegistryChange, RegistryEntry},
     shard::{
-        LiveStream, RowPart, RowParts, SettledOutcome, Shard, ShardImage, ShardParts,
+        LiveStream, RowPart, RowParts, SettledOutcome, Shard, ShardEvent, ShardImage, ShardParts,
         dispatch_settlement,
     },
 };
@@ -234,6 +234,10 @@ impl Fixture {
             settlement,
             &mut tell,
         );
+        // The end of the commit group: what was pending goes into the tables.
+        for shard in &mut self.shards {
+            shard.apply(ShardEvent::Watermark(position));
+        }
         if self.table.stats().rows > 20_000 {
             self.table = Arc::new(StreamTable::new(self.schema.clone(), SHARDS));
         }

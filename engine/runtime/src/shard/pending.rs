@@ -17,6 +17,8 @@ use quiver_model::{Placed, StreamSchema};
 const SMALL_BYTES: usize = 16 << 10;
 /// Bytes of one table that are laid together at most: they stay in the cache meanwhile.
 const PENDING_BYTES: usize = 1 << 20;
+/// Batches of one table that are laid together at most.
+const PENDING_BATCHES: usize = 8_192;
 
 /// Rows of one schema that are ready for their table.
 pub(super) struct Ready {
@@ -71,7 +73,10 @@ impl PendingRows {
                 if let Err(added) = self.tables[at].join(added) {
                     return vec![std::mem::replace(&mut self.tables[at], added)];
                 }
-                if self.tables[at].reservation.bytes() >= PENDING_BYTES {
+                let ready = &self.tables[at];
+                let is_enough = ready.reservation.bytes() >= PENDING_BYTES
+                    || ready.parts.len() >= PENDING_BATCHES;
+                if is_enough {
                     return vec![self.tables.swap_remove(at)];
                 }
             }
