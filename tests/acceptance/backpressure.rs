@@ -36,7 +36,7 @@ fn with_text(batch: &RecordBatch) -> RecordBatch {
 
 #[test]
 fn memory_stays_bounded_and_nothing_is_lost_when_senders_are_faster() {
-    let server = Server::start(&["--enroll-unknown", "--memory", "150MiB"]);
+    let server = Server::start(&["--enroll-unknown", "--ingest-memory", "150MiB"]);
     let before = server.resident_bytes();
     let runtime = device::runtime();
     let peak = AtomicU64::new(0);
@@ -135,7 +135,7 @@ async fn hog(server: &Server, credential: &std::path::Path, instance: u64) -> qu
 
 #[test]
 fn unfinished_batches_of_many_quic_streams_take_no_more_memory_than_is_set_aside_for_them() {
-    let server = Server::start(&["--enroll-unknown", "--memory", "150MiB"]);
+    let server = Server::start(&["--enroll-unknown", "--ingest-memory", "150MiB"]);
     let credential = server.issue("device", "hog", &[]);
     let before = server.resident_bytes();
     let runtime = device::runtime();

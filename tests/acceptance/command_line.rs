@@ -126,16 +126,44 @@ fn memory_for_less_than_one_batch_is_refused_by_every_verb_that_starts_an_engine
         ("sql", idle, &["SELECT 1"]),
         ("audit", idle, &[]),
     ] {
-        for memory in ["0", "64MiB"] {
-            let output = quiver(&[&[verb, "--data-dir", data, "--memory", memory], more].concat());
+        for (flag, memory, parts) in [
+            (
+                "--ingest-memory",
+                "0",
+                [
+                    "--ingest-memory 0 B",
+                    "less than 150.0 MiB",
+                    "150MiB or more",
+                ],
+            ),
+            (
+                "--ingest-memory",
+                "64MiB",
+                [
+                    "--ingest-memory 64.0 MiB",
+                    "less than 150.0 MiB",
+                    "150MiB or more",
+                ],
+            ),
+            (
+                "--memory",
+                "0",
+                ["--memory 0 B", "150.0 MiB for rows", "512MiB or more"],
+            ),
+            (
+                "--memory",
+                "256MiB",
+                [
+                    "--memory 256.0 MiB",
+                    "64.0 MiB for queries",
+                    "512MiB or more",
+                ],
+            ),
+        ] {
+            let output = quiver(&[&[verb, "--data-dir", data, flag, memory], more].concat());
             let message = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(78), "{verb}: {message}");
-            let given = if memory == "0" {
-                "--memory 0 B"
-            } else {
-                "--memory 64.0 MiB"
-            };
-            for part in [given, "less than 150.0 MiB", "150MiB or more"] {
+            for part in parts {
                 assert!(message.contains(part), "{verb}: {message}");
             }
         }

@@ -247,7 +247,7 @@ async fn highest(server: &Server, seconds: u32) -> u64 {
 
 #[test]
 fn keys_that_stand_for_much_text_stay_within_the_memory() {
-    let server = Server::start(&["--enroll-unknown", "--memory", "160MiB"]);
+    let server = Server::start(&["--enroll-unknown", "--ingest-memory", "160MiB"]);
     let credential = server.issue("device", "wordy", &[]);
     let before = server.resident_bytes();
     let grown = runtime().block_on(async {
@@ -271,7 +271,7 @@ fn keys_that_stand_for_much_text_stay_within_the_memory() {
 
 #[test]
 fn dictionaries_without_a_batch_stay_within_the_memory() {
-    let server = Server::start(&["--enroll-unknown", "--memory", "160MiB"]);
+    let server = Server::start(&["--enroll-unknown", "--ingest-memory", "160MiB"]);
     let credential = server.issue("device", "learned", &[]);
     let before = server.resident_bytes();
     let grown = runtime().block_on(async {
@@ -295,7 +295,7 @@ fn dictionaries_without_a_batch_stay_within_the_memory() {
 
 #[test]
 fn who_announces_much_and_sends_slowly_leaves_room_for_others() {
-    let server = Server::start(&["--enroll-unknown", "--memory", "160MiB"]);
+    let server = Server::start(&["--enroll-unknown", "--ingest-memory", "160MiB"]);
     let slow = server.issue("device", "slow", &[]);
     let quick = server.issue("device", "quick", &[]);
     runtime().block_on(async {

@@ -30,7 +30,7 @@ fn every_acknowledged_row_is_there_once_after_twenty_kills() {
         "1s",
         "--checkpoint-interval",
         "1s",
-        "--memory",
+        "--ingest-memory",
         "160MiB",
     ]);
     let runtime = device::runtime();

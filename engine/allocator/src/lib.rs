@@ -11,6 +11,8 @@ pub use mimalloc::MiMalloc;
 
 /// How long freed memory is kept, in milliseconds.
 const KEPT_MS: c_long = 10_000;
+/// The same while the program takes nearly all the memory that it may.
+const KEPT_NEAR_CAP_MS: c_long = 100;
 
 /// `mi_option_purge_delay` of mimalloc 3, whose binding does not name it.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -18,9 +20,28 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Has the allocator keep freed memory for ten seconds, unless the environment variable
 /// `MIMALLOC_PURGE_DELAY` (milliseconds) says otherwise. Call it first in `main`.
 pub fn keep_freed_memory() {
-    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_some() {
-        return;
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        set_purge_delay(KEPT_MS);
     }
+}
+
+/// Gives freed memory back to the operating system: what there is, and from now on what comes, after
+/// [`KEPT_NEAR_CAP_MS`], until [`keep_freed_memory`] is called again.
+pub fn give_back_freed_memory() {
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        set_purge_delay(KEPT_NEAR_CAP_MS);
+    }
+    #[expect(
+        unsafe_code,
+        reason = "the allocator is C, and this has no safe binding"
+    )]
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+}
+
+fn set_purge_delay(milliseconds: c_long) {
     #[expect(
         unsafe_code,
         reason = "the allocator is C, and its options have no safe binding"
@@ -28,7 +49,7 @@ pub fn keep_freed_memory() {
     // SAFETY: the option exists in the version that is linked, which the test below asks, and takes
     // any number; setting it has no other precondition.
     unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, KEPT_MS);
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds);
     }
 }
 
@@ -48,5 +69,7 @@ mod tests {
         assert_eq!(get(), 1_000);
         keep_freed_memory();
         assert_eq!(get(), KEPT_MS);
+        give_back_freed_memory();
+        assert_eq!(get(), KEPT_NEAR_CAP_MS);
     }
 }

@@ -54,6 +54,7 @@ impl Idle {
                 ),
             ));
         }
+        args.memory_shares().check()?;
         let begun = Instant::now();
         loop {
             match Self::try_open(data_dir, args).await {

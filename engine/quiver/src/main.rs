@@ -22,6 +22,7 @@ mod holder;
 mod http;
 mod idle;
 mod logging;
+mod memory;
 mod node;
 mod numbers;
 mod remote;

@@ -29,7 +29,7 @@ use crate::{
     exit::{CONFIG, Failure, IO, UNAVAILABLE},
     holder::Holder,
     http::{HttpDoor, HttpState},
-    numbers,
+    memory,
     settings::{Doors, EngineArgs},
     sources::{Sources, open_archive},
 };
@@ -130,6 +130,8 @@ impl Node {
     /// Starts an engine on a data directory. Call it on a thread that runs an actix system.
     pub async fn start(data_dir: &Path, args: &EngineArgs, doors: Doors) -> Result<Self, Failure> {
         check_doors(&doors)?;
+        let shares = args.memory_shares();
+        shares.check()?;
         let options = args.options(data_dir, doors.enroll_unknown);
         options.check().map_err(start_failure)?;
         let http = HttpDoor::open(doors.http, doors.http_hosts.clone())?;
@@ -172,6 +174,7 @@ impl Node {
             maintenance: maintenance.clone(),
             sources,
             limits,
+            memory_cap: shares.cap,
             queries,
             query_runtime: runtimes.query.handle()?,
             token: access::http_token(data_dir)?,
@@ -184,6 +187,8 @@ impl Node {
             pid: std::process::id(),
         };
         let background = runtimes.background.handle()?;
+        // It ends with the runtime.
+        background.spawn(memory::watch(shares.cap));
         engine.serve(endpoint.clone(), doors.tokens);
         http.admit(state);
         addresses.save(data_dir)?;
@@ -312,23 +317,9 @@ pub fn start_failure(error: quiver_runtime::StartError) -> Failure {
     use quiver_runtime::StartError as E;
     let code = match &error {
         E::Lock(quiver_log::LockError::Held { .. }) => UNAVAILABLE,
-        E::Memory { bytes, least } => return too_little_memory(*bytes, *least),
         _ => IO,
     };
     Failure::with(code)(error)
-}
-
-fn too_little_memory(bytes: usize, least: usize) -> Failure {
-    let size = |bytes: usize| numbers::bytes(bytes as u64);
-    let mend = least.div_ceil(1 << 20);
-    Failure::new(
-        CONFIG,
-        format!(
-            "--memory {} is less than {}, what one batch of the limits announced to senders may take: such a batch would be refused for ever; set --memory (or QUIVER_MEMORY) to {mend}MiB or more",
-            size(bytes),
-            size(least)
-        ),
-    )
 }
 
 fn report(engine: &Engine) {

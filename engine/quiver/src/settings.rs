@@ -6,16 +6,23 @@ use clap::Args;
 use quiver_archive::MaintenanceOptions;
 use quiver_runtime::EngineOptions;
 
-use crate::numbers::{parse_bytes, parse_duration};
+use crate::{
+    memory::MemoryShares,
+    numbers::{parse_bytes, parse_duration},
+};
 
 /// Engine settings, shared by the verbs that run one.
 #[derive(Args, Clone, Debug)]
 pub struct EngineArgs {
-    /// Memory for queues and memtables of rows that senders send; at least 150MiB, what one batch of
-    /// the limits announced to senders may take. Messages that are being received take up to a quarter
-    /// of it more, their dictionaries an eighth, and a merge of archived files half, 256MiB at most
-    #[arg(long, env = "QUIVER_MEMORY", default_value = "512MiB", value_parser = parse_bytes)]
+    /// Memory that the engine may take in all; at least 512MiB
+    #[arg(long, env = "QUIVER_MEMORY", default_value = "1GiB", value_parser = parse_bytes)]
     pub memory: u64,
+    /// Of that, for queues and memtables of rows that senders send; at least 150MiB, what one batch of
+    /// the limits announced to senders may take. Messages that are being received take up to 3/8 of it
+    /// more, and a merge of archived files half, 256MiB at most [default: half of what --memory has
+    /// beyond --query-memory and 256MiB]
+    #[arg(long, env = "QUIVER_INGEST_MEMORY", value_parser = parse_bytes)]
+    pub ingest_memory: Option<u64>,
     /// Flush a stream when its rows in memory take this much
     #[arg(long, env = "QUIVER_FLUSH_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
     pub flush_bytes: u64,
@@ -41,9 +48,9 @@ pub struct EngineArgs {
     /// Most rows a second of one sender; 0 for no limit
     #[arg(long, env = "QUIVER_RATE_LIMIT", default_value_t = 0)]
     pub rate_limit: u64,
-    /// Memory that a query may use
-    #[arg(long, env = "QUIVER_QUERY_MEMORY", default_value = "256MiB", value_parser = parse_bytes)]
-    pub query_memory: u64,
+    /// Of --memory, what a query may use [default: a quarter]
+    #[arg(long, env = "QUIVER_QUERY_MEMORY", value_parser = parse_bytes)]
+    pub query_memory: Option<u64>,
     /// Time that a query may take
     #[arg(long, env = "QUIVER_QUERY_TIMEOUT", default_value = "5m", value_parser = parse_duration)]
     pub query_timeout: Duration,
@@ -67,10 +74,16 @@ pub struct Doors {
 }
 
 impl EngineArgs {
+    /// What each part of the program may take.
+    pub fn memory_shares(&self) -> MemoryShares {
+        MemoryShares::of(self.memory, self.ingest_memory, self.query_memory)
+    }
+
     /// The runtime's options.
     pub fn options(&self, data_dir: &std::path::Path, enroll_unknown: bool) -> EngineOptions {
         let mut options = EngineOptions::new(data_dir);
-        options.memory_bytes = usize::try_from(self.memory).unwrap_or(usize::MAX);
+        let rows = self.memory_shares().rows;
+        options.memory_bytes = usize::try_from(rows).unwrap_or(usize::MAX);
         options.flush_bytes = usize::try_from(self.flush_bytes).unwrap_or(usize::MAX);
         options.flush_age = self.flush_age;
         options.certificate_grace = self.certificate_grace;
@@ -89,8 +102,7 @@ impl EngineArgs {
         let defaults = MaintenanceOptions::default();
         (!self.compact_every.is_zero()).then(|| MaintenanceOptions {
             merge_every: self.compact_every,
-            // Beside what queues and memtables take.
-            memory_bytes: defaults.memory_bytes.min(self.memory / 2),
+            memory_bytes: self.memory_shares().merge,
             ..defaults
         })
     }
@@ -98,7 +110,7 @@ impl EngineArgs {
     /// Limits of queries.
     pub fn query_limits(&self, data_dir: &std::path::Path) -> quiver_query::QueryLimits {
         quiver_query::QueryLimits {
-            memory_bytes: usize::try_from(self.query_memory).unwrap_or(usize::MAX),
+            memory_bytes: usize::try_from(self.memory_shares().query).unwrap_or(usize::MAX),
             timeout: self.query_timeout,
             spill_directory: Some(data_dir.join("spill")),
             ..quiver_query::QueryLimits::default()

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use actix_web::{HttpResponse, web};
-use quiver_archive::{Maintenance, MaintenanceTotals};
+use quiver_archive::MaintenanceTotals;
 use quiver_hot::Share;
 use quiver_runtime::{Engine, Latency};
 
 use super::HttpState;
+use crate::memory::resident_bytes;
 
 /// The process answers.
 pub async fn live() -> HttpResponse {
@@ -30,7 +31,7 @@ pub async fn ready(state: web::Data<HttpState>) -> HttpResponse {
 pub async fn metrics(state: web::Data<HttpState>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(exposition(&state.engine, state.maintenance.as_deref()))
+        .body(exposition(&state))
 }
 
 /// Writes families in the OpenMetrics text format.
@@ -114,7 +115,8 @@ impl Exposition {
     }
 }
 
-fn exposition(engine: &Engine, maintenance: Option<&Maintenance>) -> String {
+fn exposition(state: &HttpState) -> String {
+    let (engine, maintenance) = (&state.engine, state.maintenance.as_deref());
     let metrics = engine.metrics();
     let mut out = Exposition(String::with_capacity(8_192));
     out.gauge(
@@ -260,6 +262,11 @@ fn exposition(engine: &Engine, maintenance: Option<&Maintenance>) -> String {
     );
     let as_gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     out.gauge(
+        "memory_cap_bytes",
+        "memory that the process may take in all",
+        i64::try_from(state.memory_cap).unwrap_or(i64::MAX),
+    );
+    out.gauge(
         "memory_used_bytes",
         "memory of queues and memtables",
         as_gauge(engine.budget().used(Share::Device)),
@@ -351,15 +358,17 @@ fn process(out: &mut Exposition) {
             .and_then(|field| field.parse::<u64>().ok())
             .unwrap_or(0)
     };
-    // Fields 14, 15 (ticks of 10 ms) and 24 (pages of 4 KiB) of proc(5), counted from field 3.
+    // Fields 14 and 15 (ticks of 10 ms) of proc(5), counted from field 3.
     let seconds = (number(11) + number(12)) as f64 / 100.0;
     let _ = writeln!(
         out.0,
         "# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {seconds}"
     );
+    let Some(resident) = resident_bytes() else {
+        return;
+    };
     let _ = writeln!(
         out.0,
-        "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {}",
-        number(21) * 4_096
+        "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {resident}"
     );
 }

@@ -62,6 +62,8 @@ pub struct HttpState {
     pub sources: Sources,
     /// Their limits.
     pub limits: QueryLimits,
+    /// Bytes that the process may take in all.
+    pub memory_cap: u64,
     /// Queries as of now.
     pub queries: QueryEngine,
     /// Where they run.
