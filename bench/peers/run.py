@@ -16,7 +16,8 @@ from pathlib import Path
 from drivers import brokers, data, embedded, engine, line_protocol, report
 from drivers.common import Failed
 
-PEERS = ["quiver", "victoriametrics", "influxdb", "duckdb", "chdb", "nats", "mosquitto"]
+PEERS = ["quiver", "victoriametrics", "influxdb", "duckdb", "chdb", "quiver-messages", "nats",
+         "mosquitto"]
 
 
 def arguments() -> argparse.Namespace:
@@ -46,6 +47,8 @@ def measure(name: str, options: argparse.Namespace, iot: data.DataSet):
         return line_protocol.measure(name, debian, iot, work, runs, times)
     if name in embedded.ENGINES:
         return embedded.measure(name, iot, work, runs, times)
+    if name == "quiver-messages":
+        return engine.messages(options.quiver, work, runs, options.messages)
     if name == "nats":
         return brokers.nats(venv / "bin/nats-server", work, runs, options.messages)
     return brokers.mosquitto(debian, work, runs, options.messages)
@@ -79,7 +82,7 @@ def main() -> int:
     tables = {"peers-ingest": f"{size}\n\n{report.ingest(results, iot)}\n\n"
                               f"{report.notes(results)}".rstrip(),
               "peers-queries": report.queries(results),
-              "peers-messages": report.messages(results)}
+              "peers-messages": report.messages(results, options.messages)}
     for table in tables.values():
         print(f"\n{table}")
     if options.json:

@@ -11,6 +11,7 @@
 mod arrows;
 mod ci;
 mod dependencies;
+mod distance;
 mod failure;
 mod house_rules;
 mod instructions;
@@ -49,6 +50,10 @@ cargo xtask <verb>
         the same data into Quiver and each peer, and fill in the tables of docs/performance.md;
         needs target/release/quiver and quiver-bench-limits; -- --help names the driver's
         arguments
+  distance [--pairs N] [--only SCENARIO]...
+        measure the engine against the machine's limits, in turn, N times (5), and the latency of
+        its acknowledgements at half of its rate; fills in two tables of docs/performance.md,
+        unless only some workloads were wanted; needs what peers needs
   help
         this text
 
@@ -104,6 +109,13 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, String> {
             let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
             let mut report = Report::default();
             peers::run(&workspace, &options, &mut report);
+            Ok(report.finish())
+        }
+        "distance" => {
+            let options = distance::Options::parse(rest)?;
+            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+            let mut report = Report::default();
+            distance::run(&workspace, &options, &mut report);
             Ok(report.finish())
         }
         "help" | "--help" | "-h" => {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    distance::program,
     failure::Failure,
     process,
     report::Report,
@@ -87,7 +88,7 @@ pub fn run(workspace: &Workspace, options: &Options, report: &mut Report) {
 
 /// Measures the machine in the same run, so that every figure can be a fraction of what it can do.
 fn limits(workspace: &Workspace, peers: &Path) -> Result<(), Failure> {
-    let program = release(workspace, "quiver-bench-limits")?;
+    let program = program(workspace, "quiver-bench-limits")?;
     process::run(
         Command::new(program)
             .args(["all", "--runs", LIMITS_RUNS, "--directory"])
@@ -97,18 +98,6 @@ fn limits(workspace: &Workspace, peers: &Path) -> Result<(), Failure> {
             .arg("--page")
             .arg(workspace.root.join(PAGE)),
     )
-}
-
-/// An optimised program, which the user has built: it takes long.
-fn release(workspace: &Workspace, name: &str) -> Result<PathBuf, Failure> {
-    let program = workspace.target.join("release").join(name);
-    if program.exists() {
-        return Ok(program);
-    }
-    Err(Failure::new(format!(
-        "{} is missing; build it first: cargo build --release -p quiver -p quiver-bench-limits",
-        program.display()
-    )))
 }
 
 fn compare(
@@ -134,7 +123,7 @@ fn compare(
         }
     }
     if !given("--quiver") {
-        command.arg("--quiver").arg(release(workspace, "quiver")?);
+        command.arg("--quiver").arg(program(workspace, "quiver")?);
     }
     process::run(command.args(arguments))
 }

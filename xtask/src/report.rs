@@ -17,7 +17,7 @@ pub struct Report {
 
 #[derive(Debug)]
 struct Part {
-    name: &'static str,
+    name: String,
     took: Duration,
     failed: bool,
 }
@@ -27,15 +27,20 @@ impl Report {
     /// so that one run tells all that is wrong.
     pub fn part<T>(
         &mut self,
-        name: &'static str,
+        name: impl Into<String>,
         run: impl FnOnce() -> Result<T, Failure>,
     ) -> Option<T> {
+        let name = name.into();
         eprintln!("\n== {name}");
         let start = now();
         let outcome = run();
         let took = start.elapsed();
         let failed = outcome.is_err();
-        self.parts.push(Part { name, took, failed });
+        self.parts.push(Part {
+            name: name.clone(),
+            took,
+            failed,
+        });
         match outcome {
             Ok(value) => Some(value),
             Err(failure) => {

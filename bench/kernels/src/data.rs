@@ -217,8 +217,14 @@ pub fn check(
 ) -> Result<(Verdict, CheckedBatch), Fault> {
     let judged = judge(batch, &context(sender, schema.stream(), schema))
         .map_err(|refusal| refusal.message)?;
-    let checked =
-        apply(batch, schema, sender, &judged.verdict).map_err(|refusal| refusal.message)?;
+    let checked = apply(
+        batch,
+        schema,
+        sender,
+        &judged.verdict,
+        judged.devices.as_ref(),
+    )
+    .map_err(|refusal| refusal.message)?;
     Ok((judged.verdict, checked))
 }
 

@@ -104,6 +104,7 @@ impl Kernel for Dispatch {
             &self.schema,
             &self.sender,
             &Verdict::default(),
+            None,
             SHARDS,
         )
         .map_err(|refusal| refusal.message)?;

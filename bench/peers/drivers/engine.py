@@ -137,7 +137,9 @@ def settle(engine: Engine, result: Result, data: DataSet) -> None:
     """Merges the files of a stopped engine; bytes per point of all files and of its columns."""
     for stream in STREAMS:
         engine.run("archive", "compact", "--data-dir", engine.directory, stream)
-        engine.run("archive", "vacuum", "--data-dir", engine.directory, stream)
+        # At once: nobody reads what was merged.
+        engine.run("archive", "vacuum", "--older-than", "0s", "--data-dir", engine.directory,
+                   stream)
     archive = engine.directory / "archive"
     stored = sum(directory_bytes(archive / stream) for stream in STREAMS)
     result.bytes_per_point = stored / data.points
@@ -180,6 +182,30 @@ def measure(binary: Path, data: DataSet, work: Path, runs: int, repetitions: int
         if run == runs - 1:
             settle(engine, result, data)
             query(engine, result, repetitions)
+    shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+def messages(binary: Path, work: Path, runs: int, messages_of_cpu: int) -> Result:
+    """Durable messages: `quiver bench`, whose scenario `messages` is offered more than is taken."""
+    version = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
+    result = Result("quiver", re.sub(r"^quiver ", "", version.stdout.strip()),
+                    "synced, over QUIC; what is due within 2 ms goes into one batch")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    shown = subprocess.run([binary, "bench", "--scenario", "messages", "--show"],
+                           capture_output=True, text=True, check=True).stdout
+    scenario, answer = work / "messages.toml", work / "answer.json"
+    scenario.write_text(re.sub(r"(?m)^rate = .*", "rate = 250000", shown))
+    for _ in range(runs):
+        subprocess.run([binary, "bench", "--serve", "--work-dir", work, "--scenario", scenario,
+                        "--json", answer], capture_output=True, check=True)
+        run = json.loads(answer.read_text())["runs"][0]
+        result.messages_per_s.append(run["acked_rows_per_second"])
+        result.cpu_s.append(run["server_cpu_per_million"] * messages_of_cpu / 1e6)
+        result.peak_bytes.append(run["server_bytes_max"])
+        result.bytes_per_message = (run["server"]["archived_bytes"]
+                                    / max(run["server"]["archived_rows"], 1))
     shutil.rmtree(work, ignore_errors=True)
     return result
 

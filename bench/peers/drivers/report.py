@@ -70,13 +70,15 @@ def queries(results: list[Result]) -> str:
     return _table(["query, ms"] + [result.peer for result in asked], rows)
 
 
-def messages(results: list[Result]) -> str:
-    """Brokers."""
+def messages(results: list[Result], count: int) -> str:
+    """Brokers, and Quiver as one; processor time is that of `count` messages."""
     rows = [[f"{result.peer} {result.version}", result.acknowledged,
-             _cell(_median(result.messages_per_s), 0), _cell(_median(result.cpu_s)),
+             _cell(_median(result.messages_per_s), 0),
+             _cell(_median(result.cpu_s) / count * 1e6),
              _cell(_median(result.peak_bytes) / 2**20, 0), _cell(result.bytes_per_message, 0)]
             for result in results if result.messages_per_s]
-    return _table(["broker", "acknowledged", "messages/s (256 B)", "CPU s", "peak MiB",
+    return _table(["broker", "acknowledged", "messages/s (256 B)", "CPU s per million",
+                   "peak MiB",
                    "bytes/message"], rows)
 
 

@@ -8,10 +8,11 @@ use arrow_array::{
 };
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType};
-use arrow_select::{dictionary::garbage_collect_dictionary, take::take};
 
 use crate::{
-    Partition, Position, ShardId, StreamSchema, Timestamp, array_bytes, schema::FIXED_COLUMN_COUNT,
+    Partition, Position, ShardId, StreamSchema, Timestamp, array_bytes,
+    gather::{gather, gather_column, gather_names},
+    schema::FIXED_COLUMN_COUNT,
 };
 
 /// Rows that passed ingest's judgement, normalised to stored types, not yet given positions.
@@ -120,26 +121,23 @@ impl CheckedBatch {
 
     fn take(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
         let offsets = match &self.offsets {
-            Some(offsets) => take(offsets, rows, None)?.as_primitive().clone(),
+            Some(offsets) => gather(offsets, rows)?,
             None => rows.clone(),
         };
         let arrival = match &self.arrival {
-            Some(arrival) => Some(take(arrival, rows, None)?.as_primitive().clone()),
+            Some(arrival) => Some(gather(arrival, rows)?),
             None => None,
         };
         let columns = self
             .columns
             .iter()
-            .map(|(index, column)| Ok((*index, take(column, rows, None)?)))
+            .map(|(index, column)| Ok((*index, gather_column(column, rows)?)))
             .collect::<Result<_, ArrowError>>()?;
         Ok(Self {
             schema: self.schema.clone(),
             rows_sent: self.rows_sent,
-            event_time: take(&self.event_time, rows, None)?.as_primitive().clone(),
-            // With its own names only: others would take memory again in each part.
-            device: garbage_collect_dictionary(
-                take(&self.device, rows, None)?.as_dictionary::<Int32Type>(),
-            )?,
+            event_time: gather(&self.event_time, rows)?,
+            device: gather_names(&self.device, rows)?,
             arrival,
             columns,
             offsets: Some(offsets),

@@ -16,12 +16,15 @@
 mod batch;
 mod clock;
 mod decimal;
+mod devices;
+mod gather;
 mod ids;
 mod memory;
 mod name_table;
 mod names;
 mod normalise;
 mod pages;
+mod recurring;
 mod refusal;
 mod refused_rows;
 mod schema;

@@ -4,9 +4,9 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use arrow_array::{
-    Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
-    TimestampSecondArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, DictionaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray, UInt32Array,
+    UInt64Array,
     cast::AsArray,
     types::{Float64Type, Int32Type, UInt64Type},
 };
@@ -15,9 +15,11 @@ use arrow_cast::cast;
 use arrow_schema::{DataType, Schema, TimeUnit};
 
 use crate::{
-    ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DecimalScale, DeviceId, FieldName, FieldType,
-    POSITION, QUIVER_DAY, RefusedRow, RejectCode, SenderId, SenderKind, StreamField, StreamName,
+    ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DecimalScale, FieldName, FieldType, POSITION,
+    QUIVER_DAY, RefusedRow, RejectCode, SenderId, SenderKind, StreamField, StreamName,
     StreamSchema, TS, Timestamp, Verdict, VerdictCounts,
+    devices::{constant_device, count_mismatches, judge_devices, named_devices},
+    gather::gather_names,
 };
 
 /// Most days that the event times of one batch may span.
@@ -43,13 +45,16 @@ pub struct NormaliseContext<'a> {
 }
 
 /// What [`judge`] decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
     /// Rows refused and things counted.
     pub verdict: Verdict,
     /// Fields that the stream does not have yet, in column order. The batch has to wait until a
     /// schema with them is durable, and be judged again under it.
     pub new_fields: Vec<StreamField>,
+    /// The devices that the rows name, refused rows included: [`apply`] can do without, and is
+    /// quicker with them. `None` for a device's own rows.
+    pub devices: Option<DictionaryArray<Int32Type>>,
 }
 
 /// How one column of the wire is treated.
@@ -178,7 +183,7 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
     let mut counts = VerdictCounts::default();
     let mut new_fields: Vec<StreamField> = Vec::new();
     let mut has_time = false;
-    let mut has_device = false;
+    let mut devices = None;
     distinct_names(batch.schema_ref())?;
 
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
@@ -191,8 +196,10 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
                 counts.device_mismatch = count_mismatches(column, context.sender.id.as_str());
             }
             Role::Device => {
-                has_device = true;
-                judge_devices(column, context, &mut refusals)?;
+                let judged = judge_devices(column, context.may_speak_for, |row| {
+                    refusals.refuse(row, RejectCode::NotEnrolled);
+                })?;
+                devices = Some(judged);
             }
             Role::Arrival | Role::Field(None) => {}
             Role::Field(Some(offered)) => {
@@ -210,7 +217,7 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
             "the batch has no column \"ts\"; send the event time as a timestamp column named \"ts\"",
         ));
     }
-    if !has_device && context.sender.kind.speaks_for_others() {
+    if devices.is_none() && context.sender.kind.speaks_for_others() {
         return Err(BatchRefusal::new(
             RejectCode::MissingDevice,
             format!(
@@ -227,6 +234,7 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
             counts,
         },
         new_fields,
+        devices,
     })
 }
 
@@ -445,52 +453,6 @@ impl Micros {
     }
 }
 
-fn count_mismatches(column: &ArrayRef, identity: &str) -> u32 {
-    let Ok(text) = cast(column, &DataType::Utf8) else {
-        return column.len() as u32;
-    };
-    let text: &StringArray = text.as_string();
-    text.iter()
-        .filter(|value| value.is_some_and(|value| value != identity))
-        .count() as u32
-}
-
-fn text(column: &ArrayRef) -> Result<StringArray, BatchRefusal> {
-    let text = cast(column, &DataType::Utf8)
-        .map_err(|error| BatchRefusal::new(RejectCode::MalformedBatch, error.to_string()))?;
-    Ok(text.as_string::<i32>().clone())
-}
-
-fn judge_devices(
-    column: &ArrayRef,
-    context: &NormaliseContext<'_>,
-    refusals: &mut Refusals,
-) -> Result<(), BatchRefusal> {
-    let devices = text(column)?;
-    // Gateways send runs of one device: ask once per run.
-    let mut last: Option<(&str, bool)> = None;
-    for row in 0..devices.len() {
-        let allowed = if devices.is_null(row) {
-            false
-        } else {
-            let device = devices.value(row);
-            match last {
-                Some((known, allowed)) if known == device => allowed,
-                _ => {
-                    let allowed =
-                        DeviceId::is_well_formed(device) && (context.may_speak_for)(device);
-                    last = Some((device, allowed));
-                    allowed
-                }
-            }
-        };
-        if !allowed {
-            refusals.refuse(row, RejectCode::NotEnrolled);
-        }
-    }
-    Ok(())
-}
-
 fn judge_values(column: &ArrayRef, offered: FieldType, stored: FieldType, refusals: &mut Refusals) {
     if let Some(unsigned) = column.as_primitive_opt::<UInt64Type>() {
         refuse_where(unsigned, refusals, RejectCode::IntegerRange, |value| {
@@ -548,12 +510,14 @@ fn is_exact_float(value: i64) -> bool {
 ///
 /// `batch` must be the batch the verdict was given on, and `schema` must have its fields with the
 /// types they were judged by; the log keeps both. An error means that it is not so (a damaged or
-/// forged log), never that a value is unwelcome.
+/// forged log), never that a value is unwelcome. `devices` are those of the judgement, where it is
+/// at hand.
 pub fn apply(
     batch: &RecordBatch,
     schema: &Arc<StreamSchema>,
     sender: &SenderId,
     verdict: &Verdict,
+    devices: Option<&DictionaryArray<Int32Type>>,
 ) -> Result<CheckedBatch, BatchRefusal> {
     let rows_sent = batch.num_rows();
     let kept = kept_rows(rows_sent, verdict)?;
@@ -567,10 +531,16 @@ pub fn apply(
             Role::EventTime => event_time = Some(select(&time_column(column)?, kept.as_ref())?),
             Role::Device if sender.kind == SenderKind::Device => {}
             Role::Device => {
-                device = Some(select(
-                    &(Arc::new(text(column)?) as ArrayRef),
-                    kept.as_ref(),
-                )?)
+                let named = match devices {
+                    Some(known) => known.clone(),
+                    None => named_devices(column, kept.as_ref())?,
+                };
+                device = Some(match &kept {
+                    None => named,
+                    Some(kept) => {
+                        gather_names(&named, kept).map_err(|error| malformed(error.to_string()))?
+                    }
+                });
             }
             Role::Arrival => arrival = Some(select(&nullable_time_column(column), kept.as_ref())?),
             Role::Field(None) => {}
@@ -600,7 +570,7 @@ pub fn apply(
     let event_time = event_time.ok_or_else(|| malformed("no column \"ts\""))?;
     let rows = event_time.len();
     let device = match device {
-        Some(names) => dictionary(names.as_string())?,
+        Some(device) => device,
         None if sender.kind == SenderKind::Device => constant_device(&sender.id, rows)?,
         None => return Err(malformed("no column \"device\"")),
     };
@@ -625,7 +595,7 @@ fn without_negative_zeros(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-fn malformed(message: impl Into<String>) -> BatchRefusal {
+pub(crate) fn malformed(message: impl Into<String>) -> BatchRefusal {
     BatchRefusal::new(RejectCode::MalformedBatch, message)
 }
 
@@ -673,39 +643,6 @@ fn nullable_time_column(column: &ArrayRef) -> ArrayRef {
     let times = Micros::of(column);
     let array = TimestampMicrosecondArray::new(times.values, times.nulls);
     Arc::new(array.with_timezone("UTC"))
-}
-
-/// One dictionary entry per distinct device, in order of appearance.
-fn dictionary(names: &StringArray) -> Result<DictionaryArray<Int32Type>, BatchRefusal> {
-    let mut known = std::collections::HashMap::new();
-    let mut values: Vec<&str> = Vec::new();
-    let mut last: Option<(&str, i32)> = None;
-    let mut keys = Vec::with_capacity(names.len());
-    for row in 0..names.len() {
-        let name = names.value(row);
-        let key = match last {
-            Some((same, key)) if same == name => key,
-            _ => *known.entry(name).or_insert_with(|| {
-                values.push(name);
-                (values.len() - 1) as i32
-            }),
-        };
-        last = Some((name, key));
-        keys.push(key);
-    }
-    DictionaryArray::try_new(Int32Array::from(keys), Arc::new(StringArray::from(values)))
-        .map_err(|error| malformed(error.to_string()))
-}
-
-fn constant_device(
-    device: &DeviceId,
-    rows: usize,
-) -> Result<DictionaryArray<Int32Type>, BatchRefusal> {
-    DictionaryArray::try_new(
-        Int32Array::from(vec![0; rows]),
-        Arc::new(StringArray::from(vec![device.as_str()])),
-    )
-    .map_err(|error| malformed(error.to_string()))
 }
 
 #[cfg(test)]

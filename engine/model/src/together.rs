@@ -1,7 +1,7 @@
 //! Rows of many small batches as one: a fleet sends them one by one, and each by itself would cost
 //! what a thousand cost together.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
@@ -14,7 +14,8 @@ use arrow_array::{
 use arrow_schema::ArrowError;
 
 use crate::{
-    CheckedBatch, FieldType, Position, StreamSchema, Timestamp, schema::FIXED_COLUMN_COUNT,
+    CheckedBatch, FieldType, Position, StreamSchema, Timestamp, recurring::Recurring,
+    schema::FIXED_COLUMN_COUNT,
 };
 
 /// A batch and the place of its record.
@@ -113,15 +114,9 @@ fn devices(
     rows: usize,
 ) -> Result<DictionaryArray<arrow_array::types::Int32Type>, ArrowError> {
     let mut keys: Vec<i32> = Vec::with_capacity(rows);
-    let mut known: HashMap<&str, i32> = HashMap::new();
-    let mut names: Vec<&str> = Vec::new();
-    let mut key_of = |name| {
-        *known.entry(name).or_insert_with(|| {
-            names.push(name);
-            // There are no more names than rows, and rows are counted in 32 bits.
-            names.len() as i32 - 1
-        })
-    };
+    let mut names = Recurring::default();
+    // There are no more names than rows, and rows are counted in 32 bits.
+    let mut key_of = |name| names.number(name) as i32;
     for part in parts {
         let device = &part.batch.device;
         let values = device.values().as_string::<i32>();
@@ -141,7 +136,7 @@ fn devices(
                 .map(|key| translated[*key as usize]),
         );
     }
-    let names = StringArray::from_iter_values(names);
+    let names = StringArray::from_iter_values(names.names());
     DictionaryArray::try_new(Int32Array::from(keys), Arc::new(names))
 }
 

@@ -67,7 +67,7 @@ fn checked(
         columns.push(Arc::new(Float64Array::from_iter_values(values)));
     }
     let wire = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
-    apply(&wire, schema, sender, &Verdict::default()).unwrap()
+    apply(&wire, schema, sender, &Verdict::default(), None).unwrap()
 }
 
 fn record(sender: &SenderId, sequence: u64) -> Record {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{DictionaryArray, RecordBatch, types::Int32Type};
 use bytes::Bytes;
 use quiver_hot::{MemoryBudget, Reservation, Share, Tables};
 use quiver_log::{Encoding, Record, RecordKind};
@@ -26,15 +26,16 @@ pub struct Prepared {
     rejects: Vec<RejectNote>,
 }
 
-/// Obeys the verdict.
+/// Obeys the verdict. `devices` are those of the judgement, if this is the process that judged.
 pub fn prepare(
     wire: &RecordBatch,
     schema: &Arc<StreamSchema>,
     sender: &SenderId,
     verdict: &Verdict,
+    devices: Option<&DictionaryArray<Int32Type>>,
     shard_count: u16,
 ) -> Result<Prepared, BatchRefusal> {
-    let checked = apply(wire, schema, sender, verdict)?;
+    let checked = apply(wire, schema, sender, verdict, devices)?;
     let parts = checked
         .split_by_shard(shard_count)
         .map_err(|error| BatchRefusal::new(RejectCode::MalformedBatch, error.to_string()))?;
@@ -238,6 +239,7 @@ fn decode(
         &schema,
         sender,
         &record.verdict,
+        None,
         tables.shard_count(),
     )
     .map_err(|error| ReplayRefusal::Payload(error.to_string()))

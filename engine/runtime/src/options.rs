@@ -223,7 +223,8 @@ mod tests {
                 ..Verdict::default()
             };
             for (shards, share) in [(1, 0), (16, 0), (16, 2), (16, 1)] {
-                let prepared = prepare(&batch, &schema, &sender, &refused(share), shards).unwrap();
+                let prepared =
+                    prepare(&batch, &schema, &sender, &refused(share), None, shards).unwrap();
                 let bytes = prepared.bytes();
                 assert!(
                     bytes <= BATCH_MEMORY_BYTES_MAX,

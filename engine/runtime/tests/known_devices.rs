@@ -192,7 +192,7 @@ impl Fixture {
             columns.push(Arc::new(Float64Array::from_iter_values(values)));
         }
         let wire = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
-        let checked = apply(&wire, &self.schema, sender, &Verdict::default()).unwrap();
+        let checked = apply(&wire, &self.schema, sender, &Verdict::default(), None).unwrap();
         let parts = checked.split_by_shard(SHARDS).unwrap();
         let part = |(shard, batch)| RowPart {
             shard,

@@ -24,7 +24,7 @@ pub struct CompactOptions {
     /// Files are merged up to this size, in bytes. Default 64 MiB.
     pub target_bytes: u64,
     /// Files are merged up to so many rows: memory is bounded by the rows of one merge. Default
-    /// 2 million.
+    /// 4 million.
     pub target_rows: u64,
     /// A day with fewer small files than this is left alone. Default 2.
     pub files_min: usize,
@@ -38,7 +38,7 @@ impl Default for CompactOptions {
     fn default() -> Self {
         Self {
             target_bytes: 64 << 20,
-            target_rows: 2_000_000,
+            target_rows: 4_000_000,
             files_min: 2,
             memory_bytes: MaintenanceOptions::default().memory_bytes,
         }

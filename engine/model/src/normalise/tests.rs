@@ -6,7 +6,7 @@ use arrow_array::{
 };
 
 use super::*;
-use crate::{Position, SchemaId};
+use crate::{DeviceId, Position, SchemaId};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
 
@@ -64,10 +64,16 @@ fn schema(fields: &[(&str, FieldType)]) -> Arc<StreamSchema> {
 fn stored(sender: &SenderId, batch: &RecordBatch, schema: &Arc<StreamSchema>) -> RecordBatch {
     let judged = judge_as(sender, batch, Some(schema)).unwrap();
     assert_eq!(judged.new_fields, []);
-    apply(batch, schema, sender, &judged.verdict)
-        .unwrap()
-        .place(Position(100), NOW)
-        .unwrap()
+    apply(
+        batch,
+        schema,
+        sender,
+        &judged.verdict,
+        judged.devices.as_ref(),
+    )
+    .unwrap()
+    .place(Position(100), NOW)
+    .unwrap()
 }
 
 #[test]
@@ -150,7 +156,7 @@ fn refused_rows_keep_their_positions_and_the_others_go_on() {
     );
     let rows = stored(&device(), &sent, &schema);
     assert_eq!(rows.num_rows(), 1);
-    let checked = apply(&sent, &schema, &device(), &judged.verdict).unwrap();
+    let checked = apply(&sent, &schema, &device(), &judged.verdict, None).unwrap();
     assert_eq!((checked.rows_sent(), checked.row_count()), (4, 1));
 }
 
@@ -291,7 +297,7 @@ fn a_split_batch_loses_no_row_and_keeps_positions() {
         ("device", Arc::new(StringArray::from(names.clone()))),
     ]);
     let judged = judge_as(&gateway(), &sent, None).unwrap();
-    let checked = apply(&sent, &schema(&[]), &gateway(), &judged.verdict).unwrap();
+    let checked = apply(&sent, &schema(&[]), &gateway(), &judged.verdict, None).unwrap();
     let mut seen = Vec::new();
     for (shard, part) in checked.split_by_shard(4).unwrap() {
         let rows = part.place(Position(1_000), NOW).unwrap();
@@ -321,7 +327,7 @@ fn a_verdict_for_rows_the_batch_does_not_have_is_an_error() {
         }],
         counts: VerdictCounts::default(),
     };
-    assert!(apply(&sent, &schema(&[]), &device(), &verdict).is_err());
+    assert!(apply(&sent, &schema(&[]), &device(), &verdict, None).is_err());
 }
 
 #[test]

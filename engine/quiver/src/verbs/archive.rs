@@ -386,7 +386,8 @@ pub fn run(action: ArchiveAction, given: &Given) -> Result<(), Failure> {
                 given,
                 |remote| remote.post_text("/api/v1/archive/compact", &choice(&target)),
                 async |idle, wanted| {
-                    let memory_bytes = CompactOptions::default().memory_bytes;
+                    // Nothing else takes memory meanwhile.
+                    let memory_bytes = target.engine.memory_shares().cap / 2;
                     compact(&idle.archive, idle.recovered.tables(), wanted, memory_bytes).await
                 },
             )?;

@@ -184,16 +184,21 @@ impl Session {
         metrics.devices_connected.add(i64::from(is_device));
         tracing::debug!(sender = %self.sender, session = %self.id, "connected");
 
+        // A task of its own: an acknowledgement then wakes nothing else.
+        let mut writer = tokio::task::JoinSet::new();
+        let (session, written) = (self.clone(), connection.clone());
+        writer.spawn_local(async move { session.write_control(&written, send).await });
         // In this order, so that a simulation's seed decides what happens.
         tokio::select! {
             biased;
-            () = self.write_control(connection, send) => {}
+            _ = writer.join_next() => {}
             () = self.read_control(receive) => {}
             () = self.accept_telemetry(connection, limits) => {}
             () = self.outlive(expires) => {}
             () = self.farewell() => {}
             reason = connection.closed() => tracing::debug!(sender = %self.sender, %reason, "disconnected"),
         }
+        drop(writer);
         if self.outbox.closing().is_some() {
             // Give the close a chance to arrive before the connection's state is dropped.
             let _ = tokio::time::timeout(FAREWELL, connection.closed()).await;

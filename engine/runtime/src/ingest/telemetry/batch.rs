@@ -57,6 +57,7 @@ impl TelemetryReader {
             &schema,
             &self.session.sender,
             &judged.verdict,
+            judged.devices.as_ref(),
             context.options.shard_count,
         ) {
             Ok(prepared) => prepared,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use quiver_model::{
-    BatchRefusal, DEVICE, DeviceId, Judged, NormaliseContext, RejectCode, SenderId, SenderKind,
-    StreamSchema, judge,
+    BatchRefusal, DEVICE, DeviceId, Judged, NormaliseContext, RefusedRow, RejectCode, SenderId,
+    SenderKind, StreamSchema, judge,
 };
 use quiver_protocol::{StreamCloseCode, WireBatch};
 
@@ -49,9 +49,8 @@ impl TelemetryReader {
     ) -> Result<(Arc<StreamSchema>, Judged), Judgement> {
         let context = &self.session.context;
         let stream = self.opened().map_err(Judgement::Closed)?.key.0.clone();
-        if context.options.enroll_unknown && self.session.sender.kind == SenderKind::Operator {
-            self.enroll_devices(batch).await?;
-        }
+        let enrolls =
+            context.options.enroll_unknown && self.session.sender.kind == SenderKind::Operator;
         loop {
             let schema = context.control.state().catalog.stream(&stream);
             let registry = &context.control.state().registry;
@@ -67,6 +66,13 @@ impl TelemetryReader {
                 },
             )
             .map_err(Judgement::Refused)?;
+            let is_unknown = |refused: &RefusedRow| refused.code == RejectCode::NotEnrolled;
+            if enrolls
+                && judged.verdict.refused.iter().any(is_unknown)
+                && self.enroll_devices(batch).await?
+            {
+                continue;
+            }
             self.all_enrolled(batch, &judged)?;
             match schema {
                 Some(schema) if judged.new_fields.is_empty() => return Ok((schema, judged)),
@@ -116,11 +122,12 @@ impl TelemetryReader {
         )))
     }
 
-    /// Enrolls devices that an operator speaks for (demonstrations and loopback only).
-    pub(super) async fn enroll_devices(&self, batch: &WireBatch) -> Result<(), Judgement> {
+    /// Enrolls devices that an operator speaks for (demonstrations and loopback only); whether there
+    /// were any to enroll.
+    pub(super) async fn enroll_devices(&self, batch: &WireBatch) -> Result<bool, Judgement> {
         let context = &self.session.context;
         let Some(column) = batch.batch.column_by_name(DEVICE) else {
-            return Ok(());
+            return Ok(false);
         };
         let registry = &context.control.state().registry;
         let unknown: Vec<DeviceId> = distinct_devices(column)
@@ -143,6 +150,6 @@ impl TelemetryReader {
                 })?;
             }
         }
-        Ok(())
+        Ok(!unknown.is_empty())
     }
 }
