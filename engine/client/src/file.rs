@@ -34,6 +34,7 @@ mod time;
 mod typed;
 
 pub use error::{FileError, SendFileError, WrongValue};
+use options::READ_ROWS;
 pub use options::{
     AmbiguousTimes, BATCH_ROWS_MAX, ColumnMap, ColumnMapError, FileFormat, FileOptions, TimeFormat,
     UnknownFormat,

@@ -1,7 +1,7 @@
 //! Cuts rows into batches by a rule that looks at nothing but the rows, so that the same file
 //! always makes the same batches.
 //!
-//! A batch ends before the row with which it would have more than 8,192 rows, more than 3 MiB by
+//! A batch ends before the row with which it would have more than 32,768 rows, more than 3 MiB by
 //! the count below, or event times more than 366 days apart (what a server refuses). Changing the
 //! rule means changing [`BATCHING_VERSION`], which is part of a file's producer.
 
@@ -12,7 +12,7 @@ use arrow_select::concat::concat_batches;
 use super::BATCH_ROWS_MAX;
 
 /// Version of the rule, and of how values are read.
-pub(super) const BATCHING_VERSION: u32 = 3;
+pub(super) const BATCHING_VERSION: u32 = 4;
 /// Most bytes of a batch; less than the protocol allows, before compression.
 const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Most bytes of a row by the same count: with the padding of its columns it still fits into a

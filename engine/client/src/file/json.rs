@@ -19,7 +19,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    BATCH_ROWS_MAX, FileError, FileOptions,
+    FileError, FileOptions, READ_ROWS,
     evidence::{Evidence, Kind},
     layout::{Role, SourceColumn},
     plan::ChunkSource,
@@ -323,7 +323,7 @@ impl JsonChunks {
 
 impl ChunkSource for JsonChunks {
     fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
-        while self.rows.len() < BATCH_ROWS_MAX && self.lines.advance()? {
+        while self.rows.len() < READ_ROWS && self.lines.advance()? {
             let line = self.lines.line;
             for (name, value) in self.lines.object()?.0 {
                 let Some((index, row)) = self.places.get_mut(name.as_ref()) else {

@@ -8,8 +8,11 @@ use std::{
 
 use quiver_model::{DeviceId, FieldType, StreamName};
 
-/// Most rows of a batch.
-pub const BATCH_ROWS_MAX: usize = 8_192;
+/// Most rows of a batch. Engines do much once for each device of a batch: of a file with the rows of
+/// a whole fleet, one moment after the other, large batches are quicker.
+pub const BATCH_ROWS_MAX: usize = 32_768;
+/// Rows that are read and converted at once.
+pub(super) const READ_ROWS: usize = 8_192;
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -303,15 +303,15 @@ fn typed_batch(rows: i64) -> RecordBatch {
 #[test]
 fn parquet_and_both_kinds_of_arrow_make_the_same_batches() {
     let files = Files::new();
-    let source = typed_batch(20_000);
+    let source = typed_batch(80_000);
     let mut parquet =
         parquet::arrow::ArrowWriter::try_new(Vec::new(), source.schema(), None).unwrap();
     let mut arrow_file =
         arrow_ipc::writer::FileWriter::try_new(Vec::new(), &source.schema()).unwrap();
     let mut arrow_stream =
         arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &source.schema()).unwrap();
-    for start in (0..20_000).step_by(3_000) {
-        let piece = source.slice(start, 3_000.min(20_000 - start));
+    for start in (0..80_000).step_by(3_000) {
+        let piece = source.slice(start, 3_000.min(80_000 - start));
         parquet.write(&piece).unwrap();
         parquet.flush().unwrap();
         arrow_file.write(&piece).unwrap();
@@ -335,12 +335,12 @@ fn parquet_and_both_kinds_of_arrow_make_the_same_batches() {
     assert_eq!(all[0], all[1]);
     assert_eq!(all[0], all[2]);
     let sizes: Vec<_> = all[0].iter().map(RecordBatch::num_rows).collect();
-    assert_eq!(sizes, [8_192, 8_192, 3_616]);
+    assert_eq!(sizes, [32_768, 32_768, 14_464]);
     assert_eq!(names(&all[0][0]), ["ts", "device", "n", "x"]);
     assert_eq!(times(&all[0][0])[1], 1_700_000_001_000_000);
     assert_eq!(
         all[0][1].column(2).as_primitive::<Int64Type>().value(0),
-        8_192
+        32_768
     );
 }
 
@@ -493,7 +493,7 @@ fn many_rows(files: &Files, rows: u32) -> PathBuf {
 #[tokio::test]
 async fn a_file_is_stored_once_however_often_it_is_sent() {
     let files = Files::new();
-    let path = many_rows(&files, 20_000);
+    let path = many_rows(&files, 80_000);
     let server = FakeServer::start();
     let mut last = Progress::default();
     let report = send_file(
@@ -517,10 +517,10 @@ async fn a_file_is_stored_once_however_often_it_is_sent() {
             report.rows_duplicate,
             report.batches
         ),
-        (20_000, 20_000, 0, 3)
+        (80_000, 80_000, 0, 3)
     );
-    assert_eq!((last.rows_settled, last.rows_read), (20_000, 20_000));
-    assert_eq!(server.values("readings"), [0.0, 8_192.0, 16_384.0]);
+    assert_eq!((last.rows_settled, last.rows_read), (80_000, 80_000));
+    assert_eq!(server.values("readings"), [0.0, 32_768.0, 65_536.0]);
     let again = send_file(
         options(&path),
         server.options(),
@@ -529,7 +529,7 @@ async fn a_file_is_stored_once_however_often_it_is_sent() {
     )
     .await
     .unwrap();
-    assert_eq!((again.rows_stored, again.rows_duplicate), (0, 20_000));
+    assert_eq!((again.rows_stored, again.rows_duplicate), (0, 80_000));
     let other_device = FileOptions {
         device: Some(DeviceId::new("pump-2").unwrap()),
         ..options(&path)
@@ -545,7 +545,7 @@ async fn a_file_is_stored_once_however_often_it_is_sent() {
     )
     .await
     .unwrap();
-    assert_eq!((other.rows_stored, other.rows_duplicate), (20_000, 0));
+    assert_eq!((other.rows_stored, other.rows_duplicate), (80_000, 0));
     server.with(|world| {
         assert_eq!(
             world.script.received, 6,
@@ -559,10 +559,10 @@ async fn a_file_is_stored_once_however_often_it_is_sent() {
 #[tokio::test]
 async fn an_interrupted_run_is_gone_on_with_and_rejects_of_both_are_reported() {
     let files = Files::new();
-    let path = many_rows(&files, 40_000);
+    let path = many_rows(&files, 160_000);
     let server = FakeServer::start();
     server.with(|world| {
-        world.script.reject.extend([0, 24_576]);
+        world.script.reject.extend([0, 98_304]);
         world.script.close_connection_after = Some((2, ConnectionCloseCode::Revoked));
     });
     // The next attempt to connect is far away, so the refusal stands when somebody looks.
@@ -586,12 +586,12 @@ async fn an_interrupted_run_is_gone_on_with_and_rejects_of_both_are_reported() {
         .map(|rejected| rejected.sequence.get())
         .collect();
     assert_eq!(sequences, [0, 3]);
-    assert_eq!(report.rows_rejected, 2 * 8_192);
+    assert_eq!(report.rows_rejected, 2 * 32_768);
     assert_eq!(
         report.rows_stored + report.rows_duplicate + report.rows_rejected,
-        40_000
+        160_000
     );
-    assert_eq!(server.values("readings"), [8_192.0, 16_384.0, 32_768.0]);
+    assert_eq!(server.values("readings"), [32_768.0, 65_536.0, 131_072.0]);
 }
 
 #[tokio::test]

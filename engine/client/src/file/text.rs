@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use sha2::{Digest, Sha256};
 
 use super::{
-    BATCH_ROWS_MAX, FileError, FileOptions,
+    FileError, FileOptions, READ_ROWS,
     evidence::{Evidence, Kind, ROWS_FOR_TYPES},
     layout::SourceColumn,
     plan::ChunkSource,
@@ -175,7 +175,7 @@ impl CsvChunks {
 
 impl ChunkSource for CsvChunks {
     fn next_chunk(&mut self) -> Result<Option<RecordBatch>, FileError> {
-        while self.rows.len() < BATCH_ROWS_MAX
+        while self.rows.len() < READ_ROWS
             && advance(&mut self.records, &self.options.path, self.width)?
         {
             let line = self.records.begun_in();

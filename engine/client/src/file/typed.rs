@@ -22,7 +22,7 @@ use quiver_model::{DeviceId, FieldType};
 use sha2::Sha256;
 
 use super::{
-    BATCH_ROWS_MAX, FileError, FileFormat, FileOptions, TimeFormat, WrongValue,
+    FileError, FileFormat, FileOptions, READ_ROWS, TimeFormat, WrongValue,
     batching::ROW_BYTES_MAX,
     decimal::integer,
     exact::{Loss, convert, shown},
@@ -63,7 +63,7 @@ impl Batches {
             let schema = Arc::clone(builder.schema());
             let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
             let reader = builder
-                .with_batch_size(BATCH_ROWS_MAX)
+                .with_batch_size(READ_ROWS)
                 .build()
                 .map_err(|error| malformed(error.to_string()))?;
             return Ok((Self::Parquet(reader), schema, Some(rows)));
@@ -566,7 +566,7 @@ impl ChunkSource for TypedChunks {
 /// very many of them.
 pub(super) fn rows_at_once(batch: &RecordBatch) -> usize {
     let longest = batch.columns().iter().map(longest_shared).max();
-    (CONVERTED_BYTES_MAX / longest.unwrap_or(0).max(1)).clamp(1, BATCH_ROWS_MAX)
+    (CONVERTED_BYTES_MAX / longest.unwrap_or(0).max(1)).clamp(1, READ_ROWS)
 }
 
 /// Bytes of the longest text that rows of a column may share; 0 if they share none.

@@ -196,7 +196,7 @@ fn a_text_that_many_rows_share_is_not_written_out_for_all_of_them_at_once() {
     let columns: Vec<(&str, ArrayRef)> = vec![("ts", Arc::new(ts)), ("s", Arc::new(shared))];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     assert_eq!(typed::rows_at_once(&batch), 32);
-    assert_eq!(typed::rows_at_once(&mixed_batch()), BATCH_ROWS_MAX);
+    assert_eq!(typed::rows_at_once(&mixed_batch()), READ_ROWS);
     let path = files.write("a.arrow", arrow_file(&batch, None));
     let batches = read(options(&path)).unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 40);
