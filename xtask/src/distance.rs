@@ -295,7 +295,13 @@ fn limit(workspace: &Workspace, work: &Path, case: &Case) -> Result<Option<Run>,
             "--compression",
             case.encoding,
         ]),
-        Limit::Packets => command.args(["packets", "--packet-connections", "10000"]),
+        Limit::Packets => command.args([
+            "packets",
+            "--packet-connections",
+            "10000",
+            "--messages",
+            "16",
+        ]),
     };
     command
         .args(["--seconds", &seconds, "--directory"])
