@@ -37,6 +37,7 @@ use crate::{
     measure::{Row, Stretch, cpu_seconds, now, percentile},
     options::{Options, Scenario},
     quic::started,
+    sync::RECORD_BYTES,
 };
 
 /// Most bytes taken from a QUIC stream at a time.
@@ -48,8 +49,6 @@ const FLUSHERS: usize = 2;
 /// How long is waited for something to become durable, and how often is looked.
 const LONGEST: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
-/// Room that is left in a commit group for what is around the payloads, for each record.
-const RECORD_BYTES: usize = 1_024;
 
 /// A batch that is whole and checked.
 struct Arrived {

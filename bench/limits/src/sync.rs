@@ -18,6 +18,8 @@ const SIZES: [usize; 4] = [4 << 10, 64 << 10, 256 << 10, 1 << 20];
 const FILE_BYTES: u64 = 64 << 20;
 /// Batches of a commit group. As many as fit are taken if they would be larger than the log takes.
 const GROUPS: [usize; 4] = [1, 8, 64, 256];
+/// Room that is left in a commit group for what is around the payloads, for each record.
+pub const RECORD_BYTES: usize = 1_024;
 
 /// Writes and fdatasync, into new blocks and into blocks that were written before.
 pub fn fdatasync(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
@@ -84,10 +86,10 @@ pub fn group_commit(
         let mut bytes = 0;
         for _ in 0..batches {
             let payload = encoder.encode(&device.batch(scenario.rows)?)?;
-            if bytes + payload.len() + 4096 > limit {
+            bytes += payload.len() + RECORD_BYTES;
+            if bytes > limit {
                 break;
             }
-            bytes += payload.len();
             let mut record = Record::control(RecordKind::Data, data::NOW);
             record.encoding = Encoding::ArrowIpcMessage;
             record.sender = Some(sender.clone());
