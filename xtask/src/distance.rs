@@ -7,17 +7,14 @@
 //! quiver-bench-limits pipeline | packets ──────────────────────────────────────────────────┴▶ ratios ─▶ docs/performance.md
 //! ```
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
 use crate::{failure::Failure, process, report::Report, workspace::Workspace};
 
-const PAGE: &str = "docs/performance.md";
+/// What is filled in, here and with the peers.
+pub const PAGE: &str = "docs/performance.md";
 const THROUGHPUT: &str = "distance";
 const LATENCY: &str = "latency";
 /// Seconds that are measured, after the warm-up.
@@ -44,59 +41,37 @@ struct Case {
     /// Rows a second that are offered; 0 for flat out. Where a row goes by itself, flat out is
     /// what is never reached.
     rate: u32,
+    /// Seconds before what is measured.
     warm_up: u32,
 }
 
+impl Case {
+    const fn new(
+        scenario: &'static str,
+        encoding: &'static str,
+        limit: Limit,
+        rate: u32,
+        warm_up: u32,
+    ) -> Self {
+        Self {
+            scenario,
+            encoding,
+            limit,
+            rate,
+            warm_up,
+        }
+    }
+}
+
 const CASES: &[Case] = &[
-    Case {
-        scenario: "few-large",
-        encoding: "lz4",
-        limit: Limit::Pipeline,
-        rate: 0,
-        warm_up: 5,
-    },
-    Case {
-        scenario: "gateway",
-        encoding: "zstd",
-        limit: Limit::Pipeline,
-        rate: 0,
-        warm_up: 5,
-    },
-    Case {
-        scenario: "gateway",
-        encoding: "lz4",
-        limit: Limit::Pipeline,
-        rate: 0,
-        warm_up: 5,
-    },
-    Case {
-        scenario: "gateway",
-        encoding: "compact",
-        limit: Limit::None,
-        rate: 0,
-        warm_up: 5,
-    },
-    Case {
-        scenario: "coalesced",
-        encoding: "compact",
-        limit: Limit::None,
-        rate: 800_000,
-        warm_up: 5,
-    },
-    Case {
-        scenario: "messages",
-        encoding: "compact",
-        limit: Limit::None,
-        rate: 250_000,
-        warm_up: 5,
-    },
-    Case {
-        scenario: "many-small",
-        encoding: "compact",
-        limit: Limit::Packets,
-        rate: 60_000,
-        warm_up: 12,
-    },
+    Case::new("few-large", "lz4", Limit::Pipeline, 0, 5),
+    Case::new("gateway", "zstd", Limit::Pipeline, 0, 5),
+    Case::new("gateway", "lz4", Limit::Pipeline, 0, 5),
+    Case::new("gateway", "compact", Limit::None, 0, 5),
+    Case::new("coalesced", "compact", Limit::None, 800_000, 5),
+    Case::new("messages", "compact", Limit::None, 250_000, 5),
+    // All have to be connected before.
+    Case::new("many-small", "compact", Limit::Packets, 60_000, 12),
 ];
 
 /// What to measure.
@@ -284,7 +259,7 @@ fn median_of(mut values: Vec<f64>) -> f64 {
 /// What the machine does without the engine; `None` if nothing is held against this workload.
 fn limit(workspace: &Workspace, work: &Path, case: &Case) -> Result<Option<Run>, Failure> {
     let answer = work.join("limits.json");
-    let mut command = Command::new(program(workspace, "quiver-bench-limits")?);
+    let mut command = Command::new(workspace.release_program("quiver-bench-limits")?);
     let seconds = SECONDS.to_string();
     match case.limit {
         Limit::None => return Ok(None),
@@ -327,7 +302,7 @@ fn limit(workspace: &Workspace, work: &Path, case: &Case) -> Result<Option<Run>,
 
 /// The engine under a scenario, offered so many rows a second; 0 for flat out.
 fn engine(workspace: &Workspace, work: &Path, case: &Case, rate: f64) -> Result<Run, Failure> {
-    let quiver = program(workspace, "quiver")?;
+    let quiver = workspace.release_program("quiver")?;
     let shown = process::output(Command::new(&quiver).args([
         "bench",
         "--scenario",
@@ -390,18 +365,6 @@ fn with_knobs(shown: &str, knobs: &[(&str, String)]) -> Result<String, Failure> 
             .collect();
     }
     Ok(text)
-}
-
-/// An optimised program, which the user has built: it takes long.
-pub fn program(workspace: &Workspace, name: &str) -> Result<PathBuf, Failure> {
-    let program = workspace.target.join("release").join(name);
-    if program.exists() {
-        return Ok(program);
-    }
-    Err(Failure::new(format!(
-        "{} is missing; build it first: cargo build --release -p quiver -p quiver-bench-limits",
-        program.display()
-    )))
 }
 
 fn read(path: &Path) -> Result<Value, Failure> {

@@ -79,44 +79,24 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, String> {
     match verb {
         "test" => {
             let selection = Selection::parse(rest)?;
-            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
-            let mut report = Report::default();
-            test_run::run(&workspace, &selection, &mut report);
-            Ok(report.finish())
+            reported(|workspace, report| test_run::run(workspace, &selection, report))
         }
         "ci" => {
             let selection = Selection::parse(rest)?.for_ci()?;
-            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
-            let mut report = Report::default();
-            ci::run(&workspace, &selection, &mut report);
-            Ok(report.finish())
+            reported(|workspace, report| ci::run(workspace, &selection, report))
         }
-        "rules" => {
-            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
-            let mut report = Report::default();
-            ci::rules(&workspace, &mut report);
-            Ok(report.finish())
-        }
+        "rules" => reported(ci::rules),
         "instructions" => {
             let options = instructions::Options::parse(rest)?;
-            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
-            let mut report = Report::default();
-            instructions::run(&workspace, &options, &mut report);
-            Ok(report.finish())
+            reported(|workspace, report| instructions::run(workspace, &options, report))
         }
         "peers" => {
             let options = peers::Options::parse(rest)?;
-            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
-            let mut report = Report::default();
-            peers::run(&workspace, &options, &mut report);
-            Ok(report.finish())
+            reported(|workspace, report| peers::run(workspace, &options, report))
         }
         "distance" => {
             let options = distance::Options::parse(rest)?;
-            let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
-            let mut report = Report::default();
-            distance::run(&workspace, &options, &mut report);
-            Ok(report.finish())
+            reported(|workspace, report| distance::run(workspace, &options, report))
         }
         "help" | "--help" | "-h" => {
             print!("{HELP}");
@@ -124,4 +104,12 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, String> {
         }
         other => Err(format!("no verb {other:?}\n\n{HELP}")),
     }
+}
+
+/// Runs a verb's parts on the workspace, and tells how they ended.
+fn reported(run: impl FnOnce(&Workspace, &mut Report)) -> Result<ExitCode, String> {
+    let workspace = Workspace::open().map_err(|failure| failure.to_string())?;
+    let mut report = Report::default();
+    run(&workspace, &mut report);
+    Ok(report.finish())
 }

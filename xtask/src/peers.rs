@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    distance::program,
+    distance::PAGE,
     failure::Failure,
     process,
     report::Report,
@@ -24,7 +24,6 @@ use crate::{
 const REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const PACKAGES: &str = "bench/peers/debian.txt";
 const DRIVER: &str = "bench/peers/run.py";
-const PAGE: &str = "docs/performance.md";
 /// How often each limit is measured.
 const LIMITS_RUNS: &str = "5";
 
@@ -88,7 +87,7 @@ pub fn run(workspace: &Workspace, options: &Options, report: &mut Report) {
 
 /// Measures the machine in the same run, so that every figure can be a fraction of what it can do.
 fn limits(workspace: &Workspace, peers: &Path) -> Result<(), Failure> {
-    let program = program(workspace, "quiver-bench-limits")?;
+    let program = workspace.release_program("quiver-bench-limits")?;
     process::run(
         Command::new(program)
             .args(["all", "--runs", LIMITS_RUNS, "--directory"])
@@ -123,7 +122,9 @@ fn compare(
         }
     }
     if !given("--quiver") {
-        command.arg("--quiver").arg(program(workspace, "quiver")?);
+        command
+            .arg("--quiver")
+            .arg(workspace.release_program("quiver")?);
     }
     process::run(command.args(arguments))
 }

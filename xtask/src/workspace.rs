@@ -70,6 +70,18 @@ impl Workspace {
         command.current_dir(&self.root);
         command
     }
+
+    /// An optimised program, which the user has built: it takes long.
+    pub fn release_program(&self, name: &str) -> Result<PathBuf, Failure> {
+        let program = self.target.join("release").join(name);
+        if program.exists() {
+            return Ok(program);
+        }
+        Err(Failure::new(format!(
+            "{} is missing; build it first: cargo build --release -p quiver -p quiver-bench-limits",
+            program.display()
+        )))
+    }
 }
 
 impl Member {

@@ -78,8 +78,7 @@ def messages(results: list[Result], count: int) -> str:
              _cell(_median(result.peak_bytes) / 2**20, 0), _cell(result.bytes_per_message, 0)]
             for result in results if result.messages_per_s]
     return _table(["broker", "acknowledged", "messages/s (256 B)", "CPU s per million",
-                   "peak MiB",
-                   "bytes/message"], rows)
+                   "peak MiB", "bytes/message"], rows)
 
 
 def disagreements(results: list[Result]) -> list[str]:

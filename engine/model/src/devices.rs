@@ -81,10 +81,10 @@ pub(crate) fn judge_devices(
         // There are no more names than rows, and rows are counted in 32 bits.
         keys.push(number as i32);
     }
-    // Where no row names any, the key of all needs something to point at.
-    let none = [""];
+    // Where no row names any, the key of all needs something to point at; without rows there is
+    // nobody, and no shard to tell.
     let names = match names.names() {
-        [] => &none[..],
+        [] if !keys.is_empty() => &[""],
         names => names,
     };
     let names = StringArray::from_iter_values(names);

@@ -317,6 +317,88 @@ fn a_split_batch_loses_no_row_and_keeps_positions() {
     assert_eq!(seen, (1_000..1_040).collect::<Vec<_>>());
 }
 
+/// Rows by device, as they will be stored: what ingest keeps, and what a replay of the log makes.
+fn devices_of(checked: CheckedBatch) -> Vec<String> {
+    let parts = checked.split_by_shard(4).unwrap();
+    let mut named: Vec<String> = parts
+        .iter()
+        .flat_map(|(_, part)| {
+            let rows = part.place(Position(0), NOW).unwrap();
+            let devices = cast(rows.column(1), &DataType::Utf8).unwrap();
+            let times = rows
+                .column(0)
+                .as_primitive::<arrow_array::types::TimestampMicrosecondType>();
+            let row = |(device, time): (Option<&str>, &i64)| format!("{time} {}", device.unwrap());
+            let devices = devices.as_string::<i32>();
+            devices
+                .iter()
+                .zip(times.values())
+                .map(row)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    named.sort();
+    named
+}
+
+#[test]
+fn a_replay_finds_the_devices_that_the_judgement_found() {
+    let mixed = [
+        Some("truck_b"),
+        None,
+        Some("truck_a"),
+        Some("not enrolled"),
+        Some("truck_b"),
+        Some("truck_a"),
+        Some(""),
+    ];
+    for (names, expected) in [
+        (
+            &mixed[..],
+            &["0 truck_b", "2 truck_a", "4 truck_b", "5 truck_a"][..],
+        ),
+        (
+            &[Some("truck_a"), Some("truck_b"), Some("truck_a")],
+            &["0 truck_a", "1 truck_b", "2 truck_a"],
+        ),
+        (&[None, None], &[]),
+        (&[Some("not enrolled")], &[]),
+        (&[], &[]),
+    ] {
+        let sent = batch(vec![
+            ("ts", times(&(0..names.len() as i64).collect::<Vec<_>>())),
+            ("device", Arc::new(StringArray::from(names.to_vec()))),
+        ]);
+        let judged = judge_as(&gateway(), &sent, None).unwrap();
+        let obey = |devices| {
+            let verdict = &judged.verdict;
+            apply(&sent, &schema(&[]), &gateway(), verdict, devices).unwrap()
+        };
+        assert_eq!(
+            devices_of(obey(judged.devices.as_ref())),
+            expected,
+            "{names:?}"
+        );
+        assert_eq!(devices_of(obey(None)), expected, "{names:?}");
+        let parts = obey(judged.devices.as_ref()).split_by_shard(4).unwrap();
+        assert!(
+            parts.iter().all(|(_, part)| part.row_count() > 0),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn a_row_without_a_device_that_a_verdict_lets_pass_is_an_error() {
+    let sent = batch(vec![
+        ("ts", times(&[1, 2])),
+        ("device", Arc::new(StringArray::from(vec![Some("a"), None]))),
+    ]);
+    let passes = Verdict::default();
+    let refusal = apply(&sent, &schema(&[]), &gateway(), &passes, None).unwrap_err();
+    assert_eq!(refusal.message, "row 1 names no device");
+}
+
 #[test]
 fn a_verdict_for_rows_the_batch_does_not_have_is_an_error() {
     let sent = batch(vec![("ts", times(&[1]))]);
