@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use quinn::{TransportConfig, crypto::rustls::QuicClientConfig};
+use quinn::{
+    MtuDiscoveryConfig, TransportConfig, congestion::CubicConfig, crypto::rustls::QuicClientConfig,
+};
 use quiver_model::{Clock, DeviceId, OsEntropy, SenderId, SenderKind, SystemClock};
 use quiver_pki::{ClientTls, Credential, DevelopmentCa, Request, Validity, rustls_client_config};
+use quiver_protocol::limits::{INITIAL_WINDOW_BYTES, UDP_PAYLOAD_MAX};
 
 use crate::{
     error::BenchError,
@@ -153,6 +156,10 @@ fn config(
 
 /// As the SDK's: the server opens no QUIC streams and sends nothing but control messages.
 fn transport() -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(UDP_PAYLOAD_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -162,6 +169,8 @@ fn transport() -> TransportConfig {
         .stream_receive_window(RECEIVE_WINDOW.into())
         .receive_window(RECEIVE_WINDOW.into())
         .send_window(SEND_WINDOW)
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(congestion))
         .datagram_receive_buffer_size(None);
     transport
 }

@@ -1,7 +1,7 @@
 //! QUIC endpoints with the engine's TLS and transport settings, and a CA of their own.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::Arc,
@@ -9,13 +9,15 @@ use std::{
 };
 
 use quinn::{
-    Connection, Endpoint, TokioRuntime, TransportConfig, crypto::rustls::QuicClientConfig,
+    Connection, Endpoint, MtuDiscoveryConfig, TokioRuntime, TransportConfig,
+    congestion::CubicConfig, crypto::rustls::QuicClientConfig,
 };
 use quiver_model::{DeviceId, OsEntropy, SenderId, SystemClock};
 use quiver_pki::{
     ClientTls, Credential, DevelopmentCa, KeyKind, Request, ServerTls, Validity,
     default_server_names, rustls_client_config, rustls_server_config,
 };
+use quiver_protocol::limits::{INITIAL_WINDOW_BYTES, UDP_PAYLOAD_MAX};
 use quiver_runtime::ingest;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -69,7 +71,7 @@ impl Server {
 
         let tls = rustls_server_config(ServerTls::new(server), clock)?;
         let config = ingest::server_config(Arc::new(tls))?;
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let socket = ingest::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = socket.local_addr()?;
         let endpoint = Endpoint::new(
             ingest::endpoint_config(),
@@ -144,9 +146,21 @@ pub fn client(credential: &Path) -> Result<Endpoint, Fault> {
     let tls = rustls_client_config(tls, Arc::new(SystemClock::new()))?;
     let mut transport = TransportConfig::default();
     transport.send_window(SEND_WINDOW);
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(UDP_PAYLOAD_MAX);
+    transport.mtu_discovery_config(Some(mtu));
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
+    transport.congestion_controller_factory(Arc::new(congestion));
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(Arc::new(transport));
-    let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
+    let socket = ingest::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let mut endpoint = Endpoint::new(
+        ingest::endpoint_config(),
+        None,
+        socket,
+        Arc::new(TokioRuntime),
+    )?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }

@@ -32,6 +32,9 @@ use crate::{
     values::Generator,
 };
 
+/// Bytes that may wait to be read from a socket.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
 /// A source that a connection is to have.
 pub(crate) struct SourcePlan {
     pub stream: StreamName,
@@ -216,7 +219,10 @@ fn bind(server: SocketAddr) -> std::io::Result<UdpSocket> {
         IpAddr::V6(ip) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    UdpSocket::bind((any, 0))
+    let socket = UdpSocket::bind((any, 0))?;
+    // Acknowledgements of thousands of connections; less is granted where the kernel's limit is.
+    let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
+    Ok(socket)
 }
 
 fn endpoint(server: SocketAddr) -> Result<Endpoint, BenchError> {

@@ -12,9 +12,15 @@ use std::{
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, crypto::rustls::QuicClientConfig};
+use quinn::{
+    Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, congestion::CubicConfig,
+    crypto::rustls::QuicClientConfig,
+};
 use quiver_model::{Producer, StreamName};
-use quiver_protocol::{BatchEncoder, Compression};
+use quiver_protocol::{
+    BatchEncoder, Compression,
+    limits::{INITIAL_WINDOW_BYTES, UDP_PAYLOAD_MAX},
+};
 use tokio::{
     sync::{Mutex, mpsc, oneshot, watch},
     task::JoinHandle,
@@ -445,8 +451,14 @@ fn quic_config(
 ) -> Result<quinn::ClientConfig, StartError> {
     let crypto =
         QuicClientConfig::try_from(tls).map_err(|error| StartError::Tls(error.to_string()))?;
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(UDP_PAYLOAD_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = quinn::TransportConfig::default();
     transport
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(congestion))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
         // The server opens no QUIC streams, and sends nothing but control messages.

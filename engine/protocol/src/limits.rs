@@ -9,6 +9,15 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// ALPN of the protocol.
 pub const ALPN: &[u8] = b"quiver/1";
 
+/// Largest UDP payload that a server takes and that a client looks for (path MTU discovery), in
+/// bytes. Where packets may be larger than Ethernet's 1,500 bytes (loopback, jumbo frames), fewer of
+/// them carry the same, and each costs the same. Ten of them, as many as quinn hands to the kernel
+/// at a time, must fit into the 65,507 bytes that a UDP datagram may have.
+pub const UDP_PAYLOAD_MAX: u16 = 6_500;
+/// Bytes that a client may send before the first acknowledgement: the 32 packets of Ethernet that
+/// browsers begin with. A batch is then sent at once, not in round trips.
+pub const INITIAL_WINDOW_BYTES: u64 = 32 * 1_452;
+
 /// Longest control message, without its length prefix, in bytes.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Longest `OpenStream`, without its length prefix, in bytes.

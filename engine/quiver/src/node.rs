@@ -19,7 +19,8 @@ use quiver_model::{Clock, Entropy, OsEntropy, SystemClock};
 use quiver_pki::{ClientAuthentication, Credential, ServerTls};
 use quiver_query::QueryEngine;
 use quiver_runtime::{
-    Engine, EngineOptions, Environment, FatalError, StartError, ThreadSpawner, ingest,
+    Engine, EngineOptions, Environment, FatalError, StartError, ThreadSpawner,
+    ingest::{self, SocketDrops},
     registry::{RegistryChange, RegistryEntry},
 };
 use tokio::time::{Instant, sleep};
@@ -151,7 +152,7 @@ impl Node {
             .cloned()
             .ok_or_else(|| Failure::new(IO, "the archive was not opened"))?;
 
-        let endpoint = open_quic(data_dir, &doors, &clock, &runtimes.io.handle()?)?;
+        let (endpoint, socket_drops) = open_quic(data_dir, &doors, &clock, &runtimes.io.handle()?)?;
         if doors.certificates.is_none() {
             enroll_local_operator(&engine).await?;
             access::operator_credential(data_dir)?;
@@ -175,6 +176,7 @@ impl Node {
             sources,
             limits,
             memory_cap: shares.cap,
+            socket_drops,
             queries,
             query_runtime: runtimes.query.handle()?,
             token: access::http_token(data_dir)?,
@@ -387,7 +389,7 @@ fn open_quic(
     doors: &Doors,
     clock: &Arc<dyn Clock>,
     io: &tokio::runtime::Handle,
-) -> Result<Endpoint, Failure> {
+) -> Result<(Endpoint, Option<SocketDrops>), Failure> {
     let config = quic_config(data_dir, doors, clock)?;
     let failed = |error: std::io::Error| {
         Failure::new(
@@ -395,15 +397,26 @@ fn open_quic(
             format!("cannot listen on --quic {} (UDP): {error}", doors.quic),
         )
     };
-    let socket = std::net::UdpSocket::bind(doors.quic).map_err(failed)?;
+    let socket = ingest::bind(doors.quic).map_err(failed)?;
+    if let Ok(granted) = ingest::receive_buffer(&socket)
+        && granted < ingest::RECEIVE_BUFFER
+    {
+        tracing::warn!(
+            granted,
+            wanted = ingest::RECEIVE_BUFFER,
+            "the system grants little room for packets that wait to be read: bursts are dropped and sent again; on Linux, raise net.core.rmem_max"
+        );
+    }
+    let drops = SocketDrops::of(&socket);
     let _io = io.enter();
-    Endpoint::new(
+    let endpoint = Endpoint::new(
         ingest::endpoint_config(),
         Some(config),
         socket,
         Arc::new(quinn::TokioRuntime),
     )
-    .map_err(failed)
+    .map_err(failed)?;
+    Ok((endpoint, drops))
 }
 
 async fn enroll_local_operator(engine: &Engine) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     fmt,
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     ops::Range,
     path::{Path as FsPath, PathBuf},
     sync::{
@@ -34,7 +34,10 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 
-use crate::blocking::{Priority, blocking, blocking_at};
+use crate::{
+    blocking::{Priority, blocking, blocking_at},
+    writeback::PacedFile,
+};
 
 const STORE: &str = "durable local directory";
 
@@ -184,7 +187,8 @@ impl Shared {
         self.ensure_directory(parent)?;
         let (mut file, staged) = self.stage(target)?;
         let published = (|| {
-            payload.iter().try_for_each(|part| file.write_all(part))?;
+            let mut paced = PacedFile::new(&mut file);
+            payload.iter().try_for_each(|part| paced.write_all(part))?;
             file.sync_all()?;
             if create_only {
                 fs::hard_link(&staged, target)

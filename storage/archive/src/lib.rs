@@ -61,6 +61,7 @@ mod tiers;
 mod time_text;
 mod vacuum;
 mod write;
+mod writeback;
 
 #[cfg(test)]
 mod archive_tests;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use actix_web::{HttpResponse, web};
 use quiver_archive::MaintenanceTotals;
 use quiver_hot::Share;
-use quiver_runtime::{Engine, Latency};
+use quiver_runtime::{Engine, Latency, ingest::SocketDrops};
 
 use super::HttpState;
 use crate::memory::resident_bytes;
@@ -129,6 +129,13 @@ fn exposition(state: &HttpState) -> String {
         "connections of devices",
         metrics.devices_connected.get(),
     );
+    if let Some(datagrams) = state.socket_drops.and_then(SocketDrops::datagrams) {
+        out.counter(
+            "udp_dropped_datagrams",
+            "packets dropped by the kernel because its receive buffer was full",
+            datagrams,
+        );
+    }
     out.counter("handshakes", "handshakes begun", metrics.handshakes.get());
     out.counter(
         "connections_refused",

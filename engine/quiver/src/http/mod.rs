@@ -35,7 +35,7 @@ use futures::channel::oneshot;
 use quiver_archive::{DeltaArchive, Maintenance};
 use quiver_model::Timestamp;
 use quiver_query::{QueryEngine, QueryLimits};
-use quiver_runtime::Engine;
+use quiver_runtime::{Engine, ingest::SocketDrops};
 
 use crate::{
     exit::{Failure, IO, UNAVAILABLE},
@@ -64,6 +64,8 @@ pub struct HttpState {
     pub limits: QueryLimits,
     /// Bytes that the process may take in all.
     pub memory_cap: u64,
+    /// What the kernel dropped before it was read, where that is counted.
+    pub socket_drops: Option<SocketDrops>,
     /// Queries as of now.
     pub queries: QueryEngine,
     /// Where they run.

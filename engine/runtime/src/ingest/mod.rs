@@ -15,6 +15,7 @@ mod endpoint;
 mod identify;
 mod receive;
 mod session;
+mod socket;
 mod telemetry;
 mod transport;
 mod window;
@@ -23,6 +24,7 @@ pub use endpoint::accept_connections;
 pub use identify::Identified;
 pub use receive::ReceiveBudget;
 pub use session::run_session;
+pub use socket::{RECEIVE_BUFFER, SocketDrops, bind, receive_buffer};
 pub use transport::{endpoint_config, server_config};
 pub(crate) use window::WINDOW_MAX;
 

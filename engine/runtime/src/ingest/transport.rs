@@ -6,7 +6,7 @@ use quinn::{
     EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
 };
-use quiver_protocol::limits::GATEWAY_QUIC_STREAMS;
+use quiver_protocol::limits::{GATEWAY_QUIC_STREAMS, UDP_PAYLOAD_MAX};
 
 use super::window::WINDOW_MIN;
 
@@ -56,5 +56,8 @@ pub fn server_config(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, NoI
 
 /// The endpoint's settings.
 pub fn endpoint_config() -> EndpointConfig {
-    EndpointConfig::default()
+    let mut config = EndpointConfig::default();
+    // Only sizes below 1,200 are refused.
+    let _ = config.max_udp_payload_size(UDP_PAYLOAD_MAX);
+    config
 }
