@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! quiver bench --show ─▶ scenario, with encoding, rate and time set ─▶ quiver bench --serve ─┐
-//! quiver-bench-limits pipeline | packets ──────────────────────────────────────────────────┴▶ ratios ─▶ docs/performance.md
+//! quiver-bench-limits pipeline | packets | paced ──────────────────────────────────────────────────┴▶ ratios ─▶ docs/performance.md
 //! ```
 
 use std::{fs, path::Path, process::Command};
@@ -129,6 +129,11 @@ struct Run {
     p999_ms: f64,
     commit_p50_ms: f64,
     commit_p99_ms: f64,
+    /// The same arrivals and bytes, written and synced by nothing but a loop.
+    disk_p50_ms: f64,
+    disk_p99_ms: f64,
+    acks_per_second: f64,
+    bytes_per_point: f64,
 }
 
 /// Measures, and fills in the tables.
@@ -141,8 +146,8 @@ pub fn run(workspace: &Workspace, options: &Options, report: &mut Report) {
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |".to_owned(),
     ];
     let mut latency = vec![
-        "| workload | encoding | rows/s | p50, ms | p99 | p99.9 | the log's commit p50, ms | p99 | p50, times commit's | p99, of what is allowed |".to_owned(),
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |".to_owned(),
+        "| workload | encoding | rows/s | p50, ms | p99 | p99.9 | the log's commit p50, ms | p99 | p50, times commit's | p99, of what is allowed | the disk alone p50, ms | p99 | p99, times the disk's |".to_owned(),
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |".to_owned(),
     ];
     let mut is_whole = options.only.is_empty();
     for case in CASES.iter().filter(wanted) {
@@ -183,7 +188,8 @@ fn measure(workspace: &Workspace, case: &Case, pairs: usize) -> Result<(String, 
     let rows = median(&engines, |run| run.rows_per_second);
     let mut halves = Vec::new();
     for _ in 0..pairs.min(3) {
-        halves.push(engine(workspace, &work, case, rows / 2.0)?);
+        let half = engine(workspace, &work, case, rows / 2.0)?;
+        halves.push(disk(workspace, &work, half)?);
     }
     Ok((
         throughput_row(case, &limits, &engines),
@@ -229,8 +235,9 @@ fn latency_row(case: &Case, runs: &[Run]) -> String {
     let of = |value: fn(&Run) -> f64| median(runs, value);
     let (p50, p99) = (of(|run| run.p50_ms), of(|run| run.p99_ms));
     let commit = (of(|run| run.commit_p50_ms), of(|run| run.commit_p99_ms));
+    let disk_p99 = of(|run| run.disk_p99_ms);
     format!(
-        "| `{}` | {} | {:.0} | {p50:.2} | {p99:.2} | {:.2} | {:.2} | {:.2} | {:.1} | {:.2} |",
+        "| `{}` | {} | {:.0} | {p50:.2} | {p99:.2} | {:.2} | {:.2} | {:.2} | {:.1} | {:.2} | {:.2} | {disk_p99:.2} | {:.1} |",
         case.scenario,
         case.encoding,
         of(|run| run.rows_per_second),
@@ -239,6 +246,8 @@ fn latency_row(case: &Case, runs: &[Run]) -> String {
         commit.1,
         p50 / commit.0,
         p99 / P99_MS.max(3.0 * commit.1),
+        of(|run| run.disk_p50_ms),
+        p99 / disk_p99,
     )
 }
 
@@ -276,6 +285,8 @@ fn limit(workspace: &Workspace, work: &Path, case: &Case) -> Result<Option<Run>,
             "10000",
             "--messages",
             "16",
+            "--compression",
+            case.encoding,
         ]),
     };
     command
@@ -298,6 +309,38 @@ fn limit(workspace: &Workspace, work: &Path, case: &Case) -> Result<Option<Run>,
         cpu: number(found, "/cpu_per_million")?,
         ..Run::default()
     }))
+}
+
+/// What the disk does with such arrivals by itself, right after the engine had them.
+fn disk(workspace: &Workspace, work: &Path, run: Run) -> Result<Run, Failure> {
+    let answer = work.join("disk.json");
+    let bytes = run.bytes_per_point * run.points_per_second / run.acks_per_second;
+    let mut command = Command::new(workspace.release_program("quiver-bench-limits")?);
+    command
+        .args(["paced", "--seconds", &SECONDS.to_string()])
+        .args([
+            "--writes-per-second",
+            &format!("{:.0}", run.acks_per_second),
+        ])
+        .args(["--write-bytes", &format!("{:.0}", bytes.max(1.0))])
+        .arg("--directory")
+        .arg(work)
+        .arg("--json")
+        .arg(&answer);
+    process::output(&mut command)?;
+    let json = read(&answer)?;
+    let note = |name: &str| {
+        json["rows"][0]["notes"]
+            .as_array()
+            .and_then(|notes| notes.iter().find(|note| note[0] == name))
+            .and_then(|note| note[1].as_f64())
+            .ok_or_else(|| Failure::new(format!("{}: no note {name:?}", answer.display())))
+    };
+    Ok(Run {
+        disk_p50_ms: note("p50 ms")?,
+        disk_p99_ms: note("p99 ms")?,
+        ..run
+    })
 }
 
 /// The engine under a scenario, offered so many rows a second; 0 for flat out.
@@ -342,6 +385,9 @@ fn engine(workspace: &Workspace, work: &Path, case: &Case, rate: f64) -> Result<
         p999_ms: run("latency/p999")? / 1e3,
         commit_p50_ms: run("server/commit_p50")? * 1e3,
         commit_p99_ms: run("server/commit_p99")? * 1e3,
+        acks_per_second: run("acked_per_second")?,
+        bytes_per_point: run("bytes_per_point")?,
+        ..Run::default()
     })
 }
 

@@ -16,6 +16,7 @@ mod endpoint;
 mod generator;
 mod measure;
 mod options;
+mod paced;
 mod pipeline;
 mod quic;
 mod stages;
@@ -62,6 +63,9 @@ fn run(arguments: &Arguments) -> Result<(), Fault> {
     let is = |what: &What| arguments.what == What::All || arguments.what == *what;
     if is(&What::Fdatasync) {
         report.medians(runs, |rows| sync::fdatasync(options, rows))?;
+    }
+    if is(&What::Paced) {
+        report.medians(runs, |rows| paced::commits(options, rows))?;
     }
     for scenario in options.scenarios() {
         if is(&What::Decode) {

@@ -32,6 +32,8 @@ pub enum What {
     Append,
     /// fdatasync of a plain file.
     Fdatasync,
+    /// fdatasync under a load: writes that are due at random moments, and how long each waits.
+    Paced,
     /// The engine's log: commit groups of several sizes.
     Log,
     /// Flush sort, Parquet, and the file.
@@ -61,6 +63,12 @@ pub struct Options {
     /// Connections of the rows that come one per packet.
     #[arg(long, global = true, default_value_t = 1_000)]
     pub packet_connections: usize,
+    /// Writes a second of `paced`.
+    #[arg(long, global = true, default_value_t = 1_000.0)]
+    pub writes_per_second: f64,
+    /// Bytes of each.
+    #[arg(long, global = true, default_value_t = 48 << 10)]
+    pub write_bytes: usize,
     /// Rows that the bare pipeline flushes at once.
     #[arg(long, global = true, default_value_t = 1_000_000)]
     pub flush_rows: usize,

@@ -57,15 +57,16 @@ pub fn transfer(
 
 /// Receives rows that come one in a packet.
 pub fn packets(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
+    let codec = options.compression.unwrap_or(Codec::Compact);
     let scenario = Scenario {
-        name: "many-small/none".to_owned(),
+        name: format!("many-small/{}", codec.name()),
         rows: 1,
-        codec: Codec::None,
+        codec,
         connections: options.packet_connections.max(1),
         duration: options.duration(),
     };
     let message = mean_message(&scenario)?;
-    let received = receive(&scenario, options, 1, true)?;
+    let received = receive(&scenario, options, options.messages, true)?;
     let rows = received.bytes as f64 / message;
     let row = received
         .row(
