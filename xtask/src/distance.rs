@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
     Case::new("coalesced", "compact", Limit::None, 800_000, 5),
     Case::new("messages", "compact", Limit::None, 250_000, 5),
     // All have to be connected before.
-    Case::new("many-small", "compact", Limit::Packets, 60_000, 12),
+    Case::new("many-small", "compact", Limit::Packets, 30_000, 12),
 ];
 
 /// What to measure.

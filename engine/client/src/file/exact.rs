@@ -43,6 +43,9 @@ pub(super) fn convert(column: &ArrayRef, to: FieldType) -> Result<ArrayRef, Loss
         _ => column,
     };
     let from = column.data_type();
+    if *from == to.arrow() {
+        return Ok(Arc::clone(column));
+    }
     let is_text = matches!(
         from,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
@@ -60,32 +63,43 @@ pub(super) fn convert(column: &ArrayRef, to: FieldType) -> Result<ArrayRef, Loss
         _ => {}
     }
     let converted = cast(column, &to.arrow())?;
-    let is_lost: Box<dyn Fn(usize) -> bool> = match to {
+    let (nulls, nulls_after) = (column.logical_nulls(), converted.logical_nulls());
+    // Values that are lost, looked for by column: a call for each value costs more than the cast.
+    let lost = |is_lost: &dyn Fn(usize) -> bool| {
+        let is_valid = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        (0..column.len()).find(|row| is_valid(*row) && is_lost(*row))
+    };
+    let lost = match to {
         FieldType::Float64 if *from == DataType::UInt64 => {
-            let whole = column.as_primitive::<UInt64Type>();
-            Box::new(|row| !is_kept(whole.value(row).into()))
+            let whole = column.as_primitive::<UInt64Type>().values();
+            lost(&|row| !is_kept(whole[row].into()))
         }
         FieldType::Float64 if from.is_integer() => {
             let whole = cast(column, &DataType::Int64)?;
-            Box::new(move |row| !is_kept(whole.as_primitive::<Int64Type>().value(row).into()))
+            let whole = whole.as_primitive::<Int64Type>().values();
+            lost(&|row| !is_kept(whole[row].into()))
         }
         FieldType::Int64 if from.is_floating() => {
             let floats = cast(column, &DataType::Float64)?;
-            let whole = converted.as_primitive::<Int64Type>();
-            Box::new(move |row| {
-                whole.value(row) as f64 != floats.as_primitive::<Float64Type>().value(row)
-            })
+            let floats = floats.as_primitive::<Float64Type>().values();
+            let whole = converted.as_primitive::<Int64Type>().values();
+            let is_null = |row| nulls_after.as_ref().is_some_and(|nulls| nulls.is_null(row));
+            lost(&|row| is_null(row) || whole[row] as f64 != floats[row])
         }
-        _ => Box::new(|_| false),
+        _ => None,
     };
-    let lost = (0..column.len())
-        .find(|row| column.is_valid(*row) && (converted.is_null(*row) || is_lost(*row)));
-    match lost {
+    // What has no such value became null.
+    let gone = || {
+        let after = nulls_after.as_ref()?;
+        let is_valid = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        (0..column.len()).find(|row| after.is_null(*row) && is_valid(*row))
+    };
+    let same_nulls = nulls_after.as_ref().map_or(0, |nulls| nulls.null_count())
+        == nulls.as_ref().map_or(0, |nulls| nulls.null_count());
+    let gone = if same_nulls { None } else { gone() };
+    match lost.into_iter().chain(gone).min() {
         Some(row) => Err(Loss::Row(row)),
-        None => {
-            drop(is_lost);
-            Ok(converted)
-        }
+        None => Ok(converted),
     }
 }
 

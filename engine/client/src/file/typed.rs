@@ -375,7 +375,9 @@ impl TypedChunks {
         column: &ArrayRef,
     ) -> Result<TimestampMicrosecondArray, FileError> {
         let fault = "is not a point in time";
-        if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
+        let nulls = column.logical_nulls();
+        let null = nulls.and_then(|nulls| (0..nulls.len()).find(|row| nulls.is_null(*row)));
+        if let Some(row) = null {
             return Err(self.wrong(index, row, "null", fault, "give every row a time"));
         }
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
