@@ -4,7 +4,7 @@
 use crate::{
     arrows, dependencies,
     failure::Failure,
-    house_rules, process,
+    house_rules, instructions, process,
     report::Report,
     test_run::{self, Selection},
     workspace::Workspace,
@@ -14,6 +14,10 @@ use crate::{
 pub fn run(workspace: &Workspace, selection: &Selection, report: &mut Report) {
     rules(workspace, report);
     test_run::run(workspace, selection, report);
+    // A selection restricts what is compiled; the kernels need most of the workspace.
+    if selection.packages.is_empty() {
+        instructions::run(workspace, &instructions::Options::default(), report);
+    }
     report.part("cargo deny", || dependencies::cargo_deny(workspace));
     report.part("documentation", || documentation(workspace, selection));
 }

@@ -38,7 +38,8 @@ cargo xtask <verb>
         skipped and counted; with --ci it fails.
   ci [-p PACKAGE]...
         what .ci/run runs: the rules below, build with clippy's warnings as errors, every test
-        as with --ci, cargo deny (installed under target/ if missing), documentation
+        as with --ci, the instruction counts below, cargo deny (installed under target/ if missing),
+        documentation
   rules
         the checks that compile nothing: format, house rules, dependency arrows, and of the
         dependencies their sources, licences and version floors
