@@ -29,7 +29,8 @@ impl<F: Future> Future for DeepStack<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let inner = self.inner.as_mut();
-        // The memory is mapped, not touched: only what recursion reaches costs anything.
-        stacker::grow(STACK_BYTES, || inner.poll(context))
+        // Threads of a query runtime have as much. Elsewhere memory is mapped, not touched: only what
+        // recursion reaches costs anything, but for unmapping it, which interrupts every other core.
+        stacker::maybe_grow(STACK_BYTES, STACK_BYTES, || inner.poll(context))
     }
 }

@@ -14,7 +14,7 @@ pub const EXPANDED_RELATIONS_MAX: usize = 256;
 /// Most nodes of a plan before it is optimised. Common table expressions that use each other can
 /// make a plan exponentially larger than its text.
 pub const PLAN_NODES_MAX: usize = 10_000;
-/// Stack for planning, and for each thread of a runtime that runs queries, in bytes. An expression
+/// Stack for planning, which each thread of a runtime that runs queries has, in bytes. An expression
 /// of [`OPERATORS_MAX`] levels fits with room, without optimisation too.
 pub const STACK_BYTES: usize = 16 * 1024 * 1024;
 

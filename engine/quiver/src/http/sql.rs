@@ -66,13 +66,14 @@ pub async fn sql(
     }
     let timeout = timeout_ms.map_or(Duration::MAX, Duration::from_millis);
     let queries = state.queries.clone();
+    // Before it is handed over: another core may be done before this one goes on.
+    let began = Instant::now();
     let mut query = AbortOnDrop(
         state
             .query_runtime
             .spawn(async move { queries.query_within(&sql, timeout).await }),
     );
     let peer = Peer::of(&http);
-    let began = Instant::now();
     let started = async {
         let result = match (&mut query.0).await {
             Ok(Ok(result)) => result,
