@@ -285,8 +285,6 @@ fn limit(workspace: &Workspace, work: &Path, case: &Case) -> Result<Option<Run>,
             "10000",
             "--messages",
             "16",
-            "--compression",
-            case.encoding,
         ]),
     };
     command

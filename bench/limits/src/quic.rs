@@ -57,7 +57,7 @@ pub fn transfer(
 
 /// Receives rows that come one in a packet.
 pub fn packets(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
-    let codec = options.compression.unwrap_or(Codec::Compact);
+    let codec = options.compression.unwrap_or(Codec::None);
     let scenario = Scenario {
         name: format!("many-small/{}", codec.name()),
         rows: 1,
