@@ -140,4 +140,14 @@ mod tests {
         file.sync_all().unwrap();
         assert!(std::fs::read(&path).unwrap() == content);
     }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_error_of_the_call_is_not_lost() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(writer));
+        let error = start_writing(&pipe, 0, 1).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESPIPE));
+        assert!(wait_until_written(&pipe, 0, 1).is_err());
+    }
 }

@@ -63,10 +63,10 @@ pub(super) fn convert(column: &ArrayRef, to: FieldType) -> Result<ArrayRef, Loss
         _ => {}
     }
     let converted = cast(column, &to.arrow())?;
+    // Asked once of the column: a call for each value costs more than the cast.
     let (nulls, nulls_after) = (column.logical_nulls(), converted.logical_nulls());
-    // Values that are lost, looked for by column: a call for each value costs more than the cast.
+    let is_valid = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
     let lost = |is_lost: &dyn Fn(usize) -> bool| {
-        let is_valid = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
         (0..column.len()).find(|row| is_valid(*row) && is_lost(*row))
     };
     let lost = match to {
@@ -83,20 +83,16 @@ pub(super) fn convert(column: &ArrayRef, to: FieldType) -> Result<ArrayRef, Loss
             let floats = cast(column, &DataType::Float64)?;
             let floats = floats.as_primitive::<Float64Type>().values();
             let whole = converted.as_primitive::<Int64Type>().values();
-            let is_null = |row| nulls_after.as_ref().is_some_and(|nulls| nulls.is_null(row));
-            lost(&|row| is_null(row) || whole[row] as f64 != floats[row])
+            lost(&|row| whole[row] as f64 != floats[row])
         }
         _ => None,
     };
     // What has no such value became null.
-    let gone = || {
-        let after = nulls_after.as_ref()?;
-        let is_valid = |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
-        (0..column.len()).find(|row| after.is_null(*row) && is_valid(*row))
-    };
-    let same_nulls = nulls_after.as_ref().map_or(0, |nulls| nulls.null_count())
-        == nulls.as_ref().map_or(0, |nulls| nulls.null_count());
-    let gone = if same_nulls { None } else { gone() };
+    let gone = nulls_after.as_ref().and_then(|after| {
+        let before = nulls.as_ref().map_or(0, |nulls| nulls.null_count());
+        let is_gone = |row: &usize| after.is_null(*row) && is_valid(*row);
+        (after.null_count() > before).then(|| (0..column.len()).find(is_gone))?
+    });
     match lost.into_iter().chain(gone).min() {
         Some(row) => Err(Loss::Row(row)),
         None => Ok(converted),
