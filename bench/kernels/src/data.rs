@@ -110,6 +110,100 @@ impl Device {
     }
 }
 
+/// What sends over a connection: a device, or a gateway whose batches have rows of several of its
+/// devices, a row of each in turn.
+#[derive(Clone, Debug)]
+pub struct Source {
+    sender: SenderId,
+    devices: Vec<Device>,
+    /// Devices of a batch, and the first one of the next.
+    among: usize,
+    cursor: usize,
+}
+
+impl Source {
+    /// Device number `number`.
+    ///
+    /// # Errors
+    /// Never in practice: the name is well formed.
+    pub fn device(number: u64, fields: usize) -> Result<Self, Fault> {
+        let device = Device::new(number, fields);
+        Ok(Self {
+            sender: device.sender()?,
+            devices: vec![device],
+            among: 1,
+            cursor: 0,
+        })
+    }
+
+    /// Gateway number `number` with so many devices, `among` of them in a batch.
+    ///
+    /// # Errors
+    /// Never in practice: the name is well formed.
+    pub fn gateway(number: u64, devices: u64, among: usize, fields: usize) -> Result<Self, Fault> {
+        let name = format!("urn:quiver:gateway:gateway_{number}");
+        let own = number * devices..(number + 1) * devices;
+        Ok(Self {
+            sender: SenderId::from_urn(&name).ok_or("no gateway's name")?,
+            devices: own.map(|device| Device::new(device, fields)).collect(),
+            among: among.max(1),
+            cursor: 0,
+        })
+    }
+
+    /// Who it is.
+    pub fn sender(&self) -> &SenderId {
+        &self.sender
+    }
+
+    /// An encoder for its batches.
+    ///
+    /// # Errors
+    /// Never in practice: the schema is one that telemetry may have.
+    pub fn encoder(&self, compression: Compression) -> Result<BatchEncoder, Fault> {
+        let fields = self.devices.first().map_or(0, |device| device.values.len());
+        let schema = wire_schema(fields, self.names_devices());
+        Ok(BatchEncoder::new(&schema, compression)?)
+    }
+
+    /// Its next rows as it would send them.
+    ///
+    /// # Errors
+    /// Never in practice: the columns are of one length.
+    pub fn batch(&mut self, rows: usize) -> Result<RecordBatch, Fault> {
+        let names_devices = self.names_devices();
+        let Some(first) = self.devices.first_mut() else {
+            return Err("a source without devices".into());
+        };
+        if !names_devices {
+            return first.batch(rows);
+        }
+        let fields = first.values.len();
+        let mut names = Vec::with_capacity(rows);
+        let mut times = Vec::with_capacity(rows);
+        let mut columns = vec![Vec::with_capacity(rows); fields];
+        let count = self.devices.len();
+        for row in 0..rows {
+            let device = &mut self.devices[(self.cursor + row % self.among) % count];
+            let (time, values) = device.rows(1);
+            names.push(device.name.clone());
+            times.extend(time);
+            for (column, value) in columns.iter_mut().zip(values) {
+                column.extend(value);
+            }
+        }
+        self.cursor = (self.cursor + self.among) % count;
+        Ok(RecordBatch::try_new(
+            wire_schema(fields, true),
+            wire_columns(Some(names), times, columns),
+        )?)
+    }
+
+    fn names_devices(&self) -> bool {
+        self.devices.len() > 1
+    }
+}
+
 /// Rows of many devices as a gateway sends them: `rows` rows, one device after the other.
 ///
 /// # Errors
@@ -239,15 +333,31 @@ pub fn stored_batches(
     rows_per_batch: usize,
 ) -> Result<Vec<RecordBatch>, Fault> {
     let fields = schema.fields().len();
-    let mut fleet: Vec<Device> = (0..devices)
-        .map(|number| Device::new(number as u64, fields))
-        .collect();
+    let mut fleet = (0..devices)
+        .map(|number| Source::device(number as u64, fields))
+        .collect::<Result<Vec<_>, Fault>>()?;
+    stored_batches_of(&mut fleet, schema, rows, rows_per_batch)
+}
+
+/// The same of any sources in turn.
+///
+/// # Errors
+/// If the batches would be refused.
+pub fn stored_batches_of(
+    fleet: &mut [Source],
+    schema: &Arc<StreamSchema>,
+    rows: usize,
+    rows_per_batch: usize,
+) -> Result<Vec<RecordBatch>, Fault> {
     let mut next = Position(1);
     let mut batches = Vec::with_capacity(rows / rows_per_batch);
+    let count = fleet.len().max(1);
     for number in 0..rows / rows_per_batch {
-        let device = &mut fleet[number % devices];
-        let sender = device.sender()?;
-        let (_, checked) = check(&device.batch(rows_per_batch)?, schema, &sender)?;
+        let Some(source) = fleet.get_mut(number % count) else {
+            break;
+        };
+        let batch = source.batch(rows_per_batch)?;
+        let (_, checked) = check(&batch, schema, source.sender())?;
         batches.push(checked.place(next, NOW)?);
         next = next.plus(rows_per_batch as u64);
     }

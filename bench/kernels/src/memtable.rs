@@ -122,7 +122,7 @@ impl Kernel for Apply {
         }
         self.event = Some(ShardEvent::Rows {
             table: self.table.clone(),
-            batch: self.batch.clone(),
+            rows: self.batch.clone().into(),
             reservation: Reservation::none(),
             first: self.next,
             time: data::NOW,

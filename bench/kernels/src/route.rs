@@ -57,7 +57,7 @@ impl Split {
 
 impl Kernel for Split {
     fn run(&mut self) -> Result<u64, Fault> {
-        let parts = self.checked.clone().split_by_shard(SHARDS)?;
+        let parts = self.checked.clone().split_by_shard(SHARDS);
         Ok(parts.iter().map(|(_, part)| part.row_count() as u64).sum())
     }
 }
@@ -114,10 +114,10 @@ impl Kernel for Dispatch {
             outcome: SettledOutcome::Stored,
             received: Duration::ZERO,
         };
-        let mut rows = 0;
+        let mut told = 0;
         let mut tell = |_, event| {
-            if let ShardEvent::Rows { batch, .. } = event {
-                rows += batch.row_count() as u64;
+            if let ShardEvent::Rows { rows, .. } = event {
+                told += rows.row_count() as u64;
             }
         };
         dispatch_settlement(
@@ -128,6 +128,6 @@ impl Kernel for Dispatch {
             settlement,
             &mut tell,
         );
-        Ok(rows)
+        Ok(told)
     }
 }

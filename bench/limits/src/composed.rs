@@ -102,6 +102,8 @@ mod tests {
             rows: 1_000,
             codec: Codec::Zstd,
             connections: 64,
+            devices: 1,
+            devices_per_batch: 1,
             duration: Duration::from_secs(1),
         };
         compose(&scenario, &mut report);

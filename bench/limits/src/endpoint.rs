@@ -103,7 +103,12 @@ impl Server {
             .args(["--server", &self.address.to_string()])
             .arg("--credential")
             .arg(&self.credential)
-            .args(["--devices", &scenario.connections.to_string()])
+            .args(["--connections", &scenario.connections.to_string()])
+            .args(["--devices", &scenario.devices.to_string()])
+            .args([
+                "--devices-per-batch",
+                &scenario.devices_per_batch.to_string(),
+            ])
             .args(["--rows", &scenario.rows.to_string()])
             .args(["--ready", &ready.to_string()])
             .args(["--codec", scenario.codec.name()]);

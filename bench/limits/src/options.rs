@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use quiver_bench_kernels::data::{FIELDS, Source};
 use quiver_protocol::Compression;
+
+use crate::Fault;
 
 /// Measures what this machine can do with the engine's parts.
 #[derive(Debug, Parser)]
@@ -57,12 +60,16 @@ pub struct Options {
     /// Seconds before it that are not counted, where a generator has to get going.
     #[arg(long, global = true, default_value_t = 2.0)]
     pub warm_up: f64,
-    /// Connections of `few-large` and `gateway`.
-    #[arg(long, global = true, default_value_t = 64)]
-    pub connections: usize,
+    /// Connections, where the scenario's own number of them (64 of `few-large`, 16 of `gateway`) is
+    /// not to be used.
+    #[arg(long, global = true)]
+    pub connections: Option<usize>,
     /// Connections of the rows that come one per packet.
     #[arg(long, global = true, default_value_t = 1_000)]
     pub packet_connections: usize,
+    /// Has each of those rows answered, as an engine that acknowledges them has to.
+    #[arg(long, global = true)]
+    pub answered: bool,
     /// Writes a second of `paced`.
     #[arg(long, global = true, default_value_t = 1_000.0)]
     pub writes_per_second: f64,
@@ -149,9 +156,15 @@ pub struct Generate {
     /// Directory with a client's credential.
     #[arg(long)]
     pub credential: PathBuf,
-    /// Connections, each a device.
+    /// Connections.
     #[arg(long)]
-    pub devices: usize,
+    pub connections: usize,
+    /// Devices of each: it is a gateway if there are several, and otherwise the device itself.
+    #[arg(long)]
+    pub devices: u64,
+    /// Devices of a gateway's batch.
+    #[arg(long)]
+    pub devices_per_batch: usize,
     /// Rows of a message.
     #[arg(long)]
     pub rows: usize,
@@ -177,8 +190,34 @@ pub struct Scenario {
     pub codec: Codec,
     /// Connections.
     pub connections: usize,
+    /// Devices of each: it is a gateway if there are several, and otherwise the device itself.
+    pub devices: u64,
+    /// Devices of a gateway's batch.
+    pub devices_per_batch: usize,
     /// How long to measure.
     pub duration: Duration,
+}
+
+impl Scenario {
+    /// What sends over connection `number`, counted from 0.
+    ///
+    /// # Errors
+    /// Never in practice: the names are well formed.
+    pub fn source(&self, number: u64) -> Result<Source, Fault> {
+        source(number, self.devices, self.devices_per_batch)
+    }
+}
+
+/// What sends over connection `number`, counted from 0.
+///
+/// # Errors
+/// Never in practice: the names are well formed.
+pub fn source(number: u64, devices: u64, devices_per_batch: usize) -> Result<Source, Fault> {
+    if devices > 1 {
+        Source::gateway(number, devices, devices_per_batch, FIELDS)
+    } else {
+        Source::device(number, FIELDS)
+    }
 }
 
 impl Options {
@@ -194,12 +233,13 @@ impl Options {
 
     /// The workloads that are asked for.
     pub fn scenarios(&self) -> Vec<Scenario> {
+        // As the scenarios of `quiver bench` have it.
         let all = [
-            (ScenarioName::FewLarge, "few-large", 1_000),
-            (ScenarioName::Gateway, "gateway", 100),
+            (ScenarioName::FewLarge, "few-large", 1_000, 64, 1, 1),
+            (ScenarioName::Gateway, "gateway", 100, 16, 100, 10),
         ];
         let mut scenarios = Vec::new();
-        for (scenario, name, rows) in all {
+        for (scenario, name, rows, connections, devices, devices_per_batch) in all {
             for codec in [Codec::Zstd, Codec::Lz4, Codec::None] {
                 let wanted = self.scenario.is_none_or(|wanted| wanted == scenario)
                     && self.compression.is_none_or(|wanted| wanted == codec);
@@ -208,7 +248,9 @@ impl Options {
                         name: format!("{name}/{}", codec.name()),
                         rows,
                         codec,
-                        connections: self.connections.max(1),
+                        connections: self.connections.unwrap_or(connections).max(1),
+                        devices,
+                        devices_per_batch,
                         duration: self.duration(),
                     });
                 }

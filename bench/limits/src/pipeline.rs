@@ -25,9 +25,9 @@ use arrow_array::RecordBatch;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use quinn::{Connection, Endpoint};
 use quiver_archive::stages::sort;
-use quiver_bench_kernels::data::{self, Device, FIELDS};
+use quiver_bench_kernels::data::{self, FIELDS};
 use quiver_log::{Encoding, Log, LogOptions, OsVfs, Record, RecordKind, RecoveryFloor};
-use quiver_model::{CheckedBatch, OsEntropy, Position, Producer, StreamSchema};
+use quiver_model::{CheckedBatch, OsEntropy, Position, Producer, SenderId, StreamSchema};
 use quiver_protocol::{TelemetryDecoder, TelemetryEvent};
 use tokio::sync::mpsc;
 
@@ -113,6 +113,7 @@ pub fn measure(
             schema.clone(),
             to_commit,
             counters.clone(),
+            scenario.clone(),
         ));
         let mut generator = server.generator(scenario, options.messages, false)?;
         // The first flush is under way: from here on all stages work.
@@ -193,15 +194,24 @@ async fn accept(
     schema: Arc<StreamSchema>,
     to_commit: mpsc::Sender<Arrived>,
     counters: Arc<Counters>,
+    scenario: Scenario,
 ) {
     let mut number = 0;
     while let Some(incoming) = endpoint.accept().await {
+        let sender = scenario
+            .source(number)
+            .map(|source| source.sender().clone());
         number += 1;
         let (schema, to_commit, counters) = (schema.clone(), to_commit.clone(), counters.clone());
         tokio::spawn(async move {
-            if let Ok(connection) = incoming.await
-                && let Err(fault) = receive(&connection, number, &schema, &to_commit).await
-            {
+            let Ok(connection) = incoming.await else {
+                return;
+            };
+            let received = match sender {
+                Ok(sender) => receive(&connection, &sender, &schema, &to_commit).await,
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = received {
                 counters.fail(&fault);
             }
         });
@@ -211,14 +221,13 @@ async fn accept(
 /// Decodes and checks what comes on a connection's QUIC stream, until it ends.
 async fn receive(
     connection: &Connection,
-    number: u64,
+    sender: &SenderId,
     schema: &Arc<StreamSchema>,
     to_commit: &mpsc::Sender<Arrived>,
 ) -> Result<(), Fault> {
     let Ok(mut stream) = connection.accept_uni().await else {
         return Ok(());
     };
-    let sender = Device::new(number, FIELDS).sender()?;
     let mut decoder = TelemetryDecoder::default();
     while let Ok(Some(chunk)) = stream.read_chunk(CHUNK_BYTES, true).await {
         decoder.handle_bytes(chunk.bytes);
@@ -229,7 +238,7 @@ async fn receive(
                 other => return Err(format!("the generator's bytes are refused: {other:?}").into()),
             };
             let at = now();
-            let (verdict, batch) = data::check(&wire.batch, schema, &sender)?;
+            let (verdict, batch) = data::check(&wire.batch, schema, sender)?;
             let mut record = Record::control(RecordKind::Data, data::NOW);
             record.encoding = Encoding::ArrowIpcMessage;
             record.sender = Some(sender.clone());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use quinn::{Connection, Endpoint};
-use quiver_bench_kernels::data::{self, Device, FIELDS};
+use quiver_bench_kernels::data::FIELDS;
 
 use crate::{
     Fault,
@@ -20,6 +20,8 @@ use crate::{
 
 /// Most bytes taken from a QUIC stream at a time.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of an answer.
+const ANSWER_BYTES: usize = 32;
 /// How long a generator may take until its first message arrives.
 const START_MAX: Duration = Duration::from_secs(300);
 /// How long is waited for anything at all in a measurement.
@@ -49,31 +51,34 @@ pub fn transfer(
     results: &mut Vec<Row>,
 ) -> Result<(), Fault> {
     let message = mean_message(scenario)?;
-    let received = receive(scenario, options, options.messages, false)?;
+    let received = receive(scenario, options, options.messages, Kind::Stream)?;
     let points = (received.bytes as f64 / message * (scenario.rows * FIELDS) as f64) as u64;
     results.push(received.row(scenario, "quic", points));
     Ok(())
 }
 
-/// Receives rows that come one in a packet.
+/// Receives rows that come one in a packet, and answers each if that is asked for.
 pub fn packets(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
-    let codec = options.compression.unwrap_or(Codec::None);
+    let codec = options.compression.unwrap_or(Codec::Compact);
     let scenario = Scenario {
         name: format!("many-small/{}", codec.name()),
         rows: 1,
         codec,
         connections: options.packet_connections.max(1),
+        devices: 1,
+        devices_per_batch: 1,
         duration: options.duration(),
     };
     let message = mean_message(&scenario)?;
-    let received = receive(&scenario, options, options.messages, true)?;
+    let (kind, stage) = if options.answered {
+        (Kind::Answered, "quic, a row a packet, answered")
+    } else {
+        (Kind::Packets, "quic, a row a packet")
+    };
+    let received = receive(&scenario, options, options.messages, kind)?;
     let rows = received.bytes as f64 / message;
     let row = received
-        .row(
-            &scenario,
-            "quic, a row a packet",
-            (rows * FIELDS as f64) as u64,
-        )
+        .row(&scenario, stage, (rows * FIELDS as f64) as u64)
         .note(
             "packets/s",
             received.datagrams as f64 / received.taken.seconds,
@@ -86,14 +91,25 @@ pub fn packets(options: &Options, results: &mut Vec<Row>) -> Result<(), Fault> {
 }
 
 fn mean_message(scenario: &Scenario) -> Result<f64, Fault> {
-    let mut encoder = data::encoder(FIELDS, scenario.codec.compression())?;
-    let mut device = Device::new(0, FIELDS);
+    let mut source = scenario.source(0)?;
+    let mut encoder = source.encoder(scenario.codec.compression())?;
     let mut bytes = 0;
     let messages = 16;
     for _ in 0..messages {
-        bytes += encoder.encode(&device.batch(scenario.rows)?)?.len();
+        bytes += encoder.encode(&source.batch(scenario.rows)?)?.len();
     }
     Ok(bytes as f64 / f64::from(messages))
+}
+
+/// What comes, and what is done about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// As much as fits into packets.
+    Stream,
+    /// A message a packet.
+    Packets,
+    /// A message a packet, and an answer as long as an `Ack` to each.
+    Answered,
 }
 
 struct Received {
@@ -116,13 +132,13 @@ fn receive(
     scenario: &Scenario,
     options: &Options,
     ready: usize,
-    one_per_packet: bool,
+    kind: Kind,
 ) -> Result<Received, Fault> {
     runtime("limits-quic")?.block_on(async {
         let server = Server::start()?;
         let sink = Arc::new(Sink::default());
-        tokio::spawn(accept(server.endpoint.clone(), sink.clone()));
-        let mut generator = server.generator(scenario, ready, one_per_packet)?;
+        tokio::spawn(accept(server.endpoint.clone(), sink.clone(), kind));
+        let mut generator = server.generator(scenario, ready, kind != Kind::Stream)?;
         started(&mut generator, || {
             sink.connections().len() >= scenario.connections
                 && sink.bytes.load(Ordering::Relaxed) > 0
@@ -171,7 +187,7 @@ pub async fn started(generator: &mut Generator, has_come: impl Fn() -> bool) -> 
     Ok(())
 }
 
-async fn accept(endpoint: Endpoint, sink: Arc<Sink>) {
+async fn accept(endpoint: Endpoint, sink: Arc<Sink>, kind: Kind) {
     while let Some(incoming) = endpoint.accept().await {
         let sink = sink.clone();
         tokio::spawn(async move {
@@ -185,9 +201,18 @@ async fn accept(endpoint: Endpoint, sink: Arc<Sink>) {
             let Ok(mut stream) = connection.accept_uni().await else {
                 return;
             };
+            let mut answers = None;
+            if kind == Kind::Answered {
+                answers = connection.open_uni().await.ok();
+            }
             while let Ok(Some(chunk)) = stream.read_chunk(CHUNK_BYTES, true).await {
                 sink.bytes
                     .fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                if let Some(answers) = &mut answers
+                    && answers.write_all(&[0; ANSWER_BYTES]).await.is_err()
+                {
+                    return;
+                }
             }
         });
     }

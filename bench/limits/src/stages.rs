@@ -4,7 +4,7 @@ use std::{fs::File, io::Write, time::Duration};
 
 use bytes::Bytes;
 use quiver_archive::stages::sort;
-use quiver_bench_kernels::data::{self, Device, FIELDS, stored_batches};
+use quiver_bench_kernels::data::{self, FIELDS, stored_batches_of};
 use quiver_model::Position;
 use quiver_protocol::{TelemetryDecoder, TelemetryEvent};
 
@@ -14,15 +14,15 @@ use crate::{
     options::{Options, Scenario},
 };
 
-/// Devices whose batches are decoded in turn.
-const DEVICES: u64 = 16;
+/// Sources whose batches are decoded in turn.
+const SOURCES: u64 = 16;
 
-/// Messages of several devices, and what opens their QUIC stream.
+/// Messages of several sources, and what opens their QUIC stream.
 fn messages(scenario: &Scenario) -> Result<([Bytes; 2], Vec<Bytes>), Fault> {
-    let mut encoder = data::encoder(FIELDS, scenario.codec.compression())?;
+    let mut encoder = scenario.source(0)?.encoder(scenario.codec.compression())?;
     let opening = data::opening(&encoder)?;
-    let messages = (0..DEVICES)
-        .map(|number| Ok(encoder.encode(&Device::new(number, FIELDS).batch(scenario.rows)?)?))
+    let messages = (0..SOURCES)
+        .map(|number| Ok(encoder.encode(&scenario.source(number)?.batch(scenario.rows)?)?))
         .collect::<Result<_, Fault>>()?;
     Ok((opening, messages))
 }
@@ -56,14 +56,13 @@ pub fn decode(scenario: &Scenario, results: &mut Vec<Row>) -> Result<(), Fault> 
 /// Judging, stored types, positions: what happens between decoding and memory.
 pub fn append(scenario: &Scenario, results: &mut Vec<Row>) -> Result<(), Fault> {
     let schema = data::stream_schema(FIELDS)?;
-    let mut device = Device::new(1, FIELDS);
-    let sender = device.sender()?;
-    let batch = device.batch(scenario.rows)?;
+    let mut source = scenario.source(1)?;
+    let batch = source.batch(scenario.rows)?;
     let (mut points, mut next) = (0, Position(1));
     let stretch = Stretch::begin();
     while stretch.elapsed() < scenario.duration {
         for _ in 0..64 {
-            let (_, checked) = data::check(&batch, &schema, &sender)?;
+            let (_, checked) = data::check(&batch, &schema, source.sender())?;
             let placed = checked.place(next, data::NOW)?;
             next = next.plus(placed.num_rows() as u64);
             points += (placed.num_rows() * FIELDS) as u64;
@@ -90,7 +89,10 @@ pub fn sort_and_encode(
     let schema = data::stream_schema(FIELDS)?;
     let rows = options.flush_rows / scenario.connections * scenario.connections;
     let rows = rows.max(scenario.rows * scenario.connections);
-    let batches = stored_batches(&schema, scenario.connections, rows, scenario.rows)?;
+    let mut fleet = (0..scenario.connections as u64)
+        .map(|number| scenario.source(number))
+        .collect::<Result<Vec<_>, Fault>>()?;
+    let batches = stored_batches_of(&mut fleet, &schema, rows, scenario.rows)?;
     let directory = tempfile::TempDir::new_in(&options.directory)?;
     let (mut sorting, mut encoding, mut storing) =
         (Taken::default(), Taken::default(), Taken::default());

@@ -2,7 +2,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
-use quiver_bench_kernels::data::{self, Device, FIELDS};
+use quiver_bench_kernels::data::{self, FIELDS};
 use quiver_log::{Encoding, Log, LogOptions, OsVfs, Record, RecordKind, RecoveryFloor};
 use quiver_model::{OsEntropy, Producer};
 
@@ -69,9 +69,8 @@ pub fn group_commit(
     options: &Options,
     results: &mut Vec<Row>,
 ) -> Result<(), Fault> {
-    let mut device = Device::new(1, FIELDS);
-    let mut encoder = data::encoder(FIELDS, scenario.codec.compression())?;
-    let sender = device.sender()?;
+    let mut source = scenario.source(1)?;
+    let mut encoder = source.encoder(scenario.codec.compression())?;
     let limit = LogOptions::default().group_bytes_max;
     for batches in GROUPS {
         let directory = tempfile::TempDir::new_in(&options.directory)?;
@@ -85,14 +84,14 @@ pub fn group_commit(
         let mut group = Vec::new();
         let mut bytes = 0;
         for _ in 0..batches {
-            let payload = encoder.encode(&device.batch(scenario.rows)?)?;
+            let payload = encoder.encode(&source.batch(scenario.rows)?)?;
             bytes += payload.len() + RECORD_BYTES;
             if bytes > limit {
                 break;
             }
             let mut record = Record::control(RecordKind::Data, data::NOW);
             record.encoding = Encoding::ArrowIpcMessage;
-            record.sender = Some(sender.clone());
+            record.sender = Some(source.sender().clone());
             record.producer = Producer(1);
             record.stream = Some(data::stream()?);
             record.rows = u32::try_from(scenario.rows)?;

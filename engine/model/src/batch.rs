@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
-    UInt32Array, cast::AsArray, new_null_array, types::Int32Type,
+    UInt32Array, new_null_array, types::Int32Type,
 };
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType};
 
-use crate::{
-    Partition, Position, ShardId, StreamSchema, Timestamp, array_bytes,
-    gather::{gather, gather_column, gather_names},
-    schema::FIXED_COLUMN_COUNT,
-};
+use crate::{Position, StreamSchema, Timestamp, array_bytes, schema::FIXED_COLUMN_COUNT};
+
+/// Bytes of a row's fixed columns: event time, key of the device, arrival, position.
+pub(crate) const FIXED_ROW_BYTES: usize = 8 + 4 + 8 + 8;
 
 /// Rows that passed ingest's judgement, normalised to stored types, not yet given positions.
 #[derive(Clone, Debug)]
@@ -86,62 +85,13 @@ impl CheckedBatch {
 
     /// Bytes the rows will take in memory once they have positions.
     pub fn memory_size(&self) -> usize {
-        let fixed = self.row_count() * (8 + 4 + 8 + 8) + array_bytes(self.device.values());
+        let fixed = self.row_count() * FIXED_ROW_BYTES + array_bytes(self.device.values());
         let fields: usize = self
             .columns
             .iter()
             .map(|(_, column)| array_bytes(column.as_ref()))
             .sum();
         fixed + fields
-    }
-
-    /// The rows of each shard. A batch of one shard (every device's own batch) is returned as it
-    /// is, without copying.
-    pub fn split_by_shard(self, shard_count: u16) -> Result<Vec<(ShardId, Self)>, ArrowError> {
-        let names = self.device.values().as_string::<i32>();
-        let shards: Vec<ShardId> = (0..names.len())
-            .map(|index| Partition::of_str(names.value(index)).shard(shard_count))
-            .collect();
-        let Some(first) = shards.first().copied() else {
-            return Ok(Vec::new());
-        };
-        if shards.iter().all(|shard| *shard == first) {
-            return Ok(vec![(first, self)]);
-        }
-        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); usize::from(shard_count)];
-        for (row, key) in self.device.keys().values().iter().enumerate() {
-            rows[usize::from(shards[*key as usize].get())].push(row as u32);
-        }
-        rows.into_iter()
-            .enumerate()
-            .filter(|(_, rows)| !rows.is_empty())
-            .map(|(shard, rows)| Ok((ShardId(shard as u16), self.take(&UInt32Array::from(rows))?)))
-            .collect()
-    }
-
-    fn take(&self, rows: &UInt32Array) -> Result<Self, ArrowError> {
-        let offsets = match &self.offsets {
-            Some(offsets) => gather(offsets, rows)?,
-            None => rows.clone(),
-        };
-        let arrival = match &self.arrival {
-            Some(arrival) => Some(gather(arrival, rows)?),
-            None => None,
-        };
-        let columns = self
-            .columns
-            .iter()
-            .map(|(index, column)| Ok((*index, gather_column(column, rows)?)))
-            .collect::<Result<_, ArrowError>>()?;
-        Ok(Self {
-            schema: self.schema.clone(),
-            rows_sent: self.rows_sent,
-            event_time: gather(&self.event_time, rows)?,
-            device: gather_names(&self.device, rows)?,
-            arrival,
-            columns,
-            offsets: Some(offsets),
-        })
     }
 
     /// The rows as they are stored (layout of [`StreamSchema::stored`]), now that the record has

@@ -4,8 +4,8 @@
 //! ([`CheckedBatch`]).
 //!
 //! ```text
-//! wire RecordBatch ──judge──▶ Verdict ──apply──▶ CheckedBatch ──place(position)──▶ stored RecordBatch
-//!  (any allowed types)        (durable, in the log)  (normalised types)              (what hot and archive hold)
+//! wire RecordBatch ──judge──▶ Verdict ──apply──▶ CheckedBatch ──split──▶ BatchParts ──place(position)──▶ stored RecordBatch
+//!  (any allowed types)        (durable, in the log)  (normalised types)   (by shard)                  (what hot and archive hold)
 //! ```
 //!
 //! `judge` runs once, at ingest. Its [`Verdict`] is written to the log with the batch, and
@@ -24,6 +24,7 @@ mod name_table;
 mod names;
 mod normalise;
 mod pages;
+mod part;
 mod recurring;
 mod refusal;
 mod refused_rows;
@@ -43,6 +44,7 @@ pub use name_table::{NameTable, Names};
 pub use names::{FieldName, NameError, StreamName};
 pub use normalise::{Judged, NormaliseContext, apply, judge};
 pub use pages::Pages;
+pub use part::BatchPart;
 pub use refusal::{BatchRefusal, RefusedRow, RejectCode, Verdict, VerdictCounts};
 pub use refused_rows::RefusedRows;
 pub use schema::{

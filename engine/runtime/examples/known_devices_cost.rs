@@ -134,7 +134,7 @@ impl Fixture {
             self.next = first.plus(batch.row_count() as u64);
             events.push(ShardEvent::Rows {
                 table: table.clone(),
-                batch,
+                rows: batch.into(),
                 reservation: Reservation::none(),
                 first,
                 time: Timestamp(1),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quiver_hot::{MemoryBudget, Reservation, Share, Tables};
 use quiver_log::{Encoding, Record, RecordKind};
 use quiver_model::{
-    BatchRefusal, CheckedBatch, RejectCode, SenderId, ShardId, StreamSchema, Verdict, apply,
+    BatchPart, BatchRefusal, RejectCode, SenderId, ShardId, StreamSchema, Verdict, apply,
 };
 use quiver_protocol::{DecodeLimits, decode_batch, decode_compact_batch, decode_compressed_batch};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::{
 /// A batch, decoded, normalised and dealt out, that waits for its memory.
 pub struct Prepared {
     schema: Arc<StreamSchema>,
-    parts: Vec<(ShardId, CheckedBatch)>,
+    parts: Vec<(ShardId, BatchPart)>,
     rejects: Vec<RejectNote>,
 }
 
@@ -36,12 +36,9 @@ pub fn prepare(
     shard_count: u16,
 ) -> Result<Prepared, BatchRefusal> {
     let checked = apply(wire, schema, sender, verdict, devices)?;
-    let parts = checked
-        .split_by_shard(shard_count)
-        .map_err(|error| BatchRefusal::new(RejectCode::MalformedBatch, error.to_string()))?;
     Ok(Prepared {
         schema: schema.clone(),
-        parts,
+        parts: checked.split_by_shard(shard_count),
         rejects: notes_for_rows(wire, sender, verdict),
     })
 }
@@ -85,11 +82,11 @@ impl Prepared {
         let parts = self
             .parts
             .into_iter()
-            .map(|(shard, batch)| {
-                let reservation = reservation.split(batch.memory_size());
+            .map(|(shard, rows)| {
+                let reservation = reservation.split(rows.memory_size());
                 RowPart {
                     shard,
-                    batch,
+                    rows,
                     reservation,
                 }
             })

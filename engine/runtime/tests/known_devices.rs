@@ -193,10 +193,10 @@ impl Fixture {
         }
         let wire = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
         let checked = apply(&wire, &self.schema, sender, &Verdict::default(), None).unwrap();
-        let parts = checked.split_by_shard(SHARDS).unwrap();
-        let part = |(shard, batch)| RowPart {
+        let parts = checked.split_by_shard(SHARDS);
+        let part = |(shard, rows)| RowPart {
             shard,
-            batch,
+            rows,
             reservation: Reservation::none(),
         };
         let parts = RowParts {

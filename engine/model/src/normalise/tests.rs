@@ -299,7 +299,7 @@ fn a_split_batch_loses_no_row_and_keeps_positions() {
     let judged = judge_as(&gateway(), &sent, None).unwrap();
     let checked = apply(&sent, &schema(&[]), &gateway(), &judged.verdict, None).unwrap();
     let mut seen = Vec::new();
-    for (shard, part) in checked.split_by_shard(4).unwrap() {
+    for (shard, part) in checked.split_by_shard(4) {
         let rows = part.place(Position(1_000), NOW).unwrap();
         let devices = cast(rows.column(1), &DataType::Utf8).unwrap();
         for (row, device) in devices.as_string::<i32>().iter().enumerate() {
@@ -319,7 +319,7 @@ fn a_split_batch_loses_no_row_and_keeps_positions() {
 
 /// Rows by device, as they will be stored: what ingest keeps, and what a replay of the log makes.
 fn devices_of(checked: CheckedBatch) -> Vec<String> {
-    let parts = checked.split_by_shard(4).unwrap();
+    let parts = checked.split_by_shard(4);
     let mut named: Vec<String> = parts
         .iter()
         .flat_map(|(_, part)| {
@@ -380,7 +380,7 @@ fn a_replay_finds_the_devices_that_the_judgement_found() {
             "{names:?}"
         );
         assert_eq!(devices_of(obey(None)), expected, "{names:?}");
-        let parts = obey(judged.devices.as_ref()).split_by_shard(4).unwrap();
+        let parts = obey(judged.devices.as_ref()).split_by_shard(4);
         assert!(
             parts.iter().all(|(_, part)| part.row_count() > 0),
             "{names:?}"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quiver_hot::{Reservation, StreamTable, Tables};
 use quiver_log::{ControlKind, Record, RecordKind};
-use quiver_model::{CheckedBatch, Position, ShardId};
+use quiver_model::{BatchPart, Position, ShardId};
 
 use super::{ControlRow, RejectNote, ShardEvent, event::Settled};
 use crate::{commit::Settlement, damage::DamageReport};
@@ -15,7 +15,7 @@ pub struct RowPart {
     /// The shard.
     pub shard: ShardId,
     /// The rows.
-    pub batch: CheckedBatch,
+    pub rows: BatchPart,
     /// Memory they were admitted with.
     pub reservation: Reservation,
 }
@@ -56,7 +56,7 @@ pub fn dispatch_settlement(
         if let Some(table) = rows.table {
             for RowPart {
                 shard,
-                batch,
+                rows,
                 reservation,
             } in rows.parts
             {
@@ -65,7 +65,7 @@ pub fn dispatch_settlement(
                     shard,
                     ShardEvent::Rows {
                         table,
-                        batch,
+                        rows,
                         reservation,
                         first: position,
                         time: record.time,

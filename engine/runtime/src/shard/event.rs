@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quiver_hot::{Reservation, StreamTable};
 use quiver_log::{Record, RecordKind};
 use quiver_model::{
-    CheckedBatch, Position, Producer, ProducerKind, RejectCode, SenderId, Sequence, StreamName,
+    BatchPart, Position, Producer, ProducerKind, RejectCode, SenderId, Sequence, StreamName,
     Timestamp,
 };
 
@@ -29,17 +29,13 @@ pub enum SettledOutcome {
 }
 
 /// What the commit loop (or recovery) tells a shard, in position order.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "rows are the common case; a box would be an allocation per batch"
-)]
 pub enum ShardEvent {
     /// Rows of this shard's devices.
     Rows {
         /// The table they belong to.
         table: Arc<StreamTable>,
         /// The rows.
-        batch: CheckedBatch,
+        rows: BatchPart,
         /// The memory they were admitted with.
         reservation: Reservation,
         /// Position of the record.

@@ -92,17 +92,21 @@ impl Shard {
         match event {
             ShardEvent::Rows {
                 table,
-                batch,
+                rows,
                 reservation,
                 first,
                 time,
             } => {
-                let schema = batch.schema().clone();
+                let schema = rows.schema().clone();
                 table.set_schema(&schema);
                 let ready = Ready {
                     table,
                     schema,
-                    parts: vec![Placed { batch, first, time }],
+                    parts: vec![Placed {
+                        part: rows,
+                        first,
+                        time,
+                    }],
                     reservation,
                     is_news: first > self.restored,
                 };
@@ -174,11 +178,9 @@ impl Shard {
                 return;
             }
         };
-        if let [_, _, ..] = *parts {
-            drop(parts);
-            // Together they take less than the sum of what each would take by itself.
-            reservation.shrink_to(quiver_hot::batch_bytes(&rows));
-        }
+        drop(parts);
+        // Together they take less than the sum of what each would take by itself.
+        reservation.shrink_to(quiver_hot::batch_bytes(&rows));
         if is_news {
             self.count_stored(&rows);
             let last_values = &self.parts.last_values;
