@@ -1,13 +1,16 @@
 //! The distinct names of a column. Rows of one device mostly lie together, or devices take turns:
 //! both are recognised by comparing with one name, without hashing.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Names, numbered in order of appearance.
 #[derive(Default)]
 pub(crate) struct Recurring<'a> {
+    hasher: DefaultHashBuilder,
     names: Vec<&'a str>,
-    index: HashMap<&'a str, usize>,
+    index: HashTable<usize>,
     /// The number that was found last.
     last: usize,
 }
@@ -25,11 +28,23 @@ impl<'a> Recurring<'a> {
                 return guess;
             }
         }
-        self.last = *self.index.entry(name).or_insert_with(|| {
-            self.names.push(name);
-            self.names.len() - 1
-        });
-        self.last
+        let Self {
+            hasher,
+            names,
+            index,
+            last,
+        } = self;
+        let hash = hasher.hash_one(name);
+        *last = match index.find(hash, |number| names[*number] == name) {
+            Some(number) => *number,
+            None => {
+                let number = names.len();
+                names.push(name);
+                index.insert_unique(hash, number, |number| hasher.hash_one(names[*number]));
+                number
+            }
+        };
+        *last
     }
 
     /// The names, in order of their numbers.

@@ -112,7 +112,10 @@ impl Decompressor {
             ))
         })?;
         budget.inflate(size, column)?;
-        let mut out = MutableBuffer::from_len_zeroed(size);
+        // Aligned as the widest values are, and not as vector registers: that takes an allocator
+        // several times as long.
+        let mut out = MutableBuffer::from(vec![0_u64; size.div_ceil(size_of::<u64>())]);
+        out.truncate(size);
         let written = match codec {
             Codec::Lz4Frame => lz4_frame(compressed, out.as_slice_mut()),
             Codec::Zstd => self.zstd(compressed, out.as_slice_mut()),

@@ -178,9 +178,11 @@ impl Shard {
                 return;
             }
         };
-        drop(parts);
-        // Together they take less than the sum of what each would take by itself.
-        reservation.shrink_to(quiver_hot::batch_bytes(&rows));
+        if let [_, _, ..] = *parts {
+            drop(parts);
+            // Together they take less than the sum of what each would take by itself.
+            reservation.shrink_to(quiver_hot::batch_bytes(&rows));
+        }
         if is_news {
             self.count_stored(&rows);
             let last_values = &self.parts.last_values;
