@@ -504,11 +504,11 @@ mod tests {
         let engines = [run(9e6, 0.2), run(16e6, 0.2), run(15e6, 0.2)];
         assert_eq!(
             throughput_row(&CASES[0], &limits, &engines),
-            "| `few-large` | lz4 | 20.00 | 15.00 | 0.80 | 0.50–0.90 | 0.100 | 0.200 | 0.50 |"
+            "| `few-large` | lz4 | bare pipeline | 20.00 | 15.00 | 0.80 | 0.50–0.90 | 0.100 | 0.200 | 0.50 |"
         );
         assert_eq!(
             throughput_row(&CASES[3], &[], &engines),
-            "| `gateway` | compact | – | 15.00 | – | – | – | 0.200 | – |"
+            "| `gateway` | compact | – | – | 15.00 | – | – | – | 0.200 | – |"
         );
         assert!((median_of(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
     }

@@ -9,9 +9,9 @@
 //! merges are made smaller, queries spill. What no share accounts for is the allocator's: pages
 //! that are partly free, and pages that it keeps for what comes next. That is what [`watch`] is for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use quiver_runtime::{EngineOptions, MEMORY_BYTES_MIN};
+use quiver_runtime::{EngineOptions, MEMORY_BYTES_MIN, Metrics};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
@@ -26,6 +26,9 @@ const REST_BYTES: u64 = 64 << 20;
 const SLACK_BYTES: u64 = 256 << 20;
 /// Most that a merge of archived files takes: larger ones are no quicker.
 const MERGE_BYTES_MAX: u64 = 256 << 20;
+/// What a connection of a device takes, measured with 10,000 that send a row a second (scenario
+/// `storm`, docs/performance.md): most of it is QUIC's and TLS's.
+const CONNECTION_BYTES: u64 = 80 << 10;
 /// Time between two looks at what the process takes.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -96,6 +99,31 @@ impl MemoryShares {
         Ok(())
     }
 
+    /// Connections for which there is memory also while every part takes its whole share.
+    fn connections(&self) -> u64 {
+        (self.cap + REST_BYTES).saturating_sub(self.needed()) / CONNECTION_BYTES
+    }
+
+    /// What to say of so many connections, if there is not memory for them in any case.
+    fn too_small_for(&self, connections: u64) -> Option<String> {
+        if connections <= self.connections() {
+            return None;
+        }
+        // With the other parts as they are; those that follow from the cap have to be named then.
+        let more = (connections - self.connections()) * CONNECTION_BYTES;
+        // Some more, because these are rounded up.
+        let enough = (self.cap + more + (4 << 20)).next_multiple_of(64 << 20);
+        Some(format!(
+            "{connections} connections take about {}; beside its other parts --memory {} has room for {} of them: under full load the process may take more than that; set --ingest-memory {}MiB, --query-memory {}MiB and --memory (or QUIVER_MEMORY) to {}MiB or more",
+            numbers::bytes(connections * CONNECTION_BYTES),
+            numbers::bytes(self.cap),
+            self.connections(),
+            self.rows.div_ceil(1 << 20),
+            self.query.div_ceil(1 << 20),
+            enough >> 20,
+        ))
+    }
+
     /// Messages that are being received, and their dictionaries.
     fn receive(&self) -> u64 {
         let mut options = EngineOptions::new("");
@@ -132,13 +160,24 @@ pub fn resident_bytes() -> Option<u64> {
     Some(pages * 4_096)
 }
 
-/// Has the allocator give freed memory back at once while the process takes nearly `cap` bytes.
-pub async fn watch(cap: u64) {
+/// Has the allocator give freed memory back at once while the process takes nearly all that it may,
+/// and tells when there are more connections than there is memory for: again whenever they have
+/// doubled.
+pub async fn watch(shares: MemoryShares, metrics: Arc<Metrics>) {
+    let cap = shares.cap;
     let mut ticks = interval(WATCH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_near = false;
+    let mut told = 0;
     loop {
         ticks.tick().await;
+        let connections = u64::try_from(metrics.connections.get()).unwrap_or(0);
+        if connections >= 2 * told
+            && let Some(warning) = shares.too_small_for(connections)
+        {
+            told = connections;
+            tracing::warn!("{warning}");
+        }
         let Some(bytes) = resident_bytes() else {
             return;
         };
@@ -172,6 +211,27 @@ mod tests {
             (256 * MIB, 256 * MIB, 128 * MIB)
         );
         assert!(MemoryShares::of(u64::MAX, None, None).check().is_ok());
+    }
+
+    #[test]
+    fn connections_beyond_what_there_is_memory_for_are_told_with_what_would_do() {
+        for cap in [512 * MIB, 1 << 30, 2 << 30, 8 << 30] {
+            let shares = MemoryShares::of(cap, None, None);
+            let enough = shares.connections();
+            assert_eq!(shares.too_small_for(enough), None, "{cap}");
+            for connections in [enough + 1, 10 * enough + 10_000] {
+                let warning = shares.too_small_for(connections).unwrap();
+                let (_, end) = warning.rsplit_once(" to ").unwrap();
+                let mend: u64 = end.split_once("MiB").unwrap().0.parse().unwrap();
+                let (rows, query) = (shares.rows.div_ceil(MIB), shares.query.div_ceil(MIB));
+                assert!(warning.contains(&format!("--ingest-memory {rows}MiB, ")));
+                assert!(warning.contains(&format!("--query-memory {query}MiB ")));
+                let larger = MemoryShares::of(mend * MIB, Some(rows * MIB), Some(query * MIB));
+                assert!(larger.check().is_ok(), "{warning}");
+                assert_eq!(larger.too_small_for(connections), None, "{warning}");
+            }
+        }
+        assert!(MemoryShares::of(1 << 30, None, None).connections() > 2_000);
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Node {
         };
         let background = runtimes.background.handle()?;
         // It ends with the runtime.
-        background.spawn(memory::watch(shares.cap));
+        background.spawn(memory::watch(shares, engine.metrics().clone()));
         engine.serve(endpoint.clone(), doors.tokens);
         http.admit(state);
         addresses.save(data_dir)?;
