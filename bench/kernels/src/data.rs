@@ -204,33 +204,6 @@ impl Source {
     }
 }
 
-/// Rows of many devices as a gateway sends them: `rows` rows, one device after the other.
-///
-/// # Errors
-/// Never in practice: the columns are of one length.
-pub fn gateway_batch(
-    devices: u64,
-    rows_per_device: usize,
-    fields: usize,
-) -> Result<RecordBatch, Fault> {
-    let mut names = Vec::new();
-    let mut all_times = Vec::new();
-    let mut all_columns: Vec<Vec<f64>> = vec![Vec::new(); fields];
-    for number in 0..devices {
-        let mut device = Device::new(number, fields);
-        let (times, columns) = device.rows(rows_per_device);
-        names.extend(std::iter::repeat_n(device.name.clone(), times.len()));
-        all_times.extend(times);
-        for (all, column) in all_columns.iter_mut().zip(columns) {
-            all.extend(column);
-        }
-    }
-    Ok(RecordBatch::try_new(
-        wire_schema(fields, true),
-        wire_columns(Some(names), all_times, all_columns),
-    )?)
-}
-
 fn wire_columns(
     devices: Option<Vec<String>>,
     times: Vec<i64>,

@@ -14,7 +14,7 @@ use quiver_runtime::{
 
 use crate::{
     Entry, Fault, Kernel,
-    data::{self, Device, FIELDS},
+    data::{self, Device, FIELDS, Source},
 };
 
 /// Shards that rows are dealt to.
@@ -25,7 +25,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         Entry::new(
             "route",
             format!("split/{devices}x{rows}"),
-            devices * rows as u64,
+            (devices * rows) as u64,
             move || Split::new(devices, rows),
         )
     });
@@ -40,17 +40,17 @@ pub(crate) fn entries() -> Vec<Entry> {
     split.into_iter().chain(dispatch).collect()
 }
 
-/// A gateway's batch of many devices.
+/// A gateway's batch of many devices: each shard's rows, as it stores them.
 struct Split {
     checked: CheckedBatch,
 }
 
 impl Split {
-    fn new(devices: u64, rows_per_device: usize) -> Result<Self, Fault> {
+    fn new(devices: usize, rows_per_device: usize) -> Result<Self, Fault> {
         let schema = data::stream_schema(FIELDS)?;
-        let gateway = SenderId::from_urn("urn:quiver:gateway:bench").ok_or("no gateway's name")?;
-        let batch = data::gateway_batch(devices, rows_per_device, FIELDS)?;
-        let (_, checked) = data::check(&batch, &schema, &gateway)?;
+        let mut gateway = Source::gateway(0, devices as u64, devices, FIELDS)?;
+        let batch = gateway.batch(devices * rows_per_device)?;
+        let (_, checked) = data::check(&batch, &schema, gateway.sender())?;
         Ok(Self { checked })
     }
 }
@@ -58,7 +58,11 @@ impl Split {
 impl Kernel for Split {
     fn run(&mut self) -> Result<u64, Fault> {
         let parts = self.checked.clone().split_by_shard(SHARDS);
-        Ok(parts.iter().map(|(_, part)| part.row_count() as u64).sum())
+        let mut rows = 0;
+        for (_, part) in parts {
+            rows += part.place(Position(1), data::NOW)?.num_rows() as u64;
+        }
+        Ok(rows)
     }
 }
 

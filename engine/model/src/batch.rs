@@ -9,10 +9,7 @@ use arrow_array::{
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType};
 
-use crate::{Position, StreamSchema, Timestamp, array_bytes, schema::FIXED_COLUMN_COUNT};
-
-/// Bytes of a row's fixed columns: event time, key of the device, arrival, position.
-pub(crate) const FIXED_ROW_BYTES: usize = 8 + 4 + 8 + 8;
+use crate::{Position, StreamSchema, Timestamp, schema::FIXED_COLUMN_COUNT};
 
 /// Rows that passed ingest's judgement, normalised to stored types, not yet given positions.
 #[derive(Clone, Debug)]
@@ -81,17 +78,6 @@ impl CheckedBatch {
     /// Event times of the rows.
     pub fn event_time(&self) -> &TimestampMicrosecondArray {
         &self.event_time
-    }
-
-    /// Bytes the rows will take in memory once they have positions.
-    pub fn memory_size(&self) -> usize {
-        let fixed = self.row_count() * FIXED_ROW_BYTES + array_bytes(self.device.values());
-        let fields: usize = self
-            .columns
-            .iter()
-            .map(|(_, column)| array_bytes(column.as_ref()))
-            .sum();
-        fixed + fields
     }
 
     /// The rows as they are stored (layout of [`StreamSchema::stored`]), now that the record has

@@ -10,9 +10,11 @@ use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray};
 use arrow_schema::{ArrowError, DataType};
 
 use crate::{
-    CheckedBatch, Partition, Placed, Position, ShardId, StreamSchema, Timestamp,
-    batch::FIXED_ROW_BYTES,
+    CheckedBatch, Partition, Placed, Position, ShardId, StreamSchema, Timestamp, array_bytes,
 };
+
+/// Bytes of a row's fixed columns: event time, key of the device, arrival, position.
+const FIXED_ROW_BYTES: usize = 8 + 4 + 8 + 8;
 
 /// Some rows of a batch that others may hold as well, or all of them.
 #[derive(Clone, Debug)]
@@ -111,17 +113,18 @@ impl BatchPart {
 
     /// Bytes that the rows will take in memory once they have positions.
     pub fn memory_size(&self) -> usize {
-        let Some(Rows {
-            numbers,
-            names_bytes,
-        }) = &self.rows
-        else {
-            return self.batch.memory_size();
+        let names = match &self.rows {
+            None => array_bytes(self.batch.device.values()),
+            Some(rows) => rows.names_bytes,
         };
-        let fixed = numbers.len() * FIXED_ROW_BYTES + names_bytes;
         let columns = self.batch.columns.iter();
-        let fields: usize = columns.map(|(_, column)| bytes_of(column, numbers)).sum();
-        fixed + fields
+        let fields: usize = columns
+            .map(|(_, column)| match self.rows() {
+                None => array_bytes(column),
+                Some(rows) => bytes_of(column, rows),
+            })
+            .sum();
+        self.row_count() * FIXED_ROW_BYTES + names + fields
     }
 
     /// The rows as [`CheckedBatch::place`] stores them.

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct EngineArgs {
     /// Memory that the engine may take in all; at least 512MiB. A connection takes about 80KiB of it:
-    /// 1GiB is enough for some 3,000 under full load
+    /// 1GiB is enough for some 2,800 under full load
     #[arg(long, env = "QUIVER_MEMORY", default_value = "1GiB", value_parser = parse_bytes)]
     pub memory: u64,
     /// Of that, for queues and memtables of rows that senders send; at least 150MiB, what one batch of

@@ -3,9 +3,9 @@
 use std::{fs, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Float32Array, Int64Array, LargeStringArray, NullArray,
-    RecordBatch, StringArray, TimestampNanosecondArray, UInt16Array,
-    builder::StringDictionaryBuilder, cast::AsArray, types::UInt8Type,
+    Array, ArrayRef, BooleanArray, Float32Array, Float64Array, Int64Array, LargeStringArray,
+    NullArray, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+    UInt16Array, builder::StringDictionaryBuilder, cast::AsArray, types::UInt8Type,
 };
 use arrow_ipc::{
     CompressionType, MetadataVersion,
@@ -13,6 +13,7 @@ use arrow_ipc::{
     writer::{DictionaryHandling, IpcWriteOptions, StreamWriter},
 };
 use arrow_schema::{DataType, TimeUnit};
+use bytes::Bytes;
 use quiver_model::RejectCode;
 use quiver_protocol::{
     DecodeLimits, StreamCloseCode, TelemetryEvent, decode_batch, decode_schema,
@@ -100,6 +101,35 @@ fn arrow_rs_with_every_compression_alignment_slice_and_size_reads_back_equal() {
                 );
             }
         }
+    }
+}
+
+/// Bytes come as the network has them: a body may begin anywhere.
+#[test]
+fn numbers_are_read_wherever_their_bytes_lie() {
+    let batch = RecordBatch::try_from_iter([
+        (
+            "ts",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(0..100).with_timezone("UTC"))
+                as ArrayRef,
+        ),
+        (
+            "gaps",
+            Arc::new(Float64Array::from_iter(
+                (0..100).map(|row| (row % 5 != 2).then_some(f64::from(row) / 3.0)),
+            )),
+        ),
+        ("plain", Arc::new(Int64Array::from_iter_values(-50..50))),
+    ])
+    .unwrap();
+    let (schema, message) = encode_self_contained(&batch).unwrap();
+    let schema = decode_schema(&schema, &DecodeLimits::WIRE).unwrap();
+    for offset in 0..16 {
+        let mut bytes = vec![0xaa; offset];
+        bytes.extend_from_slice(&message);
+        let message = Bytes::from(bytes).slice(offset..);
+        let decoded = decode_batch(&schema, &message, &DecodeLimits::WIRE);
+        assert_eq!(decoded.as_ref(), Ok(&batch), "{offset}");
     }
 }
 
