@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, global = true)]
     pub connections: Option<usize>,
     /// Connections of the rows that come one per packet.
-    #[arg(long, global = true, default_value_t = 1_000)]
+    #[arg(long, global = true, default_value_t = 10_000)]
     pub packet_connections: usize,
     /// Has each of those rows answered, as an engine that acknowledges them has to.
     #[arg(long, global = true)]
