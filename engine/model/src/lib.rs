@@ -22,6 +22,7 @@ mod ids;
 mod memory;
 mod name_table;
 mod names;
+mod nearest;
 mod normalise;
 mod pages;
 mod part;
@@ -42,6 +43,7 @@ pub use ids::{
 pub use memory::array_bytes;
 pub use name_table::{NameTable, Names};
 pub use names::{FieldName, NameError, StreamName};
+pub use nearest::nearest;
 pub use normalise::{Judged, NormaliseContext, apply, judge};
 pub use pages::Pages;
 pub use part::BatchPart;

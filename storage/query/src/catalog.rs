@@ -13,11 +13,10 @@ use datafusion::{
     logical_expr::TableType,
 };
 use quiver_hot::{ArchiveSnapshot, LastValues, TableSnapshot, Tables};
-use quiver_model::{Position, StreamName};
+use quiver_model::{Position, StreamName, nearest};
 
 use crate::{
-    archive_reader::Reads, nearest::nearest, scan::StreamScan, stores::ArchiveLocation,
-    table::StreamAtPosition,
+    archive_reader::Reads, scan::StreamScan, stores::ArchiveLocation, table::StreamAtPosition,
 };
 
 /// What a query reads.

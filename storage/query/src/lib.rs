@@ -41,7 +41,6 @@ mod functions;
 mod inspect;
 mod last_cache;
 mod limits;
-mod nearest;
 mod plan;
 mod pruning;
 mod result;

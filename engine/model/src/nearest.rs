@@ -6,7 +6,7 @@ const SUGGESTIONS_MAX: usize = 5;
 const LIKENESS_MIN: f64 = 0.3;
 
 /// The names most like `name`, best first; all of them if they are few.
-pub(crate) fn nearest(name: &str, names: Vec<String>) -> Vec<String> {
+pub fn nearest(name: &str, names: Vec<String>) -> Vec<String> {
     let name = name.to_lowercase();
     let mut scored: Vec<(f64, String)> = names
         .into_iter()
