@@ -1,0 +1,435 @@
+//! Types: the columns of each port, and whether every expression means something over them.
+
+use std::collections::BTreeMap;
+
+use arrow_schema::DataType;
+use quiver_expression::{AggregateSelect, Compiled, KeyColumn, Problems, Projection};
+use quiver_model::{DEVICE, nearest};
+
+use crate::{
+    config::{MapConfig, MissingConfig, Mode, NodeKind, RouteConfig, Shape, WindowConfig},
+    diagnostics::{Diagnostic, Diagnostics},
+    graph::{
+        Columns, Graph, Node, Origin, Port, REVISION, WINDOW_END, WINDOW_START,
+        columns::{is_field, time_type},
+    },
+    source::{Located, Place},
+    value::Text,
+};
+
+/// Columns of the ports, as far as they are known.
+type Ports = BTreeMap<Origin, Columns>;
+
+pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) {
+    let mut ports = Ports::new();
+    for (number, stream) in graph.streams.iter().enumerate() {
+        let columns = match &stream.declared {
+            None => Columns::unknown(),
+            Some(declared) => Columns {
+                is_open: declared.mode != Mode::Strict,
+                ..Columns::of_fields(declared.fields.iter().map(|field| &field.field))
+            },
+        };
+        ports.insert(Origin::Stream(number), columns);
+    }
+    for number in &graph.order {
+        let node = &graph.nodes[*number];
+        let mut checker = Checker {
+            graph,
+            node,
+            ports: &ports,
+            diagnostics,
+        };
+        let out = checker.node();
+        let rows = checker.union();
+        for port in node.ports() {
+            let columns = match port {
+                Port::Out => out.clone(),
+                Port::Errors => rows.clone().with(super::ERROR_REASON, DataType::Utf8),
+                Port::Late => rows
+                    .clone()
+                    .with(super::LATE_REASON, DataType::Utf8)
+                    .with(WINDOW_START, time_type())
+                    .with(WINDOW_END, time_type()),
+            };
+            ports.insert(Origin::Node(*number, *port), columns);
+        }
+    }
+}
+
+/// The type of an aggregate of an argument, or why it has none.
+pub fn aggregate_type(function: &str, argument: Option<&DataType>) -> Result<DataType, String> {
+    let Some(argument) = argument else {
+        return Ok(DataType::Int64);
+    };
+    let is_number = matches!(
+        argument,
+        DataType::Int64 | DataType::Float64 | DataType::Null
+    ) || argument.is_numeric();
+    let is_text = matches!(
+        argument,
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Dictionary(..)
+    );
+    let numbers_only = |data_type| {
+        if is_number {
+            Ok(data_type)
+        } else {
+            Err(format!("`{function}` is of numbers only"))
+        }
+    };
+    match function {
+        "count" | "count_distinct" => Ok(DataType::Int64),
+        "first" | "last" | "min" | "max" => Ok(if argument.is_integer() {
+            DataType::Int64
+        } else if is_number {
+            DataType::Float64
+        } else if is_text {
+            DataType::Utf8
+        } else {
+            argument.clone()
+        }),
+        "sum" | "delta" => numbers_only(if argument.is_integer() {
+            DataType::Int64
+        } else {
+            DataType::Float64
+        }),
+        "min_at" | "max_at" | "first_at" | "last_at" => Ok(time_type()),
+        _ => numbers_only(DataType::Float64),
+    }
+}
+
+struct Checker<'a> {
+    graph: &'a Graph,
+    node: &'a Node,
+    ports: &'a Ports,
+    diagnostics: &'a mut Diagnostics,
+}
+
+impl Checker<'_> {
+    fn columns_of(&self, origin: Origin) -> Columns {
+        self.ports
+            .get(&origin)
+            .cloned()
+            .unwrap_or_else(Columns::unknown)
+    }
+
+    /// Columns of rows of any input.
+    fn union(&self) -> Columns {
+        let mut all = Columns::default();
+        for edge in &self.node.inputs {
+            let columns = self.columns_of(edge.origin);
+            all.is_open |= columns.is_open;
+            for (name, data_type) in columns.fields {
+                if !all.fields.iter().any(|(known, _)| *known == name) {
+                    all.fields.push((name, data_type));
+                }
+            }
+        }
+        all
+    }
+
+    fn subject(&self, origin: Origin) -> String {
+        match origin {
+            Origin::Stream(_) => format!("stream `{}`", self.graph.name(origin)),
+            Origin::Node(number, _) => format!(
+                "the rows of {} `{}`",
+                self.graph.nodes[number].section(),
+                self.graph.name(origin)
+            ),
+        }
+    }
+
+    /// The columns of the port `out`.
+    fn node(&mut self) -> Columns {
+        match &self.node.config.kind {
+            NodeKind::Route(route) => self.route(route),
+            NodeKind::Map(map) => self.map(map),
+            NodeKind::Window(window) => self.window(window),
+            NodeKind::Missing(missing) => self.missing(missing),
+            // What it adds is known when its table has been read.
+            NodeKind::Lookup(_) => Columns {
+                is_open: true,
+                ..self.union()
+            },
+            NodeKind::Later { .. } => Columns::unknown(),
+        }
+    }
+
+    /// Tells problems of a text, but not those of names where not all names are known.
+    fn tell(&mut self, text: &Located<Text>, columns: &Columns, Problems(problems): Problems) {
+        for problem in problems {
+            if columns.is_unknown() && problem.message.starts_with("unknown field") {
+                continue;
+            }
+            let place = text.part(&problem.span);
+            self.diagnostics
+                .push(Diagnostic::error(problem.message, place).maybe_help(problem.help));
+        }
+    }
+
+    /// Checks a condition over the rows of every input.
+    fn condition(&mut self, text: Option<&Located<Text>>) {
+        let Some(text) = text else { return };
+        for edge in &self.node.inputs {
+            let columns = self.columns_of(edge.origin);
+            let scope = columns.scope(self.subject(edge.origin));
+            if let Err(problems) = Compiled::condition(text.as_str(), &scope) {
+                self.tell(text, &columns, problems);
+            }
+        }
+    }
+
+    fn route(&mut self, route: &RouteConfig) -> Columns {
+        self.condition(route.condition.as_ref());
+        if route.is_default {
+            for edge in &self.node.inputs {
+                let is_other = |node: &&Node| {
+                    node.name() != self.node.name()
+                        && matches!(&node.config.kind, NodeKind::Route(route) if !route.is_default)
+                        && node.inputs.iter().any(|other| other.origin == edge.origin)
+                };
+                if !self.graph.nodes.iter().any(|node| is_other(&node)) {
+                    let message = format!(
+                        "route `{}` takes all of `{}`: no other route takes rows from it",
+                        self.node.name(),
+                        self.graph.name(edge.origin)
+                    );
+                    self.diagnostics
+                        .push(Diagnostic::warning(message, edge.place.clone()));
+                }
+            }
+        }
+        self.union()
+    }
+
+    fn map(&mut self, map: &MapConfig) -> Columns {
+        self.condition(map.condition.as_ref());
+        let Some(select) = &map.select else {
+            return self.union();
+        };
+        let mut out = Columns::default();
+        for edge in &self.node.inputs {
+            let columns = self.columns_of(edge.origin);
+            let scope = columns.scope(self.subject(edge.origin));
+            match Projection::new(select.as_str(), &scope, is_field) {
+                Ok(projection) => {
+                    let has_star = select.as_str().contains('*');
+                    out.is_open |= columns.is_open && has_star;
+                    for item in projection.items {
+                        let place = select.part(&item.span);
+                        self.named(&item.name, &place);
+                        self.add(&mut out, item.name, item.stored, &place);
+                    }
+                }
+                Err(problems) => {
+                    out.is_open = true;
+                    self.tell(select, &columns, problems);
+                }
+            }
+        }
+        out
+    }
+
+    /// A column that a node makes has to have the name of a field.
+    fn named(&mut self, name: &str, place: &Place) {
+        let problem = if quiver_model::RESERVED_COLUMNS
+            .iter()
+            .any(|reserved| reserved.eq_ignore_ascii_case(name))
+        {
+            Diagnostic::error(
+                format!("`{name}` is a column that every row has by itself"),
+                place.clone(),
+            )
+            .help("leave it out, or give it another name with `AS`")
+        } else if let Err(error) = quiver_model::FieldName::new(name) {
+            Diagnostic::error(error.to_string(), place.clone()).help("name it with `AS`")
+        } else {
+            return;
+        };
+        self.diagnostics.push(problem);
+    }
+
+    /// Adds a column that another input may have made, too: of the same type then.
+    fn add(&mut self, out: &mut Columns, name: String, data_type: DataType, place: &Place) {
+        match out.fields.iter().find(|(known, _)| *known == name) {
+            Some((_, known)) if *known != data_type => {
+                let message =
+                    format!("`{name}` is {data_type} of one input and {known} of another");
+                self.diagnostics
+                    .push(Diagnostic::error(message, place.clone()).help("CAST it to one type"));
+            }
+            Some(_) => {}
+            None => out.fields.push((name, data_type)),
+        }
+    }
+
+    fn missing(&mut self, missing: &MissingConfig) -> Columns {
+        for field in &missing.fields {
+            for edge in &self.node.inputs {
+                let columns = self.columns_of(edge.origin);
+                let names: Vec<String> = columns
+                    .fields
+                    .iter()
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                if columns.is_unknown() || names.iter().any(|name| name == field.as_str()) {
+                    continue;
+                }
+                let message = format!(
+                    "unknown field `{}` in {}",
+                    field.as_str(),
+                    self.subject(edge.origin)
+                );
+                let help = nearest(field.as_str(), names)
+                    .first()
+                    .map(|near| format!("did you mean `{near}`?"));
+                self.diagnostics
+                    .push(Diagnostic::error(message, field.place.clone()).maybe_help(help));
+            }
+        }
+        Columns::of([
+            ("state".to_owned(), DataType::Utf8),
+            ("field".to_owned(), DataType::Utf8),
+            ("since".to_owned(), time_type()),
+            ("seconds".to_owned(), DataType::Float64),
+        ])
+    }
+
+    fn window(&mut self, window: &WindowConfig) -> Columns {
+        self.condition(window.condition.as_ref());
+        if window.shape == Shape::State {
+            self.condition(window.open.as_ref());
+            self.condition(window.close.as_ref());
+        }
+        let zone = window.timezone.as_ref();
+        if let Some(zone) = zone
+            && zone.as_str().parse::<chrono_tz::Tz>().is_err()
+        {
+            let names = chrono_tz::TZ_VARIANTS
+                .iter()
+                .map(|zone| zone.name().to_owned());
+            let help = nearest(zone.as_str(), names.collect())
+                .first()
+                .map(|near| format!("did you mean `{near}`?"));
+            let message = format!("there is no time zone {:?}", zone.as_str());
+            self.diagnostics
+                .push(Diagnostic::error(message, zone.place.clone()).maybe_help(help));
+        }
+        for size in &window.sizes {
+            let is_calendar = ["day", "week", "month"].contains(&size.as_str());
+            let problem = match (is_calendar, window.shape == Shape::Sliding) {
+                (true, false) => None,
+                (true, true) => Some("a sliding window is as long as a span of time".to_owned()),
+                (false, _) => match crate::config::parse_duration(size.as_str()) {
+                    Ok(0) => Some("a window has to be longer than nothing".to_owned()),
+                    Ok(micros) => window
+                        .every
+                        .as_ref()
+                        .filter(|every| every.value > micros)
+                        .map(|_| {
+                            "`every` is longer than the window: rows between would be in none"
+                                .to_owned()
+                        }),
+                    Err(problem) => Some(problem),
+                },
+            };
+            if let Some(problem) = problem {
+                self.diagnostics
+                    .push(Diagnostic::error(problem, size.place.clone()).help(
+                    "a size is a span of time (\"1m\"), or `day`, `week`, `month` of the calendar",
+                ));
+            }
+        }
+        let keys = self.keys(window);
+        let mut results = vec![
+            KeyColumn {
+                name: WINDOW_START.to_owned(),
+                data_type: time_type(),
+            },
+            KeyColumn {
+                name: WINDOW_END.to_owned(),
+                data_type: time_type(),
+            },
+        ];
+        results.extend(keys.iter().map(|name| KeyColumn {
+            name: name.clone(),
+            data_type: DataType::Utf8,
+        }));
+        let mut out = Columns::of(
+            results
+                .iter()
+                .filter(|key| key.name != DEVICE)
+                .map(|key| (key.name.clone(), key.data_type.clone())),
+        );
+        if window.emit == crate::config::Emission::Update {
+            out = out.with(REVISION, DataType::Int64);
+        }
+        let Some(select) = &window.select else {
+            return out;
+        };
+        for edge in &self.node.inputs {
+            let columns = self.columns_of(edge.origin);
+            let scope = columns.scope(self.subject(edge.origin));
+            match AggregateSelect::new(select.as_str(), &scope, &results, &aggregate_type) {
+                Ok(compiled) => {
+                    if compiled.calls.is_empty() {
+                        let message = format!("window `{}` aggregates nothing", self.node.name());
+                        self.diagnostics.push(
+                            Diagnostic::error(message, select.place.clone())
+                                .help("write `avg(field) AS mean`, `count(*) AS rows`, …"),
+                        );
+                    }
+                    for item in compiled.projection.items {
+                        let place = select.part(&item.span);
+                        if results.iter().any(|key| key.name == item.name) {
+                            // A key is there by itself.
+                            continue;
+                        }
+                        self.named(&item.name, &place);
+                        self.add(&mut out, item.name, item.stored, &place);
+                    }
+                }
+                Err(problems) => {
+                    out.is_open = true;
+                    self.tell(select, &columns, problems);
+                }
+            }
+        }
+        out
+    }
+
+    /// Names of the key columns.
+    fn keys(&mut self, window: &WindowConfig) -> Vec<String> {
+        let Some(by) = &window.by else {
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for key in &by.value {
+            let text = key.as_str();
+            let attribute = text.strip_prefix("device.");
+            match (text == DEVICE, attribute) {
+                (true, _) => names.push(DEVICE.to_owned()),
+                (false, Some(attribute)) => {
+                    self.named(attribute, &key.place);
+                    names.push(attribute.to_owned());
+                }
+                (false, None) => {
+                    let message = format!("a window cannot be keyed by `{text}`");
+                    self.diagnostics.push(
+                        Diagnostic::error(message, key.place.clone()).help(
+                            "a key is `device`, or an attribute of the device: `device.fleet`",
+                        ),
+                    );
+                }
+            }
+        }
+        if names.len() > 1 && names.iter().any(|name| name == DEVICE) {
+            let message = "a device has its attributes by itself";
+            self.diagnostics
+                .push(Diagnostic::error(message, by.place.clone()).help(
+                    "write `by = [\"device\"]`, and name attributes with a map or lookup behind it",
+                ));
+        }
+        names
+    }
+}

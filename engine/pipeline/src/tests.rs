@@ -1,0 +1,272 @@
+use crate::{
+    Config, Diagnostics, Graph, Severity, Sources,
+    graph::{Origin, Port},
+    value::Reference,
+};
+
+fn lookup(reference: Reference<'_>) -> Result<String, String> {
+    match reference {
+        Reference::Environment("LIMIT") => Ok("90".to_owned()),
+        Reference::Environment(name) => Err(format!("the environment has no variable {name}")),
+        Reference::File(path) => Err(format!("{path}: there is no such file")),
+    }
+}
+
+fn read(text: &str) -> (Graph, Diagnostics, Sources) {
+    let sources = Sources::text("graph.toml", text);
+    let mut diagnostics = Diagnostics::default();
+    let config = Config::read(&sources, &lookup, &mut diagnostics);
+    let graph = Graph::new(&config, &mut diagnostics);
+    (graph, diagnostics, sources)
+}
+
+/// Severity, line, column, what is underlined, message, help.
+fn told(text: &str) -> Vec<String> {
+    let (_, diagnostics, sources) = read(text);
+    diagnostics
+        .sorted()
+        .into_iter()
+        .map(|diagnostic| {
+            let (line, column) = sources.line_column(&diagnostic.place);
+            let marked = &text[diagnostic.place.span.clone()];
+            let severity = match diagnostic.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            let help = diagnostic.help.as_deref().unwrap_or("-");
+            format!(
+                "{severity} {line}:{column} `{marked}`: {}; {help}",
+                diagnostic.message
+            )
+        })
+        .collect()
+}
+
+const GOOD: &str = r#"
+[stream.readings.fields]
+velocity = { type = "float64", unit = "km/h" }
+fuel = { scale = 2, unit = "l" }
+coolant_temp = "float64"
+note = "utf8"
+
+[route.hot_engines]
+from = ["readings"]
+where = "coolant_temp > 90 AND device.fleet = 'west'"
+
+[route.rest]
+from = "readings"
+default = true
+
+[map.metric]
+from = ["hot_engines"]
+select = "velocity / 3.6 AS metres_per_second, coolant_temp"
+where = "velocity IS NOT NULL"
+
+[window.coolant_5m]
+from = ["readings"]
+size = "5m"
+every = "1m"
+by = ["device"]
+select = "avg(coolant_temp) AS mean_temp, max(coolant_temp) AS max_temp, count(*) AS rows"
+late = "15s"
+out_of_order = "8s"
+
+[window.by_fleet]
+from = ["coolant_5m", "coolant_5m.late"]
+size = ["1h", "day"]
+by = ["device.fleet"]
+timezone = "Europe/Berlin"
+select = "count(*)"
+
+[missing.silent]
+from = ["readings"]
+after = "5m"
+
+[store.kept]
+from = ["metric", "rest", "metric.errors"]
+keep = "30d"
+"#;
+
+#[test]
+fn a_good_graph_is_connected_and_ordered() {
+    let (graph, diagnostics, sources) = read(GOOD);
+    // The late rows have other columns than the window itself: `count(*)` suits both.
+    assert_eq!(diagnostics.render(&sources, false), "");
+    let names: Vec<&str> = graph
+        .order
+        .iter()
+        .map(|number| graph.nodes[*number].name())
+        .collect();
+    let at = |name: &str| names.iter().position(|other| *other == name).unwrap();
+    assert_eq!(names.len(), 6);
+    assert!(at("hot_engines") < at("metric") && at("coolant_5m") < at("by_fleet"));
+    assert_eq!(graph.find("readings"), Some(Origin::Stream(0)));
+    assert!(matches!(
+        graph.find("coolant_5m.late"),
+        Some(Origin::Node(_, Port::Late))
+    ));
+    assert_eq!(graph.find("metric.late"), None);
+    assert_eq!(
+        graph.name(graph.find("metric.errors").unwrap()),
+        "metric.errors"
+    );
+}
+
+#[test]
+fn every_problem_is_told_with_its_place_and_a_suggestion() {
+    let text = r#"
+[stream.readings.fields]
+temperature = "float64"
+rpm = "int"
+
+[route.hot]
+from = ["reading"]
+where = "temprature > 90"
+
+[route.hot2]
+from = ["readings"]
+where = "temprature > 90"
+colour = "red"
+
+[windw.a]
+from = ["readings"]
+
+[window.b]
+from = ["readings"]
+select = "avg(temperature) AS t"
+
+[window.c]
+from = ["readings", "hot2.lat"]
+size = "5 minuts"
+by = ["fleet"]
+select = "avg(temperature), temperature AS x"
+late = "5s"
+out_of_order = "10s"
+timezone = "Europe/Berln"
+
+[store.s]
+from = ["hot", "hot2"]
+"#;
+    assert_eq!(
+        told(text),
+        [
+            "error 4:7 `\"int\"`: field `rpm` of stream `readings` cannot be of type \"int\"; a type is one of float64, int64, utf8, bool",
+            "error 7:10 `reading`: there is no stream or node `reading`; did you mean `readings`?",
+            "error 12:10 `temprature`: unknown field `temprature` in stream `readings`; there is `temperature`, `device`, `arrival`, `position`, `ts`",
+            "error 13:1 `colour`: route `hot2` has no setting `colour`; there is `default`, `description`, `from`, `limit`, `sample`, `where`",
+            "error 15:2 `windw`: there is no section `windw`; did you mean `window`?",
+            "error 18:9 `b`: window `b` does not say by which key; write `by = [\"device\"]`, `by = [\"device.fleet\"]`, or `by = []` for one window over all devices",
+            "error 18:9 `b`: window `b` has no `size`; write `size = \"1m\"`",
+            "error 23:27 `lat`: route `hot2` has no port `lat`; its ports are `out`, `errors`",
+            "error 24:8 `\"5 minuts\"`: \"5 minuts\" is no span of time; write a number and a unit (us, ms, s, m, h, d, w), as in \"1m30s\"; a size is a span of time (\"1m\"), or `day`, `week`, `month` of the calendar",
+            "error 25:7 `\"fleet\"`: a window cannot be keyed by `fleet`; a key is `device`, or an attribute of the device: `device.fleet`",
+            "error 26:29 `temperature`: `temperature` is neither a key nor aggregated; say which of the rows' values: `last(temperature)`, `avg(temperature)`, …; or add it to `by`",
+            "error 28:16 `\"10s\"`: window `c` waits longer for rows out of order than rows may be late; `late` is judged first: make it at least as long as `out_of_order`",
+            "error 29:12 `\"Europe/Berln\"`: there is no time zone \"Europe/Berln\"; did you mean `Europe/Berlin`?",
+        ]
+    );
+}
+
+#[test]
+fn a_cycle_is_told_with_its_path() {
+    let text = r#"
+[stream.s]
+[map.a]
+from = ["s", "c"]
+[map.b]
+from = ["a"]
+[map.c]
+from = ["b"]
+[map.d]
+from = ["c"]
+"#;
+    let told = told(text);
+    let cycles: Vec<&String> = told.iter().filter(|line| line.contains("circle")).collect();
+    assert_eq!(cycles.len(), 1, "{told:#?}");
+    assert!(
+        cycles[0].contains("the nodes go in a circle: a → b → c → a"),
+        "{}",
+        cycles[0]
+    );
+}
+
+#[test]
+fn references_are_put_in_and_their_values_are_not_shown() {
+    let (graph, diagnostics, sources) = read(
+        "[stream.s]\n[route.r]\nfrom=[\"s\"]\nwhere = \"x > ${env:LIMIT}\"\n[store.k]\nfrom=[\"r\"]\n",
+    );
+    assert_eq!(diagnostics.render(&sources, false), "");
+    assert!(!format!("{graph:?}").contains("90"));
+    let told = told(
+        "[stream.s]\n[route.r]\nfrom=[\"s\"]\nwhere = \"x > ${env:LIMT} or y > ${file:/no} $${x} ${z\"\n[store.k]\nfrom=[\"r\"]\n",
+    );
+    assert_eq!(
+        told[0],
+        "error 4:14 `${env:LIMT}`: the environment has no variable LIMT; -"
+    );
+    assert_eq!(
+        told[1],
+        "error 4:33 `${file:/no}`: /no: there is no such file; -"
+    );
+    assert!(
+        told[2].starts_with("error 4:52 `${z`: `${` is not closed"),
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_told_line_by_line() {
+    let told = told("[stream.s\nx = = 1\n[route.r]\nfrom = [\"s\"\n");
+    assert!(told.len() >= 2, "{told:#?}");
+    assert!(
+        told.iter().all(|line| line.starts_with("error")),
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn a_problem_is_shown_as_a_person_reads_it() {
+    let text = "[stream.readings.fields]\ntemperature = \"float64\"\na=\"int64\"\nb=\"int64\"\n\n[route.hot]\nfrom = [\"readings\"]\nwhere = \"temprature > 90\"\n[store.s]\nfrom = [\"hot\"]\n";
+    let (_, diagnostics, sources) = read(text);
+    let shown = diagnostics.render(&sources, false);
+    let expected = "\
+error: unknown field `temprature` in stream `readings`
+ ╭▸ graph.toml:8:10
+";
+    assert!(
+        shown.contains("unknown field `temprature` in stream `readings`"),
+        "{shown}"
+    );
+    assert!(shown.contains("graph.toml:8:10"), "{shown}");
+    assert!(shown.contains("did you mean `temperature`?"), "{shown}");
+    let _ = expected;
+}
+
+#[test]
+fn hostile_files_are_told_and_nothing_else() {
+    let deep = format!("x = {}1{}", "[".repeat(500), "]".repeat(500));
+    for text in [
+        "",
+        "\0",
+        "=",
+        "[",
+        "[[test]]",
+        "test = 1",
+        "stream = 1",
+        "[stream]\nx = 1",
+        "[stream.X]",
+        "[stream.quiver_x]",
+        "[window.w]\nfrom = []\nsize = []\nby = []\nselect = \"\"",
+        "[[test]]\nname = 1\nsteps = [1]",
+        "[lookup.l]\nfrom=[\"s\"]\non = 1",
+        "[route.r]\nfrom = [[\"s\"]]\nsample = 2\nlimit = -1",
+        "[action.a]\nkind = \"email\"",
+        "[window.w]\nfrom=[\"w\"]",
+        "a.b.c.d = 1",
+        &deep,
+        "[map.m]\nfrom=[\"s\"]\nselect=\"(((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((\"",
+    ] {
+        let (_, diagnostics, sources) = read(text);
+        let _ = diagnostics.render(&sources, false);
+    }
+}
