@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Columns of the ports, as far as they are known.
-type Ports = BTreeMap<Origin, Columns>;
+pub(crate) type Ports = BTreeMap<Origin, Columns>;
 
-pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) {
+pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) -> Ports {
     let mut ports = Ports::new();
     for (number, stream) in graph.streams.iter().enumerate() {
         let columns = match &stream.declared {
@@ -55,6 +55,7 @@ pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) {
             ports.insert(Origin::Node(*number, *port), columns);
         }
     }
+    ports
 }
 
 /// The type of an aggregate of an argument, or why it has none.
@@ -285,8 +286,8 @@ impl Checker<'_> {
                     field.as_str(),
                     self.subject(edge.origin)
                 );
-                let help = meant(field.as_str(), names)
-                    .map(|near| format!("did you mean `{near}`?"));
+                let help =
+                    meant(field.as_str(), names).map(|near| format!("did you mean `{near}`?"));
                 self.diagnostics
                     .push(Diagnostic::error(message, field.place.clone()).maybe_help(help));
             }
@@ -312,8 +313,7 @@ impl Checker<'_> {
             let names = chrono_tz::TZ_VARIANTS
                 .iter()
                 .map(|zone| zone.name().to_owned());
-            let help = meant(zone.as_str(), names)
-                .map(|near| format!("did you mean `{near}`?"));
+            let help = meant(zone.as_str(), names).map(|near| format!("did you mean `{near}`?"));
             let message = format!("there is no time zone {:?}", zone.as_str());
             self.diagnostics
                 .push(Diagnostic::error(message, zone.place.clone()).maybe_help(help));

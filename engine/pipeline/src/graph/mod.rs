@@ -7,6 +7,7 @@
 mod check;
 mod columns;
 mod connect;
+mod identity;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use crate::{
 
 pub use check::aggregate_type;
 pub use columns::{Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_START};
+pub(crate) use columns::{is_field, time_type};
 
 /// An output of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,6 +143,7 @@ pub struct Graph {
     pub stores: Vec<Store>,
     /// Numbers of the nodes, each behind those whose rows it takes.
     pub order: Vec<usize>,
+    columns: check::Ports,
 }
 
 impl Graph {
@@ -149,8 +152,15 @@ impl Graph {
     pub fn new(config: &Config, diagnostics: &mut Diagnostics) -> Self {
         let mut graph = connect::connect(config, diagnostics);
         graph.order = connect::order(&graph, diagnostics);
-        check::check(&graph, diagnostics);
+        graph.columns = check::check(&graph, diagnostics);
+        crate::testing::check(config, &graph, diagnostics);
         graph
+    }
+
+    /// The columns of an origin's rows, as far as they are known from the configuration.
+    pub fn columns(&self, origin: Origin) -> Columns {
+        let known = self.columns.get(&origin);
+        known.cloned().unwrap_or_else(Columns::unknown)
     }
 
     /// What a name means: `stream`, `node`, `node.port`.
