@@ -27,6 +27,10 @@ const MAP: &[(&str, May)] = &[
     ("quiver-model", May::Use(&[])),
     ("quiver-pki", May::Use(&["quiver-model"])),
     ("quiver-expression", May::Use(&["quiver-model"])),
+    (
+        "quiver-pipeline",
+        May::Use(&["quiver-model", "quiver-expression"]),
+    ),
     ("quiver-protocol", May::Use(&["quiver-model"])),
     (
         "quiver-client",

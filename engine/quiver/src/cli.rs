@@ -99,6 +99,14 @@ pub enum Verb {
         after_help = "Example:\n  quiver streams declare readings fuel=decimal(1) velocity=decimal(0) note=utf8"
     )]
     Streams(StreamsArgs),
+    /// Check a configuration: every problem at once, with its place and how to mend it
+    #[command(after_help = "Example:\n  quiver validate fleet.toml")]
+    Validate(ValidateArgs),
+    /// Run the tests of a configuration, in virtual time
+    #[command(
+        after_help = "Examples:\n  quiver test fleet.toml\n  quiver test fleet.toml --only hot --junit report.xml\n\nTests are in the configuration, or beside it in NAME.test.toml. Exit code 65: a test failed."
+    )]
+    Test(TestArgs),
     /// Show the version
     #[command(after_help = "Example:\n  quiver version")]
     Version,
@@ -362,6 +370,29 @@ pub enum DevicesAction {
         /// Its id
         id: String,
     },
+}
+
+/// `validate`.
+#[derive(Args, Debug)]
+pub struct ValidateArgs {
+    /// Show the problems as JSON
+    #[arg(long, env = "QUIVER_JSON")]
+    pub json: bool,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
+}
+
+/// `test`.
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    /// Run only the tests whose names have this in them
+    #[arg(long, env = "QUIVER_ONLY")]
+    pub only: Option<String>,
+    /// Write the results as JUnit XML to this file
+    #[arg(long, env = "QUIVER_JUNIT", value_name = "REPORT")]
+    pub junit: Option<PathBuf>,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
 }
 
 /// `streams`.

@@ -12,6 +12,8 @@ pub mod send;
 mod serve;
 mod sql;
 mod streams;
+mod test;
+mod validate;
 
 use std::future::Future;
 
@@ -44,6 +46,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Pki(args) => pki::run(args.action),
         Verb::Devices(args) => devices::run(args.action),
         Verb::Streams(args) => streams::run(args.action),
+        Verb::Validate(args) => validate::run(&args),
+        Verb::Test(args) => test::run(&args),
         Verb::Version => {
             say!("quiver {}", env!("CARGO_PKG_VERSION"));
             Ok(())

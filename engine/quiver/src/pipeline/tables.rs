@@ -1,0 +1,121 @@
+//! Reference tables of lookups: CSV and Parquet files.
+
+use std::{
+    fs::File,
+    io::{BufReader, Seek},
+    path::Path,
+    sync::Arc,
+};
+
+use arrow_array::RecordBatch;
+use arrow_csv::{ReaderBuilder, reader::Format};
+use arrow_schema::{DataType, Field, Schema};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use quiver_pipeline::{
+    Graph,
+    config::{LookupConfig, LookupTable, NodeKind},
+    execute::TABLE_ROWS_MAX,
+    testing::Tables,
+};
+
+use crate::exit::{CONFIG, Failure};
+
+/// Rows that are read at a time.
+const ROWS: usize = 8_192;
+/// Lines of a CSV file that its types are learned from.
+const LEARNED_ROWS: usize = 10_000;
+
+/// The tables of a graph's lookups, by node.
+///
+/// # Errors
+/// If a file cannot be read; names the node and the file.
+pub fn load(graph: &Graph, directory: &Path) -> Result<Tables, Failure> {
+    let mut tables = Tables::new();
+    for node in &graph.nodes {
+        let NodeKind::Lookup(lookup) = &node.config.kind else {
+            continue;
+        };
+        let Some(LookupTable::File(file)) = &lookup.table else {
+            continue;
+        };
+        let path = directory.join(file.as_str());
+        let table = read(&path, lookup).map_err(|problem| {
+            let message = format!("lookup `{}`: {}: {problem}", node.name(), path.display());
+            Failure::new(CONFIG, message)
+        })?;
+        tables.insert(node.name().to_owned(), table);
+    }
+    Ok(tables)
+}
+
+/// Reads a table.
+fn read(path: &Path, lookup: &LookupConfig) -> Result<RecordBatch, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    match extension {
+        Some("parquet") => parquet(file),
+        Some("csv") => csv(file, lookup),
+        _ => Err("a table is a .csv or a .parquet file".to_owned()),
+    }
+}
+
+fn parquet(file: File) -> Result<RecordBatch, String> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|error| error.to_string())?
+        .with_batch_size(ROWS);
+    let schema = Arc::clone(reader.schema());
+    let reader = reader.build().map_err(|error| error.to_string())?;
+    joined(schema, reader)
+}
+
+/// The keys stay texts, whatever they look like: `007` is not 7.
+fn csv(file: File, lookup: &LookupConfig) -> Result<RecordBatch, String> {
+    let mut file = BufReader::new(file);
+    let format = Format::default().with_header(true);
+    let (schema, _) = format
+        .infer_schema(&mut file, Some(LEARNED_ROWS))
+        .map_err(|error| error.to_string())?;
+    let is_key = |name: &str| {
+        if lookup.on.is_empty() {
+            return name == quiver_model::DEVICE;
+        }
+        lookup.on.iter().any(|(_, column)| column.as_str() == name)
+    };
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let data_type = if is_key(field.name()) {
+                DataType::Utf8
+            } else {
+                field.data_type().clone()
+            };
+            Field::new(field.name(), data_type, true)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    file.rewind().map_err(|error| error.to_string())?;
+    let reader = ReaderBuilder::new(Arc::clone(&schema))
+        .with_header(true)
+        .with_batch_size(ROWS)
+        .build(file)
+        .map_err(|error| error.to_string())?;
+    joined(schema, reader)
+}
+
+fn joined(
+    schema: Arc<Schema>,
+    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
+) -> Result<RecordBatch, String> {
+    let mut read = Vec::new();
+    let mut rows = 0;
+    for batch in batches {
+        let batch = batch.map_err(|error| error.to_string())?;
+        rows += batch.num_rows();
+        if rows > TABLE_ROWS_MAX {
+            return Err(format!("it has more than {TABLE_ROWS_MAX} rows"));
+        }
+        read.push(batch);
+    }
+    arrow_select::concat::concat_batches(&schema, &read).map_err(|error| error.to_string())
+}
