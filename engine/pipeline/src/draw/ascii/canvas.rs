@@ -139,8 +139,7 @@ impl Canvas {
             out.push_str(row.trim_end());
             out.push('\n');
         }
-        let end = out.trim_end().len();
-        out.truncate(end);
+        let mut out = out.trim_end().trim_start_matches('\n').to_owned();
         out.push('\n');
         out
     }

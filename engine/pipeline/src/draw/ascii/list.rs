@@ -73,7 +73,7 @@ impl<'a> List<'a> {
                 let is_over = branch.as_slice().is_empty();
                 prefix.push_str(if is_over { "    " } else { "│   " });
             }
-            prefix.push(if is_last { '└' } else { '├' });
+            prefix.push(if is_last { '╰' } else { '├' });
             let label = edge.label();
             match edge.exit.label().is_empty() {
                 true if label.is_empty() => prefix.push_str("─▶ "),

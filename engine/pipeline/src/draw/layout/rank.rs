@@ -49,8 +49,10 @@ pub(crate) fn ranks(picture: &Picture) -> Ranks {
     // Who gives to more than he takes from goes to those he gives to: one long edge less for each.
     for node in order.iter().rev().copied() {
         let is_free = !is_pinned(node) && picture.nodes()[node].kind != Kind::Stream;
-        if is_free && !before[node].is_empty() && behind[node].len() > before[node].len() {
-            let first = behind[node].iter().map(|other| layer[*other]).min();
+        // What goes to the far end passes all layers in any case.
+        let near = behind[node].iter().filter(|other| !is_pinned(**other));
+        if is_free && !before[node].is_empty() && near.clone().count() > before[node].len() {
+            let first = near.map(|other| layer[*other]).min();
             layer[node] = first.map_or(layer[node], |first: usize| first.saturating_sub(1));
         }
     }

@@ -17,7 +17,10 @@ pub(crate) const WHAT_SIZE: f64 = 10.5;
 pub(crate) const LABEL_SIZE: f64 = 10.0;
 const NAME_CHARACTERS_MAX: usize = 30;
 const WHAT_CHARACTERS_MAX: usize = 28;
-const BOX_HEIGHT: f64 = 50.0;
+/// Highest box: beyond it arriving edges come closer to each other.
+const BOX_HEIGHT_MAX: f64 = 600.0;
+/// Between two edges that arrive at a box.
+const APART: f64 = 12.0;
 const BOX_WIDTH_MIN: f64 = 104.0;
 /// Length of an arrow's head.
 pub(crate) const HEAD: f64 = 9.0;
@@ -83,6 +86,7 @@ struct Column {
 struct Drawing<'a> {
     picture: &'a Picture,
     layout: &'a Layout,
+    size: Vec<f64>,
     centres: Vec<f64>,
     columns: Vec<Column>,
     boxes: Vec<NodeBox>,
@@ -93,7 +97,13 @@ struct Drawing<'a> {
 pub(crate) fn geometry(picture: &Picture, layout: &Layout) -> Geometry {
     let is_node = |vertex: usize| layout.vertices[vertex].node.is_some();
     let size: Vec<f64> = (0..layout.vertices.len())
-        .map(|vertex| if is_node(vertex) { BOX_HEIGHT } else { 2.0 })
+        .map(|vertex| match is_node(vertex) {
+            true => {
+                let needed = layout.up[vertex].len() as f64 * APART + 8.0;
+                needed.clamp(shape::HEIGHT, BOX_HEIGHT_MAX)
+            }
+            false => 2.0,
+        })
         .collect();
     let gap = |near: usize, far: usize| match (is_node(near), is_node(far)) {
         (true, true) => 26.0,
@@ -104,6 +114,7 @@ pub(crate) fn geometry(picture: &Picture, layout: &Layout) -> Geometry {
     let mut drawing = Drawing {
         picture,
         layout,
+        size,
         centres,
         columns: Vec::new(),
         boxes: Vec::new(),
@@ -145,7 +156,7 @@ impl Drawing<'_> {
                 text::mono_width(&what, WHAT_SIZE),
             );
             let column = &mut columns[self.layout.vertices[number].layer];
-            let width = needed + shape::padding(node.kind, BOX_HEIGHT);
+            let width = needed + shape::padding(node.kind);
             column.width = column.width.max(width.ceil());
             texts.push((name, what));
         }
@@ -180,9 +191,9 @@ impl Drawing<'_> {
             self.boxes.push(NodeBox {
                 rect: Rect {
                     x: column.x,
-                    y: self.centres[number] - BOX_HEIGHT / 2.0,
+                    y: self.centres[number] - self.size[number] / 2.0,
                     width: column.width,
-                    height: BOX_HEIGHT,
+                    height: self.size[number],
                 },
                 name,
                 what,
@@ -211,9 +222,9 @@ impl Drawing<'_> {
                 })
                 .collect();
             links.sort_by(|left, right| left.0.total_cmp(&right.0));
-            let reach = BOX_HEIGHT / 2.0 - 9.0;
+            let reach = self.size[node] / 2.0 - 9.0;
             let others = links.len().saturating_sub(1) as f64;
-            let apart = f64::min(12.0, 2.0 * reach / others.max(1.0));
+            let apart = f64::min(APART, 2.0 * reach / others.max(1.0));
             let band = apart * others / 2.0;
             let mut next = -reach;
             let mut offsets = Vec::with_capacity(links.len());
@@ -264,7 +275,7 @@ impl Drawing<'_> {
     ) -> EdgePath {
         let kind = |node: usize| self.picture.nodes()[node].kind;
         let y = self.departure(first, slot);
-        let (_, inset) = shape::insets(kind(first), BOX_HEIGHT, door(slot));
+        let (_, inset) = shape::insets(kind(first), self.size[first], door(slot));
         let x = self.boxes[first].rect.right() - inset;
         let mut steps = Vec::with_capacity(vertices.len() * 2);
         let start = match is_back {
@@ -287,7 +298,7 @@ impl Drawing<'_> {
                 true => {
                     let arrival = self.arrivals.get(&(last, before.0, before.1));
                     let below = arrival.copied().unwrap_or(0.0);
-                    let (inset, _) = shape::insets(kind(last), BOX_HEIGHT, below);
+                    let (inset, _) = shape::insets(kind(last), self.size[last], below);
                     tip = (next.x + inset, self.centres[last] + below);
                     let line_end = if is_back { tip.0 } else { tip.0 - HEAD + 1.0 };
                     (line_end, tip.1)

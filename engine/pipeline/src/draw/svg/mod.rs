@@ -78,7 +78,7 @@ fn write_edges(out: &mut String, picture: &Picture, geometry: &Geometry) {
         };
         let _ = writeln!(
             out,
-            "<g class=\"{class}\"><title>{}</title><path d=\"{}\"{width}/><path class=\"h\" d=\"{}\"/></g>",
+            "<g class=\"{class}\"><title>{}</title><path class=\"p\" d=\"{}\"{width}/><path class=\"h\" d=\"{}\"/></g>",
             xml(&edge_title(picture, edge, path)),
             path_data(path),
             head_data(path)
@@ -200,8 +200,8 @@ fn write_node(out: &mut String, node: &Node, drawn: &NodeBox) {
             xml(&drawn.what)
         );
     }
-    if !node.marks.is_empty() {
-        let label = text::line(&node.marks.join(" · "), 32);
+    let label = text::line(&node.marks.join(" · "), 32);
+    if !label.is_empty() {
         let width = text::bold_width(&label, 9.5) + 14.0;
         let middle = rect.x + rect.width / 2.0;
         let _ = write!(

@@ -27,6 +27,9 @@ impl Rect {
     }
 }
 
+/// Height of a box with few edges.
+pub(crate) const HEIGHT: f64 = 50.0;
+
 /// A number with at most one decimal.
 pub(crate) fn number(value: f64) -> String {
     let rounded = (value * 10.0).round() / 10.0;
@@ -34,9 +37,10 @@ pub(crate) fn number(value: f64) -> String {
     format!("{}", rounded + 0.0)
 }
 
-/// How far slopes and points reach into a box of a height.
+/// How far slopes and points reach into a box of a height. A box that is higher for its many edges
+/// has no deeper ones.
 fn depth(kind: Kind, height: f64) -> f64 {
-    height
+    height.min(HEIGHT)
         * match kind {
             Kind::Stream => 0.5,
             Kind::Route | Kind::Action => 0.28,
@@ -48,12 +52,13 @@ fn depth(kind: Kind, height: f64) -> f64 {
 }
 
 /// What a shape needs beside its text, on both sides together.
-pub(crate) fn padding(kind: Kind, height: f64) -> f64 {
+pub(crate) fn padding(kind: Kind) -> f64 {
+    let depth = depth(kind, HEIGHT);
     2.0 * 13.0
         + match kind {
             Kind::Stream | Kind::Lookup => 14.0,
-            Kind::Route | Kind::Detect => 1.4 * depth(kind, height),
-            Kind::Action | Kind::Alert | Kind::Display => depth(kind, height),
+            Kind::Route | Kind::Detect => 1.4 * depth,
+            Kind::Action | Kind::Alert | Kind::Display => depth,
             _ => 0.0,
         }
 }
@@ -63,7 +68,7 @@ pub(crate) fn text_shift(kind: Kind) -> (f64, f64) {
     match kind {
         Kind::Action => (-4.0, 0.0),
         Kind::Display => (3.0, 0.0),
-        Kind::Store => (0.0, 4.0),
+        Kind::Store => (0.0, 5.0),
         Kind::Window => (0.0, 3.0),
         _ => (0.0, 0.0),
     }
@@ -77,7 +82,8 @@ pub(crate) fn insets(kind: Kind, height: f64, below: f64) -> (f64, f64) {
     let share = (below.abs() / half).min(1.0);
     match kind {
         Kind::Stream => {
-            let round = half - (half * half - below * below).max(0.0).sqrt();
+            let beyond = (below.abs() - (half - depth)).max(0.0);
+            let round = depth - (depth * depth - beyond * beyond).max(0.0).sqrt();
             (round, round)
         }
         Kind::Route => (depth * share, depth * share),
@@ -106,6 +112,7 @@ pub(crate) fn outline(kind: Kind, rect: Rect) -> String {
     } = rect;
     let (right, bottom, middle) = (rect.right(), rect.bottom(), rect.middle());
     let d = depth(kind, height);
+    let usual = height.min(HEIGHT);
     let n = number;
     let polygon = |points: &[(f64, f64)]| {
         let mut path = String::from(r#"<path class="f" d="M"#);
@@ -128,9 +135,8 @@ pub(crate) fn outline(kind: Kind, rect: Rect) -> String {
         )
     };
     match kind {
-        Kind::Stream => rounded(height / 2.0),
-        Kind::Map => rounded(height * 0.18),
-        Kind::Missing => rounded(height * 0.18),
+        Kind::Stream => rounded(d),
+        Kind::Map | Kind::Missing => rounded(usual * 0.18),
         Kind::Route => polygon(&[
             (x + d, y),
             (right - d, y),
@@ -172,10 +178,10 @@ pub(crate) fn outline(kind: Kind, rect: Rect) -> String {
             n(middle)
         ),
         Kind::Lookup => {
-            let bar = height * 0.14;
+            let bar = usual * 0.14;
             format!(
                 r#"{}<path class="l" d="M{} {}V{}M{} {}V{}"/>"#,
-                rounded(height * 0.05),
+                rounded(usual * 0.05),
                 n(x + bar),
                 n(y),
                 n(bottom),
@@ -186,15 +192,15 @@ pub(crate) fn outline(kind: Kind, rect: Rect) -> String {
         }
         Kind::Window => format!(
             r#"{}<path class="b" d="M{} {}h{}v{}h{}Z"/>"#,
-            rounded(height * 0.06),
+            rounded(usual * 0.06),
             n(x),
             n(y),
             n(width),
-            n(height * 0.14),
+            n(usual * 0.14),
             n(-width)
         ),
         Kind::Store => {
-            let lid = height * 0.13;
+            let lid = usual * 0.11;
             let half = width / 2.0;
             let (a, b) = (n(half), n(lid));
             format!(

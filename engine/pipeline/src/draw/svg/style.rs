@@ -48,11 +48,10 @@ const COMMON: &str = "\
 .qg .missing .f{stroke-dasharray:5 3.5}
 .qg .name{font-size:13px;font-weight:600}
 .qg text.what{font-size:10.5px;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace}
-.qg .e path{fill:none;stroke-width:1.5;stroke-linecap:butt}
-.qg .e .h{stroke:none}
-.qg .late path{stroke-dasharray:7 4}
-.qg .errors path{stroke-dasharray:2.5 3}
-.qg .back path{stroke-dasharray:10 3 2 3}
+.qg .p{fill:none;stroke-width:1.5;stroke-linecap:butt}
+.qg .late .p{stroke-dasharray:7 4}
+.qg .errors .p{stroke-dasharray:2.5 3}
+.qg .back .p{stroke-dasharray:10 3 2 3}
 .qg text.r{font-size:10px;text-anchor:start;font-variant-numeric:tabular-nums}
 .qg .m text{font-size:9.5px;font-weight:600}
 .qg text.k{font-size:11px;text-anchor:start}
@@ -108,7 +107,7 @@ fn rules(page: &Page, kinds: &[Kind]) -> String {
     );
     for (class, colour) in [("", edge), (".late", late), (".errors", errors), (".back", errors)] {
         rules.push_str(&format!(
-            ".qg {class}.e path{{stroke:{colour}}}\n.qg {class}.e .h{{fill:{colour}}}\n"
+            ".qg {class}.e .p{{stroke:{colour}}}\n.qg {class}.e .h{{fill:{colour}}}\n"
         ));
     }
     rules.push_str(&format!(
