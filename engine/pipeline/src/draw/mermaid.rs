@@ -62,6 +62,16 @@ pub(crate) fn mermaid(picture: &Picture) -> String {
         };
         let _ = writeln!(out, "  n{} {line}{label} n{}", edge.from, edge.to);
     }
+    for (exit, colour) in [(Exit::Late, "#8f6200"), (Exit::Errors, "#b3261e")] {
+        let edges = picture.edges().iter().enumerate();
+        let numbers: Vec<String> = edges
+            .filter(|(_, edge)| edge.exit == exit)
+            .map(|(number, _)| number.to_string())
+            .collect();
+        if !numbers.is_empty() {
+            let _ = writeln!(out, "  linkStyle {} stroke:{colour}", numbers.join(","));
+        }
+    }
     for kind in picture.kinds() {
         let (fill, border) = light(kind);
         let dashes = match kind {

@@ -85,7 +85,9 @@ pub enum DrawError {
     #[error("a picture has at most {EDGES_MAX} connections")]
     TooManyEdges,
     /// Connections are too many and too long.
-    #[error("too many connections pass too many other nodes for a picture of boxes; `dot` and `mermaid` take more")]
+    #[error(
+        "too many connections pass too many other nodes for a picture of boxes; `dot` and `mermaid` take more"
+    )]
     TooTangled,
     /// A connection names a node that is not there.
     #[error("there is no node of number {0}")]

@@ -112,13 +112,22 @@ pub(crate) fn xml(text: &str) -> String {
 /// Markdown behind them: only what certainly means itself stands as it is.
 pub(crate) fn mermaid(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        let is_plain = letter.is_alphanumeric() || matches!(letter, ' ' | '.' | ',' | '…' | '·');
+    let mut is_in_word = false;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let is_word = letter.is_alphanumeric();
+        let is_plain = match letter {
+            ' ' | ',' | '/' | '=' | '(' | ')' | '…' | '·' => true,
+            // Inside of a word they begin no list and no emphasis.
+            '.' | '_' => is_in_word && letters.peek().is_some_and(|next| next.is_alphanumeric()),
+            _ => is_word,
+        };
         if is_plain {
             escaped.push(letter);
         } else {
             escaped.push_str(&format!("#{};", letter as u32));
         }
+        is_in_word = is_word;
     }
     escaped
 }

@@ -131,7 +131,11 @@ impl<'a> Drawing<'a> {
                 is_circle[edge.from] = true;
                 continue;
             };
-            let label = if route.is_back { String::new() } else { edge.label() };
+            let label = if route.is_back {
+                String::new()
+            } else {
+                edge.label()
+            };
             doors.insert((first, route.slot), label);
             for bend in route.vertices.iter().skip(1) {
                 if layout.vertices[*bend].node.is_none() {
@@ -320,7 +324,13 @@ impl<'a> Drawing<'a> {
             let stripe = layers[place.layer];
             if place.node.is_none() {
                 let last = (stripe.first + stripe.length).max(1) - 1;
-                self.run(&mut canvas, stripe.first, last, self.middle[vertex], self.pen(vertex, OUT));
+                self.run(
+                    &mut canvas,
+                    stripe.first,
+                    last,
+                    self.middle[vertex],
+                    self.pen(vertex, OUT),
+                );
             }
         }
         for (number, (nets, _)) in channels.iter().enumerate() {
@@ -368,15 +378,10 @@ impl<'a> Drawing<'a> {
                 continue;
             };
             let turn = space.first + lead + 1 + track;
-            let turn_of = |is_wanted: &dyn Fn(&&Net) -> bool| {
-                let mut others = nets.iter().filter(|other| other.owner == net.owner);
-                let track = others.find(is_wanted).and_then(|other| other.track);
-                track.map_or(turn, |track| space.first + lead + 1 + track)
-            };
-            // A second part begins at the turn of the first one.
-            let start = match net.continues {
-                true => turn_of(&|other| other.is_continued && other.to.contains(&net.from)),
-                false => space.first.max(1) - 1,
+            let first = net.after.and_then(|after| nets.get(after)?.track);
+            let start = match first {
+                Some(track) => space.first + lead + 1 + track,
+                None => space.first.max(1) - 1,
             };
             canvas.line(cell(start, net.from), cell(turn, net.from), pen);
             let (near, far) = net.ends();
@@ -427,14 +432,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    fn draw_door(
-        &self,
-        canvas: &mut Canvas,
-        node: usize,
-        slot: u8,
-        label: &str,
-        stripe: Stripe,
-    ) {
+    fn draw_door(&self, canvas: &mut Canvas, node: usize, slot: u8, label: &str, stripe: Stripe) {
         let at = self.departure(node, slot);
         let side = stripe.first + stripe.length.max(1) - 1;
         let (border, back) = match self.direction {

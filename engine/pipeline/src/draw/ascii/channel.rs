@@ -1,7 +1,11 @@
 //! Lines between two neighbouring layers: which of them turns where, so that no two lie on each
 //! other.
+//!
+//! A net leaves a layer at one place and runs along to its track, there across, and on along to the
+//! places of the next layer. Where one net begins at the place at which another one ends, it has to
+//! turn first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What leads from one place of a layer to places of the next one, all counted across.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,9 +14,9 @@ pub(crate) struct Net {
     pub(crate) owner: usize,
     pub(crate) from: usize,
     pub(crate) to: Vec<usize>,
-    /// Whether it begins where another one of the same owner ends, and not at the layer.
-    pub(crate) continues: bool,
-    /// Whether it ends between the layers.
+    /// The net that it goes on from, on whose track it begins; `None` if it begins at the layer.
+    pub(crate) after: Option<usize>,
+    /// Whether another one goes on from its track.
     pub(crate) is_continued: bool,
     /// Number of the track on which it turns; `None` if it does not turn.
     pub(crate) track: Option<usize>,
@@ -24,92 +28,123 @@ impl Net {
             owner,
             from,
             to,
-            continues: false,
+            after: None,
             is_continued: false,
             track: None,
         }
     }
 
-    fn is_straight(&self) -> bool {
-        self.to.iter().all(|to| *to == self.from)
-    }
-
     /// The first and the last place that it touches.
     pub(crate) fn ends(&self) -> (usize, usize) {
-        let all = || self.to.iter().copied().chain([self.from]);
-        (
-            all().min().unwrap_or(self.from),
-            all().max().unwrap_or(self.from),
-        )
-    }
-
-    fn meets(&self, other: &Self) -> bool {
-        let ((first, last), (from, to)) = (self.ends(), other.ends());
-        first <= to && from <= last
-    }
-
-    /// Whether it has to turn before another one does, which ends at the place where this begins;
-    /// or is the first part of it.
-    fn is_before(&self, other: &Self) -> bool {
-        other.to.contains(&self.from) && !(self.continues && other.is_continued)
-            || self.is_continued && other.continues && self.to.contains(&other.from)
+        let first = self.to.iter().copied().min().unwrap_or(self.from);
+        let last = self.to.iter().copied().max().unwrap_or(self.from);
+        (first.min(self.from), last.max(self.from))
     }
 }
 
 /// Gives tracks to nets; those that cannot be drawn with one turn become two. With the number of
 /// tracks.
-pub(crate) fn tracks(mut nets: Vec<Net>) -> (Vec<Net>, usize) {
-    let mut used: BTreeSet<usize> = BTreeSet::new();
-    for net in &nets {
-        used.insert(net.from);
-        used.extend(&net.to);
+pub(crate) fn tracks(nets: Vec<Net>) -> (Vec<Net>, usize) {
+    let mut channel = Channel {
+        starts: BTreeMap::new(),
+        used: BTreeSet::new(),
+        ends: nets.iter().map(Net::ends).collect(),
+        is_done: nets
+            .iter()
+            .map(|net| net.to.iter().all(|to| *to == net.from))
+            .collect(),
+        nets,
+    };
+    for (number, net) in channel.nets.iter().enumerate() {
+        channel.starts.insert(net.from, number);
+        channel.used.insert(net.from);
+        channel.used.extend(&net.to);
     }
-    let mut is_done: Vec<bool> = nets.iter().map(Net::is_straight).collect();
     let mut count = 0;
     loop {
-        let is_free = |number: usize| {
-            let others = nets.iter().enumerate();
-            let mut waiting = others.filter(|(other, _)| !is_done[*other] && *other != number);
-            !is_done[number] && waiting.all(|(_, other)| !other.is_before(&nets[number]))
-        };
-        // Of those that lead down the last one first, of those that lead up the first one: they do
-        // not cross each other then.
-        let order = |number: &usize| {
-            let net = &nets[*number];
-            match net.ends().1 > net.from {
-                true => (0, usize::MAX - net.from),
-                false => (1, net.from),
-            }
-        };
-        let free = (0..nets.len()).filter(|number| is_free(*number));
-        if let Some(number) = free.min_by_key(order) {
-            let done = nets.iter().enumerate();
-            let met = done.filter(|(other, net)| {
-                is_done[*other] && (net.meets(&nets[number]) || net.is_before(&nets[number]))
-            });
-            let last = met.filter_map(|(_, net)| net.track).max();
-            let track = last.map_or(0, |last| last + 1);
-            nets[number].track = Some(track);
-            is_done[number] = true;
-            count = count.max(track + 1);
+        let all = 0..channel.nets.len();
+        let free = all.filter(|number| channel.is_free(*number));
+        if let Some(number) = free.min_by_key(|number| channel.order(*number)) {
+            count = count.max(channel.turn(number) + 1);
             continue;
         }
-        let Some(stuck) = is_done.iter().position(|is_done| !is_done) else {
-            return (nets, count);
+        let Some(stuck) = channel.is_done.iter().position(|is_done| !is_done) else {
+            return (channel.nets, count);
         };
-        // Nets that wait for each other: one of them turns twice, by way of a place of its own.
-        let mut by_way_of = nets[stuck].from;
-        while used.contains(&by_way_of) {
+        channel.split(stuck);
+    }
+}
+
+struct Channel {
+    nets: Vec<Net>,
+    ends: Vec<(usize, usize)>,
+    is_done: Vec<bool>,
+    /// The net that begins at a place.
+    starts: BTreeMap<usize, usize>,
+    /// Places at which something begins or ends.
+    used: BTreeSet<usize>,
+}
+
+impl Channel {
+    /// The nets that have to turn before a net.
+    fn before(&self, number: usize) -> impl Iterator<Item = usize> {
+        let net = &self.nets[number];
+        let ends = match net.is_continued {
+            true => &[],
+            false => net.to.as_slice(),
+        };
+        let at_ends = ends.iter().filter_map(|to| self.starts.get(to).copied());
+        at_ends
+            .filter(move |other| *other != number)
+            .chain(net.after)
+    }
+
+    fn is_free(&self, number: usize) -> bool {
+        !self.is_done[number] && self.before(number).all(|other| self.is_done[other])
+    }
+
+    /// Of the nets that lead down the last one first, of those that lead up the first one: they do
+    /// not cross each other then.
+    fn order(&self, number: usize) -> (usize, usize) {
+        let from = self.nets[number].from;
+        match self.ends[number].1 > from {
+            true => (0, usize::MAX - from),
+            false => (1, from),
+        }
+    }
+
+    /// Gives a net the first track behind those that it has to be behind, or would lie on.
+    fn turn(&mut self, number: usize) -> usize {
+        let (first, last) = self.ends[number];
+        let all = self.nets.iter().zip(&self.ends);
+        let met = all
+            .filter(|(_, (from, to))| first <= *to && *from <= last)
+            .filter_map(|(net, _)| net.track);
+        let before = self
+            .before(number)
+            .filter_map(|other| self.nets[other].track);
+        let track = met.chain(before).max().map_or(0, |last| last + 1);
+        self.nets[number].track = Some(track);
+        self.is_done[number] = true;
+        track
+    }
+
+    /// Nets wait for each other: this one turns twice, by way of a place of its own.
+    fn split(&mut self, number: usize) {
+        let mut by_way_of = self.nets[number].from;
+        while !self.used.insert(by_way_of) {
             by_way_of += 1;
         }
-        used.insert(by_way_of);
-        let mut second = nets[stuck].clone();
+        let mut second = self.nets[number].clone();
         second.from = by_way_of;
-        second.continues = true;
-        let first = &mut nets[stuck];
+        second.after = Some(number);
+        let first = &mut self.nets[number];
         first.to = vec![by_way_of];
         first.is_continued = true;
-        nets.push(second);
-        is_done.push(false);
+        self.ends[number] = first.ends();
+        self.starts.insert(by_way_of, self.nets.len());
+        self.ends.push(second.ends());
+        self.is_done.push(false);
+        self.nets.push(second);
     }
 }

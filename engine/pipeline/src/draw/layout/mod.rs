@@ -88,10 +88,11 @@ impl Layout {
     pub(crate) fn new(picture: &Picture) -> Result<Self, DrawError> {
         let ranks = rank::ranks(picture);
         let mut layout = expand::expand(picture, &ranks)?;
+        let mut work = order::WORK_MAX;
         let mut position = vec![0; layout.vertices.len()];
         layout.parts = order::parts(&layout)
             .into_iter()
-            .map(|part| order::arrange(&layout, &mut position, part))
+            .map(|part| order::arrange(&layout, &mut position, &mut work, part))
             .collect();
         Ok(layout)
     }

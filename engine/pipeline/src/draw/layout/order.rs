@@ -9,8 +9,10 @@ use super::{Layout, Link};
 const PATIENCE: usize = 6;
 /// Most sweeps from one start.
 const SWEEPS_MAX: usize = 32;
-/// What all starts together may cost, in vertices and links looked at.
-const WORK_MAX: usize = 3_000_000;
+/// Most starts.
+const STARTS_MAX: usize = 24;
+/// What a picture may cost, in links looked at: some tenths of a second.
+pub(crate) const WORK_MAX: usize = 60_000_000;
 
 /// The vertices of each part that nothing connects with the others, by layer, as a search from the
 /// near end finds them. Parts of one node are last.
@@ -43,24 +45,26 @@ pub(crate) fn parts(layout: &Layout) -> Vec<Vec<Vec<usize>>> {
     parts
 }
 
-/// Orders a part. `position` has a number for each vertex of the layout, of whatever value.
+/// Orders a part. `position` has a number for each vertex of the layout, of whatever value; `work`
+/// is what is left of [`WORK_MAX`].
 pub(crate) fn arrange(
     layout: &Layout,
     position: &mut [usize],
+    work: &mut usize,
     part: Vec<Vec<usize>>,
 ) -> Vec<Vec<usize>> {
     let links: usize = part.iter().flatten().map(|v| layout.down[*v].len()).sum();
     let size = part.iter().map(Vec::len).sum::<usize>() + links;
-    let starts = (WORK_MAX / (size.max(1) * SWEEPS_MAX)).clamp(1, 24);
     let mut order = Order {
         layout,
         position,
+        work,
         layers: part.clone(),
     };
     let mut best = part.clone();
     let mut fewest = usize::MAX;
     let mut sequence = Sequence(0x9E37_79B9_7F4A_7C15);
-    for start in 0..starts {
+    for start in 0..STARTS_MAX {
         order.layers.clone_from(&part);
         if start > 0 {
             for layer in &mut order.layers {
@@ -82,13 +86,14 @@ pub(crate) fn arrange(
             } else {
                 patience -= 1;
             }
-            if fewest == 0 || patience == 0 {
+            // Sorting and counting look at each link a few times.
+            if fewest == 0 || patience == 0 || !order.spend(size * 8) {
                 break;
             }
             order.sweep(sweep % 2 == 0, sweep % 4 >= 2);
             order.exchange();
         }
-        if fewest == 0 {
+        if fewest == 0 || *order.work == 0 {
             break;
         }
     }
@@ -99,10 +104,19 @@ struct Order<'a> {
     layout: &'a Layout,
     /// The place of each vertex in its layer.
     position: &'a mut [usize],
+    /// What is left to be done.
+    work: &'a mut usize,
     layers: Vec<Vec<usize>>,
 }
 
 impl Order<'_> {
+    /// Whether so much work may be done still.
+    fn spend(&mut self, work: usize) -> bool {
+        let left = self.work.checked_sub(work);
+        *self.work = left.unwrap_or(0);
+        left.is_some()
+    }
+
     fn number(&mut self) {
         for layer in &self.layers {
             for (place, vertex) in layer.iter().enumerate() {
@@ -173,7 +187,16 @@ impl Order<'_> {
             let mut is_better = false;
             for number in 0..self.layers.len() {
                 for place in 1..self.layers[number].len() {
-                    let (left, right) = (self.layers[number][place - 1], self.layers[number][place]);
+                    let (left, right) =
+                        (self.layers[number][place - 1], self.layers[number][place]);
+                    let links = |vertex: usize| {
+                        let (up, down) = (&self.layout.up[vertex], &self.layout.down[vertex]);
+                        (up.len(), down.len())
+                    };
+                    let ((up, down), (others_up, others_down)) = (links(left), links(right));
+                    if !self.spend(2 * (1 + up * others_up + down * others_down)) {
+                        return;
+                    }
                     if self.between(right, left) < self.between(left, right) {
                         self.layers[number].swap(place - 1, place);
                         self.position[left] = place;

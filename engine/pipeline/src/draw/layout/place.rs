@@ -212,11 +212,12 @@ impl Part {
         for (vertex, others) in self.down.iter().enumerate() {
             for other in others.iter().copied() {
                 let moved = (centres[vertex] - centres[other]).abs();
-                // A bend in the middle of a long edge is uglier than one at a node.
+                // A bend in the middle of a long edge is uglier than one at a node, and that is
+                // uglier where the edge leads from node to node.
                 let weight = match (self.is_bend[vertex], self.is_bend[other]) {
                     (true, true) => 4.0,
                     (false, false) => 1.0,
-                    _ => 1.5,
+                    _ => 0.9,
                 };
                 cost += moved * weight;
                 if moved > 0.5 {

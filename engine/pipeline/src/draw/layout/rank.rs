@@ -41,9 +41,9 @@ pub(crate) fn ranks(picture: &Picture) -> Ranks {
         let kind = picture.nodes()[node].kind;
         behind[node].is_empty() && kind.is_sink()
     };
-    for node in 0..count {
+    for (node, layer) in layer.iter_mut().enumerate() {
         if is_pinned(node) {
-            layer[node] = last;
+            *layer = last;
         }
     }
     // Who gives to more than he takes from goes to those he gives to: one long edge less for each.

@@ -123,7 +123,10 @@ pub(crate) fn geometry(picture: &Picture, layout: &Layout) -> Geometry {
     drawing.make_boxes();
     drawing.make_arrivals();
     let edges = drawing.edges();
-    let width = drawing.columns.last().map_or(0.0, |last| last.x + last.width);
+    let width = drawing
+        .columns
+        .last()
+        .map_or(0.0, |last| last.x + last.width);
     let bottom = drawing.boxes.iter().map(|node| node.rect.bottom());
     let bends = drawing.centres.iter().copied();
     let height = bottom.chain(bends).fold(0.0, f64::max);
@@ -255,7 +258,8 @@ impl Drawing<'_> {
                 };
                 let mut path = self.path(*first, *last, &route.vertices, route.slot, route.is_back);
                 let label = edge.label();
-                let is_first = !label.is_empty() && !route.is_back && told.insert((*first, route.slot));
+                let is_first =
+                    !label.is_empty() && !route.is_back && told.insert((*first, route.slot));
                 if is_first {
                     let x = self.boxes[*first].rect.right() + 5.0;
                     path.label = Some((x, path.start.1 - 4.0, label));

@@ -208,10 +208,10 @@ fn write_node(out: &mut String, node: &Node, drawn: &NodeBox) {
             out,
             "<g class=\"m\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"15\" rx=\"7.5\"/><text x=\"{}\" y=\"{}\">{}</text></g>",
             n(middle - width / 2.0),
-            n(rect.bottom() - 6.0),
+            n(rect.bottom() - 4.5),
             n(width),
             n(middle),
-            n(rect.bottom() + 5.0),
+            n(rect.bottom() + 6.5),
             xml(&label)
         );
     }

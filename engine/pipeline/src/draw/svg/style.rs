@@ -105,7 +105,12 @@ fn rules(page: &Page, kinds: &[Kind]) -> String {
         ".qg .bg{{fill:{background}}}\n.qg text{{fill:{text}}}\n.qg text.what,.qg text.k{{fill:{quiet}}}\n\
          .qg text.r{{fill:{quiet};stroke:{background};stroke-width:3px;stroke-linejoin:round;paint-order:stroke}}\n"
     );
-    for (class, colour) in [("", edge), (".late", late), (".errors", errors), (".back", errors)] {
+    for (class, colour) in [
+        ("", edge),
+        (".late", late),
+        (".errors", errors),
+        (".back", errors),
+    ] {
         rules.push_str(&format!(
             ".qg {class}.e .p{{stroke:{colour}}}\n.qg {class}.e .h{{fill:{colour}}}\n"
         ));
@@ -117,9 +122,7 @@ fn rules(page: &Page, kinds: &[Kind]) -> String {
     for kind in kinds {
         let (fill, border) = colours(*kind);
         let word = kind.word();
-        rules.push_str(&format!(
-            ".qg .{word} .f{{fill:{fill};stroke:{border}}}\n"
-        ));
+        rules.push_str(&format!(".qg .{word} .f{{fill:{fill};stroke:{border}}}\n"));
         if matches!(kind, Kind::Lookup | Kind::Store) {
             rules.push_str(&format!(".qg .{word} .l{{stroke:{border}}}\n"));
         }
