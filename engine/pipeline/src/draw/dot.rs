@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::draw::{
     picture::{Exit, Kind, Picture},
     svg::light,
-    text::{self, xml},
+    text,
 };
 
 const NAME_CHARACTERS_MAX: usize = 64;
@@ -38,18 +38,22 @@ pub(crate) fn dot(picture: &Picture) -> String {
         if name.is_empty() {
             name.push('?');
         }
-        let mut label = format!("<b>{}</b>", xml(&name));
+        let mut label = format!("<b>{}</b>", text::dot(&name));
         let what = node.details.first().map_or("", String::as_str);
         let what = text::line(what, WHAT_CHARACTERS_MAX);
         if !what.is_empty() {
-            let _ = write!(label, "<br/><font point-size=\"10\">{}</font>", xml(&what));
+            let _ = write!(
+                label,
+                "<br/><font point-size=\"10\">{}</font>",
+                text::dot(&what)
+            );
         }
         let marks = text::line(&node.marks.join(" · "), WHAT_CHARACTERS_MAX);
         if !marks.is_empty() {
             let _ = write!(
                 label,
                 "<br/><font point-size=\"10\" color=\"#b3261e\"><b>{}</b></font>",
-                xml(&marks)
+                text::dot(&marks)
             );
         }
         let (fill, border) = light(node.kind);

@@ -108,6 +108,12 @@ pub(crate) fn xml(text: &str) -> String {
     escaped
 }
 
+/// Escaped for a label of Graphviz in the manner of HTML. It puts a node's name in the place of `\N`
+/// there too, and so on.
+pub(crate) fn dot(text: &str) -> String {
+    xml(text).replace('\\', "&#92;")
+}
+
 /// Escaped for a quoted text of Mermaid, which has its own way to write entities and reads HTML and
 /// Markdown behind them: only what certainly means itself stands as it is.
 pub(crate) fn mermaid(text: &str) -> String {
@@ -127,7 +133,50 @@ pub(crate) fn mermaid(text: &str) -> String {
         } else {
             escaped.push_str(&format!("#{};", letter as u32));
         }
+        // It takes these two letters for the end of a line even where they are written as entities.
+        if letter == '\\' && letters.peek() == Some(&'n') {
+            escaped.push_str("#8203;");
+        }
         is_in_word = is_word;
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_clean_and_short() {
+        for (text, line_of_it) in [
+            ("  a \n\t b\u{0} ", "a b"),
+            ("a\u{202E}b\u{200B}c\u{FFFE}", "abc"),
+            ("12345678", "12345678"),
+            ("123456789", "1234567…"),
+            ("123456 89", "123456…"),
+            ("1234567 9", "1234567…"),
+            ("größer🚚🚚", "größer🚚🚚"),
+            ("", ""),
+        ] {
+            assert_eq!(line(text, 8), line_of_it);
+            assert!(line(text, 8).chars().count() <= 8);
+        }
+        assert_eq!(line("ab", 1), "…");
+    }
+
+    #[test]
+    fn widths_are_of_what_is_seen() {
+        assert_eq!(columns("abc"), 3);
+        assert_eq!(columns("温度"), 4);
+        assert_eq!(columns("e\u{301}"), 1);
+        assert!(bold_width("mmm", 10.0) > bold_width("iii", 10.0));
+    }
+
+    #[test]
+    fn what_has_a_meaning_is_escaped() {
+        assert_eq!(xml("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
+        assert_eq!(dot("\\N<"), "&#92;N&lt;");
+        assert_eq!(mermaid("a_b _c 1.5 2. x"), "a_b #95;c 1.5 2#46; x");
+        assert_eq!(mermaid("\"<#\\n"), "#34;#60;#35;#92;#8203;n");
+    }
 }

@@ -177,7 +177,10 @@ fn write_node(out: &mut String, node: &Node, drawn: &NodeBox) {
     }
     let (right, down) = shape::text_shift(node.kind);
     let x = n(rect.x + rect.width / 2.0 + right);
-    let middle = rect.middle() + down;
+    let label = text::line(&node.marks.join(" · "), 32);
+    // A mark lies over the lower side.
+    let up = if label.is_empty() { 0.0 } else { 2.0 };
+    let middle = rect.middle() + down - up;
     let _ = write!(
         out,
         "<g class=\"n {}\"><title>{}</title>{}",
@@ -200,7 +203,6 @@ fn write_node(out: &mut String, node: &Node, drawn: &NodeBox) {
             xml(&drawn.what)
         );
     }
-    let label = text::line(&node.marks.join(" · "), 32);
     if !label.is_empty() {
         let width = text::bold_width(&label, 9.5) + 14.0;
         let middle = rect.x + rect.width / 2.0;
