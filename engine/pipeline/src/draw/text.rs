@@ -108,10 +108,10 @@ pub(crate) fn xml(text: &str) -> String {
     escaped
 }
 
-/// Escaped for a label of Graphviz in the manner of HTML. It puts a node's name in the place of `\N`
-/// there too, and so on.
+/// Escaped for a label of Graphviz in the manner of HTML: there too a backslash begins something
+/// (`\N` is the node's name), even where it is written as an entity.
 pub(crate) fn dot(text: &str) -> String {
-    xml(text).replace('\\', "&#92;")
+    xml(text).replace('\\', "\\\\")
 }
 
 /// Escaped for a quoted text of Mermaid, which has its own way to write entities and reads HTML and
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_has_a_meaning_is_escaped() {
         assert_eq!(xml("a<b>&\"'"), "a&lt;b&gt;&amp;&quot;&#39;");
-        assert_eq!(dot("\\N<"), "&#92;N&lt;");
+        assert_eq!(dot("\\N<"), "\\\\N&lt;");
         assert_eq!(mermaid("a_b _c 1.5 2. x"), "a_b #95;c 1.5 2#46; x");
         assert_eq!(mermaid("\"<#\\n"), "#34;#60;#35;#92;#8203;n");
     }
