@@ -93,7 +93,11 @@ fn role(name: &str, data_type: &DataType, sender: &SenderId) -> Result<Role, Bat
     }
     if is(ARRIVAL) {
         return match (sender.kind, data_type) {
-            (SenderKind::Gateway, DataType::Timestamp(..)) if name == ARRIVAL => Ok(Role::Arrival),
+            (SenderKind::Gateway | SenderKind::Node, DataType::Timestamp(..))
+                if name == ARRIVAL =>
+            {
+                Ok(Role::Arrival)
+            }
             (SenderKind::Gateway, other) => Err(BatchRefusal::new(
                 RejectCode::ReservedColumn,
                 format!(

@@ -8,13 +8,14 @@ use std::{
 use actix::{Actor, Addr};
 use quinn::Endpoint;
 use quiver_hot::{Archive, LastValues, MemoryBudget, Tables};
-use quiver_log::{DirLock, Vfs};
-use quiver_model::{Clock, SenderId, StreamField, StreamName, StreamSchema};
+use quiver_log::{DirLock, LogReader, Vfs};
+use quiver_model::{Clock, Entropy, SenderId, StreamField, StreamName, StreamSchema};
 use quiver_protocol::{ConnectionClose, ConnectionCloseCode};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
     EngineOptions, Metrics, Progress, Spawner,
+    analyze::{Analysis, Analyzer, AnalyzerHandle, AnalyzerParts, Appender, StateLogError},
     checkpoint::{CheckpointCollector, Checkpointer},
     commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
     control::{ControlState, ControlWriter, EnsureError, GrowthLimits},
@@ -56,6 +57,9 @@ pub struct Engine {
     report: RecoveryReport,
     stopped: Arc<Notify>,
     lock: Mutex<Option<DirLock>>,
+    reader: LogReader,
+    vfs: Arc<dyn Vfs>,
+    analyzer: OnceLock<AnalyzerHandle>,
 }
 
 impl Engine {
@@ -116,6 +120,7 @@ impl Engine {
 
         let fatal = Arc::new(OnceLock::new());
         let on_fatal = Arc::new(Notify::new());
+        let reader = log.reader();
         let commit = CommitLoop {
             log,
             commands,
@@ -204,6 +209,9 @@ impl Engine {
             report,
             stopped: Arc::new(Notify::new()),
             lock: Mutex::new(Some(lock)),
+            reader,
+            vfs: vfs.clone(),
+            analyzer: OnceLock::new(),
             options,
         };
         engine.spawn_background(vfs);
@@ -254,6 +262,50 @@ impl Engine {
         self.spawner.spawn_io(Box::pin(accept));
     }
 
+    /// Lets a graph follow the log from where it was, in the directory `analysis`. Call it before
+    /// [`Self::serve`], so that it sees everything, and once.
+    ///
+    /// # Errors
+    /// If what its nodes remember cannot be read.
+    pub fn analyze(
+        &self,
+        analysis: Box<dyn Analysis>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<AnalyzerHandle, StateLogError> {
+        let appender = Appender {
+            control: self.control.clone(),
+            queue: self.queue.clone(),
+            tables: self.tables.clone(),
+            budget: self.budget.clone(),
+            metrics: self.metrics.clone(),
+            record_clock: self.record_clock.clone(),
+            shards: self.shards.clone(),
+            shard_count: self.options.shard_count,
+            next: std::collections::HashMap::new(),
+        };
+        let parts = AnalyzerParts {
+            reader: self.reader.clone(),
+            appender,
+            progress: self.progress.clone(),
+            flusher: self.flusher.clone(),
+            metrics: self.metrics.clone(),
+            record_clock: self.record_clock.clone(),
+            vfs: self.vfs.clone(),
+            entropy,
+            directory: self.options.data_dir.join("analysis"),
+        };
+        let (analyzer, handle) = Analyzer::open(parts, analysis)?;
+        self.spawner.spawn_analysis(Box::pin(analyzer.run()))?;
+        // A second graph would be refused by the lock of its directory.
+        let _ = self.analyzer.set(handle.clone());
+        Ok(handle)
+    }
+
+    /// The graph that follows the log, if there is one.
+    pub fn analyzer(&self) -> Option<&AnalyzerHandle> {
+        self.analyzer.get()
+    }
+
     /// Ends everything: connections are told, what was accepted becomes durable, every stream is
     /// flushed, and a checkpoint is taken. The error says what could not be done; nothing that was
     /// acknowledged is lost by it. Call it once.
@@ -281,6 +333,11 @@ impl Engine {
         }
         let fatal = self.fatal.get().cloned();
         let mut result = Ok(());
+        if let (Some(analyzer), None) = (self.analyzer.get(), &fatal)
+            && let Err(error) = analyzer.stop().await
+        {
+            tracing::error!(error, "what nodes of the graph remember could not be kept");
+        }
         if fatal.is_none() {
             match tokio::time::timeout(FLUSH_PATIENCE, self.flusher.flush_all()).await {
                 Ok(Ok(())) => {}

@@ -122,6 +122,9 @@ pub struct FlushRules {
     pub log_bytes: u64,
 }
 
+/// The log is kept for a graph that lags until it is so many times what it may be otherwise.
+const ANALYSIS_LOG_FACTOR: u64 = 4;
+
 /// Flushes streams, and trims the log.
 pub struct Flusher {
     tables: Arc<Tables>,
@@ -139,6 +142,8 @@ pub struct Flusher {
     stopped: std::sync::atomic::AtomicBool,
     /// Position of the older checkpoint; nothing above it is trimmed.
     checkpointed: std::sync::atomic::AtomicU64,
+    /// The graph goes on from here after a start; `u64::MAX` without one.
+    analysed: std::sync::atomic::AtomicU64,
 }
 
 /// What a flusher works with.
@@ -189,6 +194,7 @@ impl Flusher {
             stop: Notify::new(),
             stopped: std::sync::atomic::AtomicBool::new(false),
             checkpointed: std::sync::atomic::AtomicU64::new(0),
+            analysed: std::sync::atomic::AtomicU64::new(u64::MAX),
         })
     }
 
@@ -213,6 +219,22 @@ impl Flusher {
     pub(crate) fn set_checkpointed(&self, position: Position) {
         self.checkpointed
             .store(position.get(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The graph needs the log from `position` on.
+    pub(crate) fn set_analysed(&self, position: Position) {
+        self.analysed
+            .store(position.get(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// What the graph needs of the log; everything may go if it is so far behind that the log would
+    /// fill the disk for it: it goes on where the log begins then, and says what it has missed.
+    pub(crate) fn analysed(&self) -> Position {
+        let log_size = u64::try_from(self.metrics.log_size.get()).unwrap_or(0);
+        if log_size > self.rules.log_bytes.saturating_mul(ANALYSIS_LOG_FACTOR) {
+            return Position(u64::MAX);
+        }
+        Position(self.analysed.load(std::sync::atomic::Ordering::SeqCst))
     }
 
     /// Looks for streams that are due, until stopped. A stream whose flush takes long, or fails
@@ -388,7 +410,10 @@ impl Flusher {
         if checkpointed == Position(0) {
             return;
         }
-        let floor = self.first_unflushed().min(checkpointed.plus(1));
+        let floor = self
+            .first_unflushed()
+            .min(checkpointed.plus(1))
+            .min(self.analysed());
         let (reply, answer) = oneshot::channel();
         if self
             .queue

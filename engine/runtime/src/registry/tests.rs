@@ -88,7 +88,7 @@ fn it_is_what_a_map_of_whole_entries_would_be() {
             let may = active.is_some_and(|entry| match speaker.kind {
                 SenderKind::Device => speaker.id.as_str() == device,
                 SenderKind::Gateway => entry.gateways.contains("gw_1"),
-                SenderKind::Operator => true,
+                SenderKind::Operator | SenderKind::Node => true,
             });
             assert_eq!(registry.may_speak_for(&speaker, &device), may, "{step}");
         }
