@@ -555,6 +555,9 @@ fn times_beyond_what_a_field_holds_are_refused_row_by_row() {
     let (min, max) = (FIELD_TIME_MIN.0, FIELD_TIME_MAX.0);
     let micros = times(&[i64::MIN, min - 1, min, 0, max, max + 1, i64::MAX]);
     assert_eq!(refused(micros), all(&[0, 1, 5, 6]));
+    let sent = batch(vec![("ts", times(&[1])), ("seen", times(&[i64::MAX]))]);
+    let kept = crate::row_as_json(&sent, 0, 1_024);
+    assert!(kept.contains(&i64::MAX.to_string()), "{kept}");
     let seconds = vec![Some(i64::MIN), Some(min / 1_000_000), None, Some(i64::MAX)];
     let seconds = Arc::new(TimestampSecondArray::from(seconds));
     assert_eq!(refused(seconds), all(&[0, 3]));
@@ -587,4 +590,64 @@ fn times_and_numbers_do_not_become_each_other() {
     let sent = batch(vec![("ts", times(&[1])), ("day", date)]);
     let refusal = judge_as(&device(), &sent, None).unwrap_err();
     assert_eq!(refusal.code, RejectCode::UnsupportedType);
+}
+
+/// One value of a timestamp column: mostly near the edges of what fits, in any unit.
+fn ticks() -> impl proptest::strategy::Strategy<Value = Option<i64>> {
+    use proptest::prelude::*;
+    let edge = (0..4_u32, any::<bool>(), -2..=2_i64).prop_map(|(unit, is_first, off)| {
+        let edge = if is_first {
+            FIELD_TIME_MIN
+        } else {
+            FIELD_TIME_MAX
+        };
+        let per_second = 1_000_i64.pow(unit);
+        let edge = i128::from(edge.0) * i128::from(per_second) / 1_000_000;
+        i64::try_from(edge).unwrap_or(i64::MAX).saturating_add(off)
+    });
+    let ticks = prop_oneof![edge, any::<i64>(), -2_000..2_000_i64];
+    prop::option::weighted(0.9, ticks)
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_time_is_stored_as_its_microsecond_or_its_row_is_refused(
+        values in proptest::collection::vec(ticks(), 1..20),
+        unit in 0..4_usize,
+        zone in proptest::option::of(proptest::sample::select(vec!["UTC", "+02:00", "Europe/Berlin"])),
+    ) {
+        let zone = zone.map(Arc::<str>::from);
+        macro_rules! of {
+            ($array:ty) => {
+                Arc::new(<$array>::from(values.clone()).with_timezone_opt(zone)) as ArrayRef
+            };
+        }
+        let (column, nanos) = match unit {
+            0 => (of!(TimestampSecondArray), 1_000_000_000),
+            1 => (of!(TimestampMillisecondArray), 1_000_000),
+            2 => (of!(TimestampMicrosecondArray), 1_000),
+            _ => (of!(TimestampNanosecondArray), 1),
+        };
+        let sent = batch(vec![("ts", times(&vec![NOW.0; values.len()])), ("seen", column)]);
+        let schema = schema(&[("seen", FieldType::Timestamp)]);
+        let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
+
+        let (mut kept, mut refused, mut truncated) = (Vec::new(), Vec::new(), 0);
+        for (row, value) in (0..).zip(&values) {
+            let nanos = value.map(|value| i128::from(value) * nanos);
+            let micros = nanos.map(|nanos| nanos.div_euclid(1_000));
+            truncated += u32::from(nanos.is_some_and(|nanos| nanos % 1_000 != 0));
+            let range = i128::from(FIELD_TIME_MIN.0)..=i128::from(FIELD_TIME_MAX.0);
+            if micros.is_none_or(|micros| range.contains(&micros)) {
+                kept.push(micros.map(|micros| micros as i64));
+            } else {
+                refused.push((row, RejectCode::TimestampRange));
+            }
+        }
+        let found: Vec<_> = judged.verdict.refused.iter().map(|row| (row.row, row.code)).collect();
+        proptest::prop_assert_eq!(found, refused);
+        proptest::prop_assert_eq!(judged.verdict.counts.truncated_timestamps, truncated);
+        let rows = stored(&device(), &sent, &schema);
+        proptest::prop_assert_eq!(field_times(&rows, 0), kept);
+    }
 }
