@@ -30,3 +30,4 @@ mod protocol;
 mod python;
 mod readme;
 mod server;
+mod times;

@@ -48,7 +48,8 @@ codes! {
     DeclaredLost = 11, "declared_lost";
     /// The row has no event time.
     NullTimestamp = 100, "null_timestamp";
-    /// The row's event time is before 1970 or beyond what microseconds can hold.
+    /// The row's event time is before 1970 or beyond what microseconds can hold, or a time in a field
+    /// is not of the years 1 to 9999.
     TimestampRange = 101, "timestamp_range";
     /// The row's event time is too far ahead of its arrival; it is quarantined.
     FutureTimestamp = 102, "future_timestamp";

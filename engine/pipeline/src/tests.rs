@@ -150,7 +150,7 @@ from = ["hot", "hot2"]
     assert_eq!(
         told(text),
         [
-            "error 4:7 `\"int\"`: field `rpm` of stream `readings` cannot be of type \"int\"; a type is one of float64, int64, utf8, bool",
+            "error 4:7 `\"int\"`: field `rpm` of stream `readings` cannot be of type \"int\"; a type is one of float64, int64, utf8, bool, timestamp",
             "error 7:10 `reading`: there is no stream or node `reading`; did you mean `readings`?",
             "error 12:10 `temprature`: unknown field `temprature` in stream `readings`; did you mean `temperature`?",
             "error 13:1 `colour`: route `hot2` has no setting `colour`; there is `default`, `description`, `from`, `limit`, `sample`, `where`",

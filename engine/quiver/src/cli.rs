@@ -412,8 +412,9 @@ pub enum StreamsAction {
         target: TargetArgs,
         /// The stream
         stream: String,
-        /// name=type, the type being int64, float64, utf8, bool, or decimal(N): a float64 with N digits
-        /// after the point, 0 to 9, which takes less in the archive; other values are refused
+        /// name=type, the type being int64, float64, utf8, bool, timestamp (microseconds UTC), or
+        /// decimal(N): a float64 with N digits after the point, 0 to 9, which takes less in the archive;
+        /// other values are refused
         #[arg(required = true, value_name = "NAME=TYPE")]
         fields: Vec<String>,
     },

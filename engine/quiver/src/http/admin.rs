@@ -325,8 +325,8 @@ async fn change(state: &HttpState, change: RegistryChange) -> HttpResponse {
 pub struct DeclareRequest {
     /// The stream.
     pub stream: String,
-    /// (name, type) of each field: int64, float64, utf8, bool, or decimal(2) for a float64 field
-    /// with two digits after the point.
+    /// (name, type) of each field: int64, float64, utf8, bool, timestamp, or decimal(2) for a
+    /// float64 field with two digits after the point.
     pub fields: Vec<(String, String)>,
 }
 
@@ -336,7 +336,7 @@ impl DeclareRequest {
         let field = |(name, word): &(String, String)| {
             let field = FieldName::new(name).map_err(|error| error.to_string())?;
             StreamField::from_type_word(field, word).ok_or_else(|| {
-                format!("type {word:?} of field {name} is not one of int64, float64, utf8, bool, decimal(0) to decimal(9)")
+                format!("type {word:?} of field {name} is not one of int64, float64, utf8, bool, timestamp, decimal(0) to decimal(9)")
             })
         };
         let fields = self.fields.iter().map(field).collect::<Result<_, _>>()?;
