@@ -10,5 +10,6 @@
 //! ```
 
 pub mod bytes;
+pub mod states;
 
 pub use bytes::SavedError;
