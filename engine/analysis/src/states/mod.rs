@@ -2,6 +2,10 @@
 //! row order, can be merged, and is saved by `write` and restored by `read` to the same bits, so
 //! that a result does not depend on where a restart fell.
 
+mod digest;
 mod moments;
+mod weighted;
 
+pub use digest::Digest;
 pub use moments::Moments;
+pub use weighted::{Interleaved, Weighted};
