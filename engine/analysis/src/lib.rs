@@ -10,6 +10,7 @@
 //! ```
 
 pub mod bytes;
+pub mod grid;
 pub mod states;
 
 pub use bytes::SavedError;
