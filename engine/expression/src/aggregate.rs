@@ -144,23 +144,22 @@ impl AggregateSelect {
 
 /// A name of the rows that is used as if it were one of the results.
 fn not_aggregated(problem: Problem, text: &str, scope: &Scope) -> Problem {
-    let name = text.get(problem.span.clone()).unwrap_or_default();
-    if problem.message.starts_with("unknown field") && scope.find(name, false).is_some() {
+    let Some(name) = problem.unknown_column.as_deref() else {
+        return problem;
+    };
+    if scope.find(name, false).is_some() {
         return Problem::new(
             format!("`{name}` is neither a key nor aggregated"),
-            problem.span,
+            problem.span.clone(),
         )
         .help(format!(
             "say which of the rows' values: `last({name})`, `avg({name})`, …; or add it to `by`"
         ));
     }
-    if problem.message.starts_with("unknown field") {
-        let columns = scope.columns().iter();
-        let columns: Vec<String> = columns.map(|column| column.name.clone()).collect();
-        let help = crate::resolve::meant(name, columns);
-        return Problem { help, ..problem };
-    }
-    problem
+    let columns = scope.columns().iter();
+    let columns: Vec<String> = columns.map(|column| column.name.clone()).collect();
+    let help = crate::resolve::meant(name, columns);
+    Problem { help, ..problem }
 }
 
 fn placeholder(index: usize) -> String {

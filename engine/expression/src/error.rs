@@ -11,6 +11,8 @@ pub struct Problem {
     pub span: Range<usize>,
     /// How to mend it, if that is known.
     pub help: Option<String>,
+    /// The column that is named and that the scope does not have, if that is what is wrong.
+    pub unknown_column: Option<String>,
 }
 
 impl Problem {
@@ -19,6 +21,7 @@ impl Problem {
             message: message.into(),
             span,
             help: None,
+            unknown_column: None,
         }
     }
 

@@ -122,6 +122,7 @@ impl Resolver<'_> {
             format!("unknown field `{}` in {}", name.value, self.scope.subject()),
             span,
         );
+        problem.unknown_column = Some(name.value.clone());
         let columns = self.scope.columns().iter();
         let columns: Vec<String> = columns.map(|column| column.name.clone()).collect();
         if is_quoted && name.quote_style == Some('"') && columns.is_empty() {
@@ -181,12 +182,14 @@ pub(crate) fn name_of(call: &Call) -> String {
 
 /// The advice of names that are like this one.
 pub(crate) fn meant(name: &str, names: Vec<String>) -> Option<String> {
+    if let Some(meant) = quiver_model::meant(name, names.iter().cloned()) {
+        return Some(format!("did you mean `{meant}`?"));
+    }
     let few = names.len() <= 5;
     let near = nearest(name, names);
     match &near[..] {
         [] => None,
         _ if few => Some(format!("there is {}", listed(&near))),
-        [one] => Some(format!("did you mean `{one}`?")),
         [best, ..] => Some(format!("did you mean `{best}`?")),
     }
 }

@@ -43,7 +43,7 @@ pub use ids::{
 pub use memory::array_bytes;
 pub use name_table::{NameTable, Names};
 pub use names::{FieldName, NameError, StreamName};
-pub use nearest::nearest;
+pub use nearest::{meant, nearest};
 pub use normalise::{Judged, NormaliseContext, apply, judge};
 pub use pages::Pages;
 pub use part::BatchPart;

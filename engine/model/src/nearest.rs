@@ -5,6 +5,22 @@ const SUGGESTIONS_MAX: usize = 5;
 /// Least likeness of a name that is suggested where there are many.
 const LIKENESS_MIN: f64 = 0.3;
 
+/// Least likeness of the one name that was surely meant.
+const LIKENESS_MEANT: f64 = 0.6;
+
+/// The name that was surely meant by `name`, if one of `names` is so much like it.
+pub fn meant(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+    let name = name.to_lowercase();
+    names
+        .into_iter()
+        .map(|candidate| (likeness(&name, &candidate), candidate))
+        .filter(|(score, _)| *score >= LIKENESS_MEANT)
+        .max_by(|(left, left_name), (right, right_name)| {
+            left.total_cmp(right).then(right_name.cmp(left_name))
+        })
+        .map(|(_, candidate)| candidate)
+}
+
 /// The names most like `name`, best first; all of them if they are few.
 pub fn nearest(name: &str, names: Vec<String>) -> Vec<String> {
     let name = name.to_lowercase();
@@ -108,6 +124,15 @@ mod tests {
             assert_eq!(nearest(name, names()).first().unwrap(), meant);
         }
         assert!(nearest("zzzz", names()).is_empty());
+    }
+
+    #[test]
+    fn one_name_is_meant_only_if_it_is_much_alike() {
+        let two = || vec!["temperature".to_owned(), "rpm".to_owned()];
+        assert_eq!(meant("temprature", two()).as_deref(), Some("temperature"));
+        assert_eq!(meant("Rmp", two()).as_deref(), Some("rpm"));
+        assert_eq!(meant("colour", two()), None);
+        assert_eq!(meant("", two()), None);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Text {
     pub value: String,
     /// Whether it was put together from something outside, and must not be shown.
     pub is_secret: bool,
+    /// Whether something that it refers to is not known, so that it cannot be judged.
+    pub is_incomplete: bool,
     /// Where its first byte is in its file, if it stands there letter by letter.
     first: Option<usize>,
 }
@@ -50,6 +52,7 @@ impl Text {
         Self {
             value: value.to_owned(),
             is_secret: false,
+            is_incomplete: false,
             first: None,
         }
     }
@@ -218,6 +221,7 @@ impl Reader<'_> {
             return Text {
                 value: text.to_owned(),
                 is_secret: false,
+                is_incomplete: false,
                 first,
             };
         }
@@ -231,6 +235,7 @@ impl Reader<'_> {
         };
         let mut value = String::new();
         let mut is_secret = false;
+        let mut is_incomplete = false;
         let mut at = 0;
         while let Some(found) = text[at..].find("${") {
             let start = at + found;
@@ -245,6 +250,7 @@ impl Reader<'_> {
                 let problem = Diagnostic::error("`${` is not closed", part(start..text.len()))
                     .help("write `${env:NAME}` or `${file:PATH}`; a `${` that is meant so is written `$${`");
                 self.diagnostics.push(problem);
+                is_incomplete = true;
                 at = text.len();
                 break;
             };
@@ -261,15 +267,18 @@ impl Reader<'_> {
                         value.push_str(&content);
                         is_secret = true;
                     }
-                    Err(problem) => self
-                        .diagnostics
-                        .push(Diagnostic::error(problem, part(start..end))),
+                    Err(problem) => {
+                        is_incomplete = true;
+                        self.diagnostics
+                            .push(Diagnostic::error(problem, part(start..end)));
+                    }
                 },
                 None => {
                     let message = format!("`${{{inner}}}` refers to nothing");
                     let problem = Diagnostic::error(message, part(start..end))
                         .help("write `${env:NAME}` or `${file:PATH}`; a `${` that is meant so is written `$${`");
                     self.diagnostics.push(problem);
+                    is_incomplete = true;
                 }
             }
             at = end;
@@ -278,6 +287,7 @@ impl Reader<'_> {
         Text {
             value,
             is_secret,
+            is_incomplete,
             first: None,
         }
     }

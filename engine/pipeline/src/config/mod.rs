@@ -10,7 +10,7 @@ mod tests_of;
 
 use crate::{
     diagnostics::{Diagnostic, Diagnostics},
-    source::{Located, Place, Sources},
+    source::{Located, Sources},
     value::{self, Lookup, Table, Value},
 };
 
@@ -63,7 +63,7 @@ impl Config {
             if kind.is_none() && name != "stream" && name != "store" {
                 let mut known = vec!["stream".to_owned(), "store".to_owned(), "test".to_owned()];
                 known.extend(NODE_SECTIONS.map(str::to_owned));
-                let help = match quiver_model::nearest(name, known.clone()).first() {
+                let help = match quiver_model::meant(name, known.clone()) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("there is {}", listed(&known)),
                 };
@@ -175,9 +175,3 @@ fn wrong_name(name: &str) -> Option<&'static str> {
     }
     None
 }
-
-/// No place: for what nobody wrote.
-pub(crate) const NOWHERE: Place = Place {
-    file: usize::MAX,
-    span: 0..0,
-};

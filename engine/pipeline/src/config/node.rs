@@ -30,7 +30,7 @@ pub enum NodeKind {
     /// Adds columns from a table.
     Lookup(LookupConfig),
     /// Aggregates rows.
-    Window(WindowConfig),
+    Window(Box<WindowConfig>),
     /// Says when nothing comes.
     Missing(MissingConfig),
     /// A stage of a later version: `detect`, `alert`, `action`. Its inputs are known, its settings
@@ -199,7 +199,7 @@ pub(crate) fn read(
             condition: reader.text("where"),
         }),
         "lookup" => NodeKind::Lookup(lookup(&mut reader)),
-        "window" => NodeKind::Window(window(&mut reader)),
+        "window" => NodeKind::Window(Box::new(window(&mut reader))),
         "missing" => NodeKind::Missing(missing(&mut reader)),
         section => {
             let actions = reader.texts("actions");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use quiver_model::nearest;
+use quiver_model::meant;
 
 use crate::{
     config::duration::parse_duration,
@@ -197,8 +197,8 @@ impl<'a> TableReader<'a> {
                 continue;
             }
             let known: Vec<String> = self.asked.iter().map(|key| (*key).to_owned()).collect();
-            let help = match nearest(&key.value, known.clone()).first() {
-                Some(near) if known.len() > 5 => format!("did you mean `{near}`?"),
+            let help = match meant(&key.value, known.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
                 _ => format!("there is {}", listed(&known)),
             };
             let message = format!("{} has no setting `{}`", self.subject, key.value);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow_schema::DataType;
 use quiver_expression::{AggregateSelect, Compiled, KeyColumn, Problems, Projection};
-use quiver_model::{DEVICE, nearest};
+use quiver_model::{DEVICE, meant};
 
 use crate::{
     config::{MapConfig, MissingConfig, Mode, NodeKind, RouteConfig, Shape, WindowConfig},
@@ -158,7 +158,7 @@ impl Checker<'_> {
     /// Tells problems of a text, but not those of names where not all names are known.
     fn tell(&mut self, text: &Located<Text>, columns: &Columns, Problems(problems): Problems) {
         for problem in problems {
-            if columns.is_unknown() && problem.message.starts_with("unknown field") {
+            if columns.is_unknown() && problem.unknown_column.is_some() {
                 continue;
             }
             let place = text.part(&problem.span);
@@ -169,7 +169,9 @@ impl Checker<'_> {
 
     /// Checks a condition over the rows of every input.
     fn condition(&mut self, text: Option<&Located<Text>>) {
-        let Some(text) = text else { return };
+        let Some(text) = text.filter(|text| !text.value.is_incomplete) else {
+            return;
+        };
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
             let scope = columns.scope(self.subject(edge.origin));
@@ -207,6 +209,9 @@ impl Checker<'_> {
         let Some(select) = &map.select else {
             return self.union();
         };
+        if select.value.is_incomplete {
+            return Columns::unknown();
+        }
         let mut out = Columns::default();
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
@@ -280,8 +285,7 @@ impl Checker<'_> {
                     field.as_str(),
                     self.subject(edge.origin)
                 );
-                let help = nearest(field.as_str(), names)
-                    .first()
+                let help = meant(field.as_str(), names)
                     .map(|near| format!("did you mean `{near}`?"));
                 self.diagnostics
                     .push(Diagnostic::error(message, field.place.clone()).maybe_help(help));
@@ -308,8 +312,7 @@ impl Checker<'_> {
             let names = chrono_tz::TZ_VARIANTS
                 .iter()
                 .map(|zone| zone.name().to_owned());
-            let help = nearest(zone.as_str(), names.collect())
-                .first()
+            let help = meant(zone.as_str(), names)
                 .map(|near| format!("did you mean `{near}`?"));
             let message = format!("there is no time zone {:?}", zone.as_str());
             self.diagnostics
@@ -367,6 +370,9 @@ impl Checker<'_> {
         let Some(select) = &window.select else {
             return out;
         };
+        if select.value.is_incomplete {
+            return Columns::unknown();
+        }
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
             let scope = columns.scope(self.subject(edge.origin));

@@ -1,6 +1,6 @@
 //! Names as connections, and the order of the nodes.
 
-use quiver_model::{StreamName, nearest};
+use quiver_model::{StreamName, meant};
 
 use crate::{
     config::{Config, NodeKind, listed},
@@ -103,7 +103,7 @@ fn origin(
         .map(|node| node.name().to_owned())
         .collect();
     known.extend(graph.streams.iter().map(|stream| stream.name.clone()));
-    let near = nearest_of(base, &known);
+    let near = meant(base, known);
     if port.is_none() && near.is_none() && StreamName::new(base).is_ok() {
         diagnostics.push(
             Diagnostic::warning(format!("stream `{base}` is not declared"), whole)
@@ -123,16 +123,6 @@ fn origin(
     let message = format!("there is no stream or node `{base}`");
     diagnostics.push(Diagnostic::error(message, name.part(&(0..base.len()))).help(help));
     None
-}
-
-/// A known name that is so much like this one that it was meant.
-fn nearest_of(name: &str, known: &[String]) -> Option<String> {
-    // More than a few candidates, so that only what is alike is suggested.
-    let mut padded = known.to_vec();
-    padded.extend((0..6).map(|number| format!("\u{0}{number}")));
-    nearest(name, padded)
-        .into_iter()
-        .find(|near| !near.starts_with('\u{0}'))
 }
 
 /// Alerts name actions.
@@ -155,7 +145,7 @@ fn actions(graph: &Graph, diagnostics: &mut Diagnostics) {
         );
         for action in actions {
             if !known.iter().any(|known| known == action.as_str()) {
-                let help = nearest(action.as_str(), known.clone()).first().map_or_else(
+                let help = meant(action.as_str(), known.clone()).map_or_else(
                     || format!("declare it: `[action.{}]`", action.as_str()),
                     |near| format!("did you mean `{near}`?"),
                 );
@@ -217,13 +207,13 @@ pub(crate) fn order(graph: &Graph, diagnostics: &mut Diagnostics) -> Vec<usize> 
     while next < order.len() {
         let done = order[next];
         next += 1;
-        for number in 0..count {
+        for (number, waits) in waiting.iter_mut().enumerate() {
             let times = parents(number)
                 .filter(|(parent, _)| *parent == done)
                 .count();
             if times > 0 {
-                waiting[number] -= times;
-                if waiting[number] == 0 {
+                *waits -= times;
+                if *waits == 0 {
                     order.push(number);
                 }
             }
