@@ -26,6 +26,7 @@ const MAP: &[(&str, May)] = &[
     ("quiver-allocator", May::Use(&[])),
     ("quiver-model", May::Use(&[])),
     ("quiver-pki", May::Use(&["quiver-model"])),
+    ("quiver-analysis", May::Use(&["quiver-model"])),
     ("quiver-expression", May::Use(&["quiver-model"])),
     (
         "quiver-pipeline",
@@ -70,6 +71,7 @@ const MAP: &[(&str, May)] = &[
 const LIGHT: &[&str] = &[
     "quiver-model",
     "quiver-pki",
+    "quiver-analysis",
     "quiver-protocol",
     "quiver-client",
     "quiver-log",

@@ -1,0 +1,205 @@
+//! The blocks of all open windows of one kind, in one array: a window knows its block by number.
+
+use std::sync::Arc;
+
+use crate::{
+    bytes::{ReadBytes, SavedError, WriteBytes},
+    cells::{
+        fold::{narrow, wide},
+        layout::{Cell, Class, Layout, What},
+        order, slab,
+        slab::Slab,
+    },
+};
+
+/// Blocks by number.
+#[derive(Clone, Debug)]
+pub(crate) struct Blocks {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) words: Vec<u64>,
+    pub(crate) texts: Slab<Box<str>>,
+    free: Vec<u32>,
+}
+
+impl Blocks {
+    pub(crate) fn new(layout: Arc<Layout>) -> Self {
+        Self {
+            layout,
+            words: Vec::new(),
+            texts: Slab::default(),
+            free: Vec::new(),
+        }
+    }
+
+    /// The number of a block without rows.
+    pub(crate) fn allocate(&mut self) -> u32 {
+        let width = self.layout.empty.len();
+        if let Some(block) = self.free.pop() {
+            let at = block as usize * width;
+            if let Some(words) = self.words.get_mut(at..at + width) {
+                words.copy_from_slice(&self.layout.empty);
+            }
+            return block;
+        }
+        let block = self.words.len() / width;
+        self.words.extend_from_slice(&self.layout.empty);
+        // What a state may take is limited far below so many.
+        u32::try_from(block).unwrap_or(u32::MAX)
+    }
+
+    /// Gives a block back.
+    pub(crate) fn free(&mut self, block: u32) {
+        let layout = Arc::clone(&self.layout);
+        for cell in layout.cells.iter().filter(|cell| cell.is_in_slab()) {
+            let at = self.at(block, cell);
+            if let Some(number) = self.words.get_mut(at) {
+                self.texts.take(number);
+            }
+        }
+        self.free.push(block);
+    }
+
+    /// A block's words.
+    pub(crate) fn words(&self, block: u32) -> &[u64] {
+        let width = self.layout.empty.len();
+        let at = block as usize * width;
+        self.words.get(at..at + width).unwrap_or(&self.layout.empty)
+    }
+
+    fn at(&self, block: u32, cell: &Cell) -> usize {
+        block as usize * self.layout.empty.len() + cell.at
+    }
+
+    /// Adds what is in one block to another, whose rows are taken to have come before.
+    pub(crate) fn merge(&mut self, into: u32, from: u32) {
+        let layout = Arc::clone(&self.layout);
+        let rows = self.words(from).first().copied().unwrap_or_default();
+        if let Some(word) = self.words.get_mut(into as usize * layout.empty.len()) {
+            *word += rows;
+        }
+        for cell in &layout.cells {
+            self.merge_cell(cell, into, from);
+        }
+    }
+
+    fn merge_cell(&mut self, cell: &Cell, into: u32, from: u32) {
+        let pair = |at: usize| -> [u64; 2] {
+            let word = |at: usize| self.words.get(at).copied().unwrap_or_default();
+            // Of cells of one word, the second is another's, and not written back.
+            [word(at), word(at + 1)]
+        };
+        let (to, at) = (self.at(into, cell), self.at(from, cell));
+        let (held, new) = (pair(to), pair(at));
+        if cell.is_in_slab() {
+            if let Some(text) = self.texts.get(new[0]).cloned() {
+                self.fold_text(cell, into, &text, new[1].cast_signed());
+            }
+            return;
+        }
+        let words = merged(cell, held, new);
+        if let Some(place) = self.words.get_mut(to..to + cell.what.words()) {
+            place.copy_from_slice(&words[..cell.what.words()]);
+        }
+    }
+
+    /// Writes a block.
+    pub(crate) fn write(&self, block: u32, out: &mut Vec<u8>) {
+        let words = self.words(block);
+        let word = |at: usize| words.get(at).copied().unwrap_or_default();
+        out.put_varint(word(0));
+        for cell in &self.layout.cells {
+            for at in cell.at..cell.at + cell.what.words() {
+                if at == cell.at && cell.is_in_slab() {
+                    slab::write(self.texts.get(word(at)), out, |text, out| {
+                        out.put_bytes(text.as_bytes());
+                    });
+                } else {
+                    out.put_u64(word(at));
+                }
+            }
+        }
+    }
+
+    /// Reads a block that [`Self::write`] wrote.
+    pub(crate) fn read(&mut self, input: &mut &[u8]) -> Result<u32, SavedError> {
+        let block = self.allocate();
+        match self.read_into(block, input) {
+            Ok(()) => Ok(block),
+            Err(error) => {
+                self.free(block);
+                Err(error)
+            }
+        }
+    }
+
+    fn read_into(&mut self, block: u32, input: &mut &[u8]) -> Result<(), SavedError> {
+        let layout = Arc::clone(&self.layout);
+        let start = block as usize * layout.empty.len();
+        let rows = input.varint()?;
+        if let Some(word) = self.words.get_mut(start) {
+            *word = rows;
+        }
+        for cell in &layout.cells {
+            for at in start + cell.at..start + cell.at + cell.what.words() {
+                let word = if at == start + cell.at && cell.is_in_slab() {
+                    let text = slab::read(input, |input| input.text().map(Box::from))?;
+                    let mut number = 0;
+                    if let Some(text) = text {
+                        self.texts.put(&mut number, text);
+                    }
+                    number
+                } else {
+                    input.u64()?
+                };
+                if let Some(place) = self.words.get_mut(at) {
+                    *place = word;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Cell {
+    /// Whether its first word is a number in a slab.
+    pub(crate) const fn is_in_slab(&self) -> bool {
+        matches!(self.class, Class::Text) && self.what.is_value()
+    }
+}
+
+/// A cell's words of those of two.
+fn merged(cell: &Cell, held: [u64; 2], new: [u64; 2]) -> [u64; 2] {
+    let time = |words: [u64; 2]| words[1].cast_signed();
+    let float = |words: [u64; 2]| f64::from_bits(words[0]);
+    let int = |words: [u64; 2]| words[0].cast_signed();
+    let (less, more, same) = match cell.class {
+        Class::Float => (
+            order::less(float(new), float(held)),
+            order::less(float(held), float(new)),
+            order::same(float(held), float(new)),
+        ),
+        _ => (
+            int(new) < int(held),
+            int(new) > int(held),
+            int(new) == int(held),
+        ),
+    };
+    let earlier = time(new) < time(held);
+    let takes = match cell.what {
+        What::Count => return [held[0].wrapping_add(new[0]), 0],
+        What::Sum if cell.class == Class::Float => {
+            let (mut sum, mut lost) = (float(held), f64::from_bits(held[1]));
+            order::add(&mut sum, &mut lost, float(new));
+            lost += f64::from_bits(new[1]);
+            return [sum.to_bits(), lost.to_bits()];
+        }
+        What::Sum => return narrow(wide(held).wrapping_add(wide(new))),
+        What::Min => less,
+        What::Max => more,
+        What::MinAt => less || (same && earlier),
+        What::MaxAt => more || (same && earlier),
+        What::First => earlier,
+        What::Last => time(new) >= time(held),
+    };
+    if takes { new } else { held }
+}

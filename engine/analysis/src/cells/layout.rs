@@ -1,0 +1,258 @@
+//! What is kept of a window's rows: a block of words, cut into cells. Aggregates that can be made
+//! of the same cells share them: `avg(x)`, `sum(x)` and `count(x)` are two cells.
+
+use crate::spec::{Aggregate, ArgumentType, Function, SpecError, WindowSpec};
+
+/// What a cell keeps of an argument's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// Their number.
+    Count,
+    /// Their sum, in two words: of floats with what rounding lost, of integers in 128 bits.
+    Sum,
+    /// The least.
+    Min,
+    /// The least, and when it was.
+    MinAt,
+    /// The greatest.
+    Max,
+    /// The greatest, and when it was.
+    MaxAt,
+    /// The earliest, and when it was.
+    First,
+    /// The latest, and when it was.
+    Last,
+}
+
+impl What {
+    pub(crate) const fn words(self) -> usize {
+        match self {
+            Self::Count | Self::Min | Self::Max => 1,
+            Self::Sum | Self::MinAt | Self::MaxAt | Self::First | Self::Last => 2,
+        }
+    }
+
+    /// The word that is a number in a slab if the argument is of texts.
+    pub(crate) const fn is_value(self) -> bool {
+        matches!(
+            self,
+            Self::Min | Self::MinAt | Self::Max | Self::MaxAt | Self::First | Self::Last
+        )
+    }
+}
+
+/// How a value lies in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// The bits of a float64.
+    Float,
+    /// Those of an int64; booleans and times, too.
+    Int,
+    /// The number of a text in a slab.
+    Text,
+}
+
+impl Class {
+    const fn of(argument: ArgumentType) -> Self {
+        match argument {
+            ArgumentType::Float64 => Self::Float,
+            ArgumentType::Int64 | ArgumentType::Bool | ArgumentType::Time => Self::Int,
+            ArgumentType::Text => Self::Text,
+        }
+    }
+}
+
+/// A cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub(crate) what: What,
+    pub(crate) class: Class,
+    pub(crate) argument: usize,
+    /// Its first word in the block.
+    pub(crate) at: usize,
+}
+
+/// How to make an aggregate's result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) function: Function,
+    pub(crate) parameter: f64,
+    pub(crate) class: Class,
+    pub(crate) result: ArgumentType,
+    /// Where the argument's count is; where the rows' is for [`Function::Rows`].
+    pub(crate) count: usize,
+    /// The cells it is made of, by their first words; the second is of `delta` and `rate` only.
+    pub(crate) cells: [usize; 2],
+}
+
+/// The word that counts the rows.
+pub(crate) const ROWS: usize = 0;
+/// What a text, digest or sketch is guessed to take, in bytes.
+const GUESS: usize = 64;
+
+/// The cells of a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) recipes: Vec<Recipe>,
+    /// A block without rows.
+    pub(crate) empty: Vec<u64>,
+    /// What a block counts, in bytes.
+    pub(crate) bytes: usize,
+}
+
+impl Layout {
+    pub(crate) fn new(spec: &WindowSpec) -> Result<Self, SpecError> {
+        let mut wanted = Vec::new();
+        for aggregate in &spec.aggregates {
+            spec.result(aggregate)?;
+            let Some(argument) = aggregate.argument else {
+                continue;
+            };
+            wanted.push((argument, What::Count));
+            let whats = needs(aggregate.function).iter();
+            wanted.extend(whats.map(|what| (argument, *what)));
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let timed: Vec<_> = wanted.clone();
+        wanted.retain(|(argument, what)| {
+            let more = match what {
+                What::Min => What::MinAt,
+                What::Max => What::MaxAt,
+                _ => return true,
+            };
+            !timed.contains(&(*argument, more))
+        });
+
+        let mut layout = Self {
+            cells: Vec::new(),
+            recipes: Vec::new(),
+            empty: vec![0],
+            bytes: 0,
+        };
+        let mut guessed = 0;
+        for (argument, what) in wanted {
+            let kind = spec.arguments.get(argument).copied();
+            let class = Class::of(kind.unwrap_or(ArgumentType::Float64));
+            layout.cells.push(Cell {
+                what,
+                class,
+                argument,
+                at: layout.empty.len(),
+            });
+            layout.empty.extend(&initial(what, class)[..what.words()]);
+            if class == Class::Text && what.is_value() {
+                guessed += GUESS;
+            }
+        }
+        layout.bytes = layout.empty.len() * size_of::<u64>() + guessed;
+        for aggregate in &spec.aggregates {
+            let recipe = layout.recipe(aggregate, spec)?;
+            layout.recipes.push(recipe);
+        }
+        Ok(layout)
+    }
+
+    fn find(&self, argument: usize, what: What) -> Option<usize> {
+        let found = self
+            .cells
+            .iter()
+            .find(|cell| cell.argument == argument && cell.what == what);
+        found.map(|cell| cell.at)
+    }
+
+    fn recipe(&self, aggregate: &Aggregate, spec: &WindowSpec) -> Result<Recipe, SpecError> {
+        let mut cells = [ROWS; 2];
+        let mut count = ROWS;
+        let mut class = Class::Int;
+        if let Some(argument) = aggregate.argument {
+            count = self.find(argument, What::Count).unwrap_or(ROWS);
+            let kind = spec.arguments.get(argument).copied();
+            class = Class::of(kind.unwrap_or(ArgumentType::Float64));
+            for (cell, what) in cells.iter_mut().zip(needs(aggregate.function)) {
+                let more = match what {
+                    What::Min => What::MinAt,
+                    What::Max => What::MaxAt,
+                    other => *other,
+                };
+                let found = self.find(argument, *what);
+                *cell = found.or_else(|| self.find(argument, more)).unwrap_or(ROWS);
+            }
+        }
+        let parameter = match aggregate.function {
+            Function::Median => 0.5,
+            _ => aggregate.parameter.unwrap_or(0.0),
+        };
+        Ok(Recipe {
+            function: aggregate.function,
+            parameter,
+            class,
+            result: spec.result(aggregate)?,
+            count,
+            cells,
+        })
+    }
+
+    /// A number that is another one if blocks lie otherwise.
+    pub(crate) fn mark(&self) -> u64 {
+        let mut mark = Mark::default();
+        for cell in &self.cells {
+            mark.add(cell.what as u64);
+            mark.add(cell.class as u64);
+            mark.add(cell.argument as u64);
+        }
+        mark.0
+    }
+}
+
+/// What an aggregate is made of, beside the count.
+const fn needs(function: Function) -> &'static [What] {
+    match function {
+        Function::Rows | Function::Count => &[],
+        Function::Sum | Function::Avg => &[What::Sum],
+        Function::Min => &[What::Min],
+        Function::Max => &[What::Max],
+        Function::MinAt => &[What::MinAt],
+        Function::MaxAt => &[What::MaxAt],
+        Function::First => &[What::First],
+        Function::Last => &[What::Last],
+        Function::Delta | Function::Rate => &[What::First, What::Last],
+        _ => &[],
+    }
+}
+
+/// The words of a cell without values. Those of a least, greatest, first or last value are such
+/// that every value replaces them.
+fn initial(what: What, class: Class) -> [u64; 2] {
+    let value = |float: f64, int: i64| match class {
+        Class::Float => float.to_bits(),
+        Class::Int => int.cast_unsigned(),
+        Class::Text => 0,
+    };
+    match what {
+        What::Count | What::Sum => [0, 0],
+        // NaN is above all numbers.
+        What::Min | What::MinAt => [value(f64::NAN, i64::MAX), i64::MAX.cast_unsigned()],
+        What::Max | What::MaxAt => [value(f64::NEG_INFINITY, i64::MIN), i64::MAX.cast_unsigned()],
+        What::First => [value(f64::NAN, 0), i64::MAX.cast_unsigned()],
+        What::Last => [value(f64::NAN, 0), i64::MIN.cast_unsigned()],
+    }
+}
+
+/// FNV-1a over words: tells definitions apart, no more.
+pub(crate) struct Mark(pub(crate) u64);
+
+impl Default for Mark {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Mark {
+    pub(crate) fn add(&mut self, word: u64) {
+        for byte in word.to_le_bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Which of two values is less, and which of two sums is exact.
+
+/// Adds to a sum whose lost digits are kept beside it (Neumaier's variant of Kahan's summation,
+/// with Knuth's branch-free TwoSum).
+#[inline]
+pub(crate) fn add(sum: &mut f64, lost: &mut f64, value: f64) {
+    let total = *sum + value;
+    let of_value = total - *sum;
+    *lost += (*sum - (total - of_value)) + (value - of_value);
+    *sum = total;
+}
+
+/// The sum with what was lost. An infinite sum has lost everything that could be told.
+#[inline]
+pub(crate) fn total(sum: f64, lost: f64) -> f64 {
+    let total = sum + lost;
+    if total.is_nan() { sum } else { total }
+}
+
+/// Whether a float is less than another; NaN is above all numbers.
+#[inline]
+pub(crate) fn less(value: f64, than: f64) -> bool {
+    value < than || (than.is_nan() && !value.is_nan())
+}
+
+/// Whether two floats are in the same place of that order.
+#[inline]
+pub(crate) fn same(value: f64, other: f64) -> bool {
+    value == other || (value.is_nan() && other.is_nan())
+}

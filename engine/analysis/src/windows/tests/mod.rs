@@ -1,0 +1,4 @@
+//! What windows do, told by small examples; `against_naive` and `splits` tell it of random rows.
+
+mod examples;
+mod harness;
