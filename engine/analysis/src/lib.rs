@@ -9,6 +9,8 @@
 //!         Changed: what a checkpoint adds ─▶ restore
 //! ```
 
+#![allow(dead_code, clippy::filter_next)]
+
 pub mod bytes;
 mod cells;
 mod grid;

@@ -44,6 +44,11 @@ use route::Route;
 /// is missing is told, at whole seconds of record time.
 pub const TICK: i64 = 1_000_000;
 
+/// The state of the executor itself. No node can be called so.
+const OWN: &str = "";
+/// Key of the last whole second that was looked at. No device can be called so.
+const TICKED: &[u8] = &[0];
+
 /// What a node put out.
 #[derive(Clone, Debug)]
 pub enum Emission {
@@ -402,15 +407,24 @@ impl Executor {
         }
     }
 
-    /// What each node remembers that has changed since this was last asked.
-    pub fn changed(&mut self) -> Vec<NodeState> {
+    /// What each node remembers that has changed since this was last asked; everything, if
+    /// `is_all`.
+    pub fn changed(&mut self, is_all: bool) -> Vec<NodeState> {
         let mut states = Vec::new();
+        let mut own = Entries::new();
+        own.insert(TICKED.into(), Some(self.ticked.to_le_bytes().into()));
+        self.attributes.changed(is_all, &mut own);
+        states.push(NodeState {
+            node: OWN.to_owned(),
+            generation: 0,
+            entries: own,
+        });
         for (number, operator) in self.operators.iter_mut().enumerate() {
             let mut entries = Entries::new();
             match operator {
-                Operator::Route(route) => route.changed(&mut entries),
-                Operator::Window(window) => window.changed(&mut entries),
-                Operator::Missing(missing) => missing.changed(&mut entries),
+                Operator::Route(route) => route.changed(is_all, &mut entries),
+                Operator::Window(window) => window.changed(is_all, &mut entries),
+                Operator::Missing(missing) => missing.changed(is_all, &mut entries),
                 Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => {}
             }
             if !entries.is_empty() {
@@ -425,44 +439,56 @@ impl Executor {
         states
     }
 
-    /// Puts back what [`Self::changed`] gave. State of a node that is not there any more, or whose
-    /// definition is another, is left out.
+    /// Puts back what [`Self::changed`] gave of a node, all of it at once. State of a node that is
+    /// not there any more, or whose definition is another, is left out.
     ///
     /// # Errors
     /// If the bytes are not what the node wrote.
     pub fn restore(&mut self, state: &NodeState) -> Result<(), StateError> {
+        let wrong = |problem: String| StateError {
+            node: state.node.clone(),
+            problem,
+        };
+        if state.node == OWN {
+            if let Some(ticked) = state.entries.get(TICKED).and_then(Option::as_deref) {
+                let ticked = ticked
+                    .try_into()
+                    .map_err(|_| wrong("it has no time".to_owned()))?;
+                self.ticked = i64::from_le_bytes(ticked);
+            }
+            return self.attributes.restore(&state.entries).map_err(wrong);
+        }
         let is_node = |node: &crate::graph::Node| {
             node.name() == state.node && node.generation() == state.generation
         };
         let Some(number) = self.graph.nodes.iter().position(is_node) else {
             return Ok(());
         };
-        for (key, value) in &state.entries {
-            let Some(value) = value else { continue };
-            let restored = match &mut self.operators[number] {
-                Operator::Route(route) => route.restore(key, value),
-                Operator::Window(window) => window.restore(key, value),
-                Operator::Missing(missing) => missing.restore(key, value),
-                Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => {
-                    Err("this node remembers nothing".to_owned())
-                }
-            };
-            restored.map_err(|problem| StateError {
-                node: state.node.clone(),
-                problem,
-            })?;
+        match &mut self.operators[number] {
+            Operator::Route(route) => route.restore(&state.entries),
+            Operator::Window(window) => window.restore(&state.entries),
+            Operator::Missing(missing) => missing.restore(&state.entries),
+            Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => Ok(()),
         }
-        Ok(())
+        .map_err(wrong)
     }
 
-    /// The last whole second of record time that was looked at; put back with the state.
-    pub const fn ticked(&self) -> i64 {
-        self.ticked
+    /// Whether time alone will make something come out.
+    pub fn waits_for_time(&self) -> bool {
+        self.operators.iter().any(|operator| match operator {
+            Operator::Window(window) => window.waits_for_time(),
+            Operator::Missing(missing) => missing.waits_for_time(),
+            _ => false,
+        })
     }
 
-    /// Puts back [`Self::ticked`].
-    pub const fn set_ticked(&mut self, ticked: i64) {
-        self.ticked = ticked;
+    /// Of a window node: the time up to which its rows are complete, in microseconds since 1970, and
+    /// the bytes that it remembers.
+    pub fn window_state(&self, node: usize) -> Option<(Option<i64>, usize)> {
+        match self.operators.get(node) {
+            Some(Operator::Window(window)) => Some((window.watermark(), window.bytes())),
+            _ => None,
+        }
     }
 }
 

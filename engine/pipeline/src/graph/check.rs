@@ -364,6 +364,9 @@ impl Checker<'_> {
                 .filter(|key| key.name != DEVICE)
                 .map(|key| (key.name.clone(), key.data_type.clone())),
         );
+        if window.sizes.len() > 1 {
+            out = out.with(super::WINDOW_SIZE, DataType::Utf8);
+        }
         if window.emit == crate::config::Emission::Update {
             out = out.with(REVISION, DataType::Int64);
         }

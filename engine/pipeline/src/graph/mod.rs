@@ -18,7 +18,9 @@ use crate::{
 };
 
 pub use check::aggregate_type;
-pub use columns::{Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_START};
+pub use columns::{
+    Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_SIZE, WINDOW_START,
+};
 pub(crate) use columns::{is_field, time_type};
 
 /// An output of a node.
