@@ -9,8 +9,6 @@
 //!         Changed: what a checkpoint adds ─▶ restore
 //! ```
 
-#![allow(dead_code, clippy::filter_next)]
-
 pub mod bytes;
 mod cells;
 mod grid;

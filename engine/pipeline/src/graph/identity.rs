@@ -32,12 +32,8 @@ impl Node {
         }
     }
 
-    /// Whether another node is defined in the same words, its inputs included.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.definition() == other.definition()
-    }
-
-    fn definition(&self) -> u64 {
+    /// Names the whole definition, its inputs included.
+    pub fn definition(&self) -> u64 {
         let mut hash = Fnv::new();
         hash.add(self.section());
         hash.add(self.name());
