@@ -11,7 +11,7 @@ use crate::{
         order,
         slab::Slab,
     },
-    states::moments::Moments,
+    states::Moments,
 };
 
 /// Blocks by number.
@@ -150,11 +150,12 @@ impl Blocks {
     fn read_into(&mut self, block: u32, input: &mut &[u8]) -> Result<(), SavedError> {
         let layout = Arc::clone(&self.layout);
         let start = block as usize * layout.empty.len();
-        let rows = input.varint()?;
+        let rows = few_enough(input.varint()?)?;
         if let Some(word) = self.words.get_mut(start) {
             *word = rows;
         }
         for cell in &layout.cells {
+            let is_count = matches!(cell.what, What::Count | What::Moments);
             for at in start + cell.at..start + cell.at + cell.what.words() {
                 let word = if at == start + cell.at && cell.is_in_slab() {
                     let mut number = 0;
@@ -164,6 +165,8 @@ impl Blocks {
                         _ => return Err(SavedError::Invalid("there is a value or none")),
                     }
                     number
+                } else if is_count && at == start + cell.at {
+                    few_enough(input.u64()?)?
                 } else {
                     input.u64()?
                 };
@@ -174,6 +177,14 @@ impl Blocks {
         }
         Ok(())
     }
+}
+
+/// A count that can be added to.
+fn few_enough(count: u64) -> Result<u64, SavedError> {
+    if count > u64::MAX / 2 {
+        return Err(SavedError::Invalid("rows are counted in 63 bits"));
+    }
+    Ok(count)
 }
 
 /// A cell's words of those of two.

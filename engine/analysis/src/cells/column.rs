@@ -66,8 +66,8 @@ impl<'a> Column<'a> {
     /// A row's value as a hash.
     pub(crate) fn hash(&self, row: usize) -> u64 {
         match &self.values {
-            Values::Float(values) => hash::float(values.get(row).copied().unwrap_or_default()),
-            Values::Int(values) => hash::int(values.get(row).copied().unwrap_or_default()),
+            Values::Float(values) => hash::number(values.get(row).copied().unwrap_or_default()),
+            Values::Int(values) => hash::whole(values.get(row).copied().unwrap_or_default()),
             Values::Text(texts) => hash::bytes(texts.value(row).as_bytes()),
         }
     }

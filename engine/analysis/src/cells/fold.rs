@@ -10,7 +10,7 @@ use crate::{
         layout::{Cell, Class, ROWS, What},
         order,
     },
-    states::moments::Moments,
+    states::Moments,
 };
 
 /// Rows that follow each other and belong to one block.

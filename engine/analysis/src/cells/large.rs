@@ -3,7 +3,7 @@
 use crate::{
     bytes::{ReadBytes, SavedError, WriteBytes},
     cells::layout::What,
-    states::{digest::Digest, distinct::Distinct, weighted::Weighted},
+    states::{Digest, Distinct, Weighted},
 };
 
 /// A value of a cell that is in the slab.

@@ -18,7 +18,7 @@ use crate::{
         order,
     },
     spec::{ArgumentType, Function},
-    states::moments::Moments,
+    states::Moments,
 };
 
 /// Microseconds of a second.
@@ -111,7 +111,12 @@ impl Results {
     }
 }
 
-fn value<'a>(recipe: &Recipe, blocks: &'a Blocks, block: u32, overflows: &mut u64) -> Value<'a> {
+fn value<'a>(
+    recipe: &Recipe,
+    blocks: &'a Blocks,
+    (block, end): (u32, i64),
+    overflows: &mut u64,
+) -> Value<'a> {
     let words = blocks.words(block);
     let word = |at: usize| words.get(at).copied().unwrap_or_default();
     let pair = |at: usize| [word(at), word(at + 1)];
