@@ -42,13 +42,13 @@ impl Windows {
         let blocks = &mut self.tracks[emission.track].blocks;
         let overflows = out.results.overflows;
         if emission.others.is_empty() {
-            out.push_results(blocks, emission.block);
+            out.push_results(blocks, emission.block, emission.end);
         } else {
             let whole = blocks.allocate();
             for part in std::iter::once(emission.block).chain(emission.others) {
                 blocks.merge(whole, part);
             }
-            out.push_results(blocks, whole);
+            out.push_results(blocks, whole, emission.end);
             blocks.free(whole);
         }
         if emission.is_last {
