@@ -16,8 +16,8 @@ use quiver_pipeline::{
 
 use crate::exit::{CONFIG, Failure, IO};
 
-pub use live::{Board, NodeFigures, Watch, WatchError};
-pub use running::{Applied, ApplyError, RunningPipeline};
+pub use live::{Board, Watch, WatchError};
+pub use running::{ApplyError, RunningPipeline};
 pub use tables::load as load_tables;
 
 /// Largest file that a value may be the content of, in bytes.
