@@ -11,6 +11,7 @@
 
 pub mod bytes;
 pub mod grid;
+pub mod missing;
 pub mod states;
 
 pub use bytes::SavedError;
