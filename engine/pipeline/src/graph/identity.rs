@@ -80,6 +80,7 @@ impl Node {
             NodeKind::Missing(missing) => {
                 hash.texts(&missing.fields);
                 hash.span(missing.after.as_ref());
+                hash.span(missing.forget.as_ref());
             }
             NodeKind::Later { actions, .. } => hash.texts(actions),
         }

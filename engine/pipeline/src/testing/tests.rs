@@ -174,3 +174,35 @@ steps = [
 "#;
     assert_eq!(told(&format!("{WINDOWS}{test}"), &Tables::new()), [""]);
 }
+
+#[test]
+fn silence_begins_and_ends() {
+    let text = r#"
+[stream.readings.fields]
+fuel = "float64"
+
+[missing.silent]
+from = "readings"
+after = "1m"
+
+[missing.no_fuel]
+from = "readings"
+fields = ["fuel"]
+after = "30s"
+
+[[test]]
+name = "silence"
+steps = [
+  { input = "readings", rows = [{ ts = 10:00:00, device = "a", fuel = 1 }, { ts = 10:00:20, device = "a" }] },
+  { advance = "20s" },
+  { expect = "no_fuel", rows = [{ device = "a", state = "missing", field = "fuel", ts = 10:00:30, seconds = 30 }] },
+  { restart = true },
+  { advance = "1m" },
+  { expect = "silent", rows = [{ device = "a", state = "missing", field = {}, ts = 10:01:20, since = 10:00:20 }] },
+  { input = "readings", rows = [{ ts = 10:02:00, device = "a", fuel = 2 }] },
+  { expect = "silent", rows = [{ state = "back", ts = 10:02:00, seconds = 100 }] },
+  { expect = "no_fuel", rows = [{ state = "back" }] },
+]
+"#;
+    assert_eq!(told(text, &Tables::new()), [""]);
+}
