@@ -21,6 +21,9 @@ mod rows;
 mod state;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use arrow_array::{BooleanArray, RecordBatch};
