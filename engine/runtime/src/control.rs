@@ -137,6 +137,13 @@ pub struct StreamRules {
     pub nodes: BTreeSet<StreamName>,
 }
 
+impl StreamRules {
+    /// Whether a stream's rows come from within.
+    pub fn is_derived(&self, stream: &StreamName) -> bool {
+        self.nodes.contains(stream)
+    }
+}
+
 /// The one writer of schemas and registry changes. Decisions are made one at a time, under a lock
 /// that is held until the record is durable; batches that bring nothing new never come here.
 pub struct ControlWriter {

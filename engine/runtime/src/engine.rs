@@ -163,6 +163,7 @@ impl Engine {
             progress: parts.progress.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            control: writer.clone(),
             rules: FlushRules {
                 bytes: options.flush_bytes_effective(),
                 age: options.flush_age,
