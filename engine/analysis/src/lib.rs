@@ -8,10 +8,13 @@
 //!           ▼
 //!         Changed: what a checkpoint adds ─▶ restore
 //! ```
+//!
+//! [`missing`] is the watch for silence, used in the same way.
 
 pub mod bytes;
 mod cells;
 mod grid;
+pub mod missing;
 mod spec;
 pub mod states;
 mod time;
