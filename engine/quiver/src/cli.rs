@@ -373,7 +373,7 @@ pub enum DevicesAction {
     },
     /// Change attributes of identities, and nothing else: they stay connected
     #[command(
-        after_help = "Examples:\n  quiver devices set truck_1 truck_2 --attribute fleet=west --attribute \"site=Oslo, north\"\n  quiver devices set truck_1 --remove model\n\nWhat is not named stays as it is, and so does what is so already. An identity that is not enrolled is\nnamed (exit code 65), and the others are done."
+        after_help = "Examples:\n  quiver devices set truck_1 truck_2 --attribute fleet=west --attribute \"site=Oslo, north\"\n  quiver devices set truck_1 --remove model\n\nWhat is not named stays as it is, and so does what is so already. An identity that is not enrolled is named (exit code 65), and the others are done."
     )]
     Set {
         #[command(flatten)]
@@ -400,7 +400,7 @@ pub enum DevicesAction {
     },
     /// Take attributes of many identities from a CSV file; running it again changes nothing
     #[command(
-        after_help = "Examples:\n  quiver devices import fleet.csv\n  quiver devices import --existing-only - < fleet.csv\n\nThe file begins with a header: id[,kind][,gateway][,fingerprint], and any other column is an attribute.\n  id,gateway,fleet,site\n  truck_1,gw_1,west,\"Oslo, north\"\n  truck_2,,east,\nAn empty cell of an attribute removes it (truck_2 has no site then), an empty one of another column leaves\nwhat there is. A gateway is one more that may speak for the device. Who is not known is enrolled; who is\nrevoked stays so. A cell does not have line breaks. Lines that are wrong are named with their number and\nleft out (exit code 65), and the others are done."
+        after_help = "Examples:\n  quiver devices import fleet.csv\n  quiver devices import --existing-only - < fleet.csv\n\nThe file begins with a header: id[,kind][,gateway][,fingerprint], and any other column is an attribute.\n  id,gateway,fleet,site\n  truck_1,gw_1,west,\"Oslo, north\"\n  truck_2,,east,\nAn empty cell of an attribute removes it (truck_2 has no site then), an empty one of another column leaves what there is. A gateway is one more that may speak for the device. Who is not known is enrolled; who is revoked stays so. A cell does not have line breaks. Lines that are wrong are named with their number and left out (exit code 65), and the others are done."
     )]
     Import {
         #[command(flatten)]

@@ -407,3 +407,7 @@ impl ControlWriter {
         self.queue.append_control(record).await
     }
 }
+
+#[cfg(test)]
+#[path = "control/tests.rs"]
+mod tests;
