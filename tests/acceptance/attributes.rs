@@ -317,7 +317,7 @@ fn whoever_is_connected_stays_so_whatever_is_said_of_it() {
             }
         };
         tokio::select! {
-            reason = ended => panic!("it was disconnected: {}", reason.unwrap()),
+            reason = ended => panic!("it was disconnected: {reason}"),
             () = says => {}
         }
     });
