@@ -10,7 +10,7 @@ pub const ATTRIBUTES_MAX: usize = 64;
 /// Longest value of an attribute, in bytes.
 pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 256;
 
-/// Bytes of a key that are shown of one that is none.
+/// Characters that are shown of a text that is no key.
 const KEY_SHOWN: usize = 80;
 
 /// An attribute that cannot be.
