@@ -395,3 +395,64 @@ fn over_http_a_set_is_guarded_bounded_and_told_by_place() {
     assert_eq!(get("id=a&where=fleet=east"), (200, "[]".to_owned()));
     assert_eq!((get("where=fleet").0, get("were=fleet=west").0), (400, 400));
 }
+
+#[test]
+fn the_graph_sees_what_is_said_of_a_device_from_its_next_row_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("graph.toml");
+    let graph = "[stream.units.fields]\nn = { type = \"int64\" }\nvalue = { type = \"float64\" }\n\
+        [map.tagged]\nfrom = [\"units\"]\nselect = \"n, device.fleet AS fleet\"\n\
+        [store.kept]\nfrom = [\"tagged\"]\n";
+    std::fs::write(&config, graph).unwrap();
+    let mut server = Server::start(&["--config", config.to_str().unwrap()]);
+    ends(&devices(&server, &["enroll", "truck_1"]), 0);
+    let credential = server.issue("device", "truck_1", &[]);
+    let send = |server: &Server, says: &[&dyn Fn()], from: i64| {
+        device::runtime().block_on(async {
+            let options = device::options(server, &credential);
+            let client = Client::connect(options).await.unwrap();
+            let stream = client.stream("units").unwrap();
+            for (part, say) in says.iter().enumerate() {
+                say();
+                let from = from + part as i64 * 10;
+                let rows = numbered(from, from + 10);
+                let _handle = stream.send(&rows).await.unwrap();
+                client.flush().await.unwrap();
+            }
+            client.close().await;
+        });
+    };
+    let set = |what: &[&str]| {
+        ends(&devices(&server, &[&["set", "truck_1"], what].concat()), 0);
+    };
+    let file = || {
+        ends(&import(&server, "id,fleet\ntruck_1,east\n", &[]), 0);
+    };
+    send(
+        &server,
+        &[
+            &|| (),
+            &|| set(&["--attribute", "fleet=west"]),
+            &file,
+            &|| set(&["--remove", "fleet"]),
+            &|| set(&["--attribute", "fleet=west"]),
+        ],
+        0,
+    );
+    let tagged = |server: &Server, count: u64| {
+        let begun = std::time::Instant::now();
+        while server.number("SELECT count(*) FROM tagged") < count {
+            assert!(begun.elapsed().as_secs() < 30, "the graph is late");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        server.sql("SELECT min(n), fleet, count(*) FROM tagged GROUP BY n / 10, fleet ORDER BY 1")
+    };
+    let mut expected = vec!["0,,10", "10,west,10", "20,east,10", "30,,10", "40,west,10"];
+    assert_eq!(tagged(&server, 50), expected);
+    // And after a restart.
+    server.kill();
+    server.restart();
+    send(&server, &[&|| ()], 50);
+    expected.push("50,west,10");
+    assert_eq!(tagged(&server, 60), expected);
+}

@@ -30,7 +30,7 @@ const MAP: &[(&str, May)] = &[
     ("quiver-expression", May::Use(&["quiver-model"])),
     (
         "quiver-pipeline",
-        May::Use(&["quiver-model", "quiver-expression"]),
+        May::Use(&["quiver-model", "quiver-expression", "quiver-analysis"]),
     ),
     ("quiver-protocol", May::Use(&["quiver-model"])),
     (

@@ -7,11 +7,14 @@
 //!           │ └─▶ Output: results of closed windows, late rows
 //!           ▼
 //!         Changed: what a checkpoint adds ─▶ restore
+//!
+//! what came of a device, ticks ─▶ missing::Missing ─▶ silences, their beginnings and ends
 //! ```
 
 pub mod bytes;
 mod cells;
 mod grid;
+pub mod missing;
 mod spec;
 pub mod states;
 mod time;

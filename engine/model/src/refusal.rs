@@ -46,6 +46,8 @@ codes! {
     BatchTooLarge = 10, "batch_too_large";
     /// The batches before this one were declared lost by the sender.
     DeclaredLost = 11, "declared_lost";
+    /// The stream is strict, and the batch has a field that is not declared.
+    UndeclaredField = 12, "undeclared_field";
     /// The row has no event time.
     NullTimestamp = 100, "null_timestamp";
     /// The row's event time is before 1970 or beyond what microseconds can hold, or a time in a field

@@ -102,6 +102,19 @@ pub enum Verb {
     /// Check a configuration: every problem at once, with its place and how to mend it
     #[command(after_help = "Example:\n  quiver validate fleet.toml")]
     Validate(ValidateArgs),
+    /// Draw a configuration's graph
+    #[command(
+        after_help = "Examples:\n  quiver graph fleet.toml\n  quiver graph fleet.toml --format svg > fleet.svg\n  quiver graph fleet.toml --format svg --server 127.0.0.1:8080 > now.svg"
+    )]
+    Graph(GraphArgs),
+    /// Say what an engine would do with a changed configuration: what is kept, what begins anew
+    #[command(after_help = "Example:\n  quiver plan fleet.toml --server 127.0.0.1:8080")]
+    Plan(PlanArgs),
+    /// Show rows of a stream, node or port as they come
+    #[command(
+        after_help = "Examples:\n  quiver tail readings\n  quiver tail coolant_5m\n  quiver tail coolant_5m.late --json --limit 10"
+    )]
+    Tail(TailArgs),
     /// Run the tests of a configuration, in virtual time
     #[command(
         after_help = "Examples:\n  quiver test fleet.toml\n  quiver test fleet.toml --only hot --junit report.xml\n\nTests are in the configuration, or beside it in NAME.test.toml. Exit code 65: a test failed."
@@ -165,6 +178,9 @@ pub struct ServeArgs {
     /// Enroll unknown identities that have a certificate of the CA (loopback only)
     #[arg(long, env = "QUIVER_ENROLL_UNKNOWN")]
     pub enroll_unknown: bool,
+    /// Configuration of the graph: a file, or a directory of *.toml. SIGHUP reads it again
+    #[arg(long, env = "QUIVER_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub node: NodeArgs,
 }
@@ -431,6 +447,49 @@ pub struct ValidateArgs {
     pub json: bool,
     /// The configuration: a file, or a directory of *.toml
     pub file: PathBuf,
+}
+
+/// `graph`.
+#[derive(Args, Debug)]
+pub struct GraphArgs {
+    /// Form of the picture: ascii, svg, dot or mermaid
+    #[arg(long, env = "QUIVER_FORMAT", default_value = "ascii")]
+    pub format: String,
+    /// HTTP address of an engine that runs the graph: rows a second are drawn at the connections
+    #[arg(long, env = "QUIVER_SERVER")]
+    pub server: Option<SocketAddr>,
+    /// Data directory of that engine, which has its token
+    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// How long rows are counted for
+    #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration, default_value = "2s")]
+    pub duration: Duration,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
+}
+
+/// `plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
+}
+
+/// `tail`.
+#[derive(Args, Debug)]
+pub struct TailArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Show rows as JSON, one a line
+    #[arg(long, env = "QUIVER_JSON")]
+    pub json: bool,
+    /// End after so many rows
+    #[arg(long, env = "QUIVER_LIMIT")]
+    pub limit: Option<u64>,
+    /// Stream, node, or node.port
+    pub port: String,
 }
 
 /// `test`.

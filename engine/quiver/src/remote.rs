@@ -123,6 +123,21 @@ impl Remote {
             .map_err(|error| self.failed(&error))
     }
 
+    /// GET of an answer that does not end by itself.
+    pub fn stream(&self, path: &str) -> Result<impl Read + use<>, Failure> {
+        let response = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .call()
+            .map_err(|error| self.failed(&error))?;
+        Ok(self
+            .checked(response)?
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader())
+    }
+
     /// POST of JSON; the body of the answer.
     pub fn post(&self, path: &str, body: &serde_json::Value) -> Result<ureq::Body, Failure> {
         let response = self

@@ -3,8 +3,8 @@
 //! in position order.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use arrow_schema::SchemaRef;
@@ -128,6 +128,15 @@ fn is_ours(sender: &SenderId) -> bool {
     matches!(sender.kind, SenderKind::Operator | SenderKind::Node)
 }
 
+/// What the graph's configuration says of streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamRules {
+    /// Streams that have the declared fields and no others.
+    pub strict: BTreeSet<StreamName>,
+    /// Streams that nodes of the graph write, and nobody else.
+    pub nodes: BTreeSet<StreamName>,
+}
+
 /// The one writer of schemas and registry changes. Decisions are made one at a time, under a lock
 /// that is held until the record is durable; batches that bring nothing new never come here.
 pub struct ControlWriter {
@@ -139,6 +148,7 @@ pub struct ControlWriter {
     /// Whose turn it is to change what the registry says: see [`ControlWriter::registry_turn`].
     registry_turn: tokio::sync::RwLock<()>,
     growth: Mutex<HashMap<SenderId, Growth>>,
+    rules: RwLock<Arc<StreamRules>>,
 }
 
 impl ControlWriter {
@@ -157,7 +167,19 @@ impl ControlWriter {
             deciding: tokio::sync::Mutex::default(),
             registry_turn: tokio::sync::RwLock::default(),
             growth: Mutex::default(),
+            rules: RwLock::default(),
         }
+    }
+
+    /// What the graph's configuration says of streams, now.
+    pub fn rules(&self) -> Arc<StreamRules> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.clone()
+    }
+
+    /// Puts other rules in force. Fields that streams have already stay.
+    pub fn set_rules(&self, rules: StreamRules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// The state that the records add up to.
@@ -189,6 +211,18 @@ impl ControlWriter {
             && missing.is_empty()
         {
             return Ok(schema.clone());
+        }
+        if !is_ours(sender)
+            && let Some(field) = missing.first()
+            && self.rules().strict.contains(stream)
+        {
+            return Err(EnsureError::Refused(BatchRefusal::new(
+                RejectCode::UndeclaredField,
+                format!(
+                    "stream {stream} is strict, and has no field {}; declare it in the configuration, or do not send it",
+                    field.name
+                ),
+            )));
         }
         let id = self.state.catalog.next_id();
         let next = match &present {

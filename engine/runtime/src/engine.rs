@@ -18,7 +18,7 @@ use crate::{
     analyze::{Analysis, Analyzer, AnalyzerHandle, AnalyzerParts, Appender, StateLogError},
     checkpoint::{CheckpointCollector, Checkpointer},
     commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
-    control::{ControlState, ControlWriter, EnsureError, GrowthLimits},
+    control::{ControlState, ControlWriter, EnsureError, GrowthLimits, StreamRules},
     disk::{check, watch_disk},
     flush::{FlushRules, Flusher, FlusherParts},
     ingest::{IngestContext, ReceiveBudget, accept_connections},
@@ -299,6 +299,11 @@ impl Engine {
         // A second graph would be refused by the lock of its directory.
         let _ = self.analyzer.set(handle.clone());
         Ok(handle)
+    }
+
+    /// Puts what a graph's configuration says of streams in force.
+    pub fn set_stream_rules(&self, rules: StreamRules) {
+        self.control.set_rules(rules);
     }
 
     /// The graph that follows the log, if there is one.

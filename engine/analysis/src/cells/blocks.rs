@@ -6,10 +6,12 @@ use crate::{
     bytes::{ReadBytes, SavedError, WriteBytes},
     cells::{
         fold::{narrow, wide},
-        layout::{Cell, Class, Layout, What},
-        order, slab,
+        large::Large,
+        layout::{Cell, Class, Layout, WORDS_MAX, What},
+        order,
         slab::Slab,
     },
+    states::Moments,
 };
 
 /// Blocks by number.
@@ -17,7 +19,7 @@ use crate::{
 pub(crate) struct Blocks {
     pub(crate) layout: Arc<Layout>,
     pub(crate) words: Vec<u64>,
-    pub(crate) texts: Slab<Box<str>>,
+    pub(crate) large: Slab<Large>,
     free: Vec<u32>,
 }
 
@@ -26,7 +28,7 @@ impl Blocks {
         Self {
             layout,
             words: Vec::new(),
-            texts: Slab::default(),
+            large: Slab::default(),
             free: Vec::new(),
         }
     }
@@ -53,7 +55,7 @@ impl Blocks {
         for cell in layout.cells.iter().filter(|cell| cell.is_in_slab()) {
             let at = self.at(block, cell);
             if let Some(number) = self.words.get_mut(at) {
-                self.texts.take(number);
+                self.large.take(number);
             }
         }
         self.free.push(block);
@@ -83,16 +85,27 @@ impl Blocks {
     }
 
     fn merge_cell(&mut self, cell: &Cell, into: u32, from: u32) {
-        let pair = |at: usize| -> [u64; 2] {
-            let word = |at: usize| self.words.get(at).copied().unwrap_or_default();
-            // Of cells of one word, the second is another's, and not written back.
-            [word(at), word(at + 1)]
+        let triple = |at: usize| -> [u64; WORDS_MAX] {
+            // Of cells of fewer words, the rest is another's, and not written back.
+            let mut words = [0; WORDS_MAX];
+            for (word, held) in words.iter_mut().zip(self.words.iter().skip(at)) {
+                *word = *held;
+            }
+            words
         };
         let (to, at) = (self.at(into, cell), self.at(from, cell));
-        let (held, new) = (pair(to), pair(at));
+        let (held, new) = (triple(to), triple(at));
         if cell.is_in_slab() {
-            if let Some(text) = self.texts.get(new[0]).cloned() {
-                self.fold_text(cell, into, &text, new[1].cast_signed());
+            // A state of its own, or a text that may be the better one.
+            let Some(other) = self.large.get(new[0]).cloned() else {
+                return;
+            };
+            if let Some(text) = other.text() {
+                self.fold_text(cell, into, text, new[1].cast_signed());
+            } else if let Some(own) = self.large.get_mut(held[0]) {
+                own.merge(&other);
+            } else if let Some(number) = self.words.get_mut(to) {
+                self.large.put(number, other);
             }
             return;
         }
@@ -110,9 +123,11 @@ impl Blocks {
         for cell in &self.layout.cells {
             for at in cell.at..cell.at + cell.what.words() {
                 if at == cell.at && cell.is_in_slab() {
-                    slab::write(self.texts.get(word(at)), out, |text, out| {
-                        out.put_bytes(text.as_bytes());
-                    });
+                    let large = self.large.get(word(at));
+                    out.put_byte(u8::from(large.is_some()));
+                    if let Some(large) = large {
+                        large.write(out);
+                    }
                 } else {
                     out.put_u64(word(at));
                 }
@@ -135,19 +150,23 @@ impl Blocks {
     fn read_into(&mut self, block: u32, input: &mut &[u8]) -> Result<(), SavedError> {
         let layout = Arc::clone(&self.layout);
         let start = block as usize * layout.empty.len();
-        let rows = input.varint()?;
+        let rows = few_enough(input.varint()?)?;
         if let Some(word) = self.words.get_mut(start) {
             *word = rows;
         }
         for cell in &layout.cells {
+            let is_count = matches!(cell.what, What::Count | What::Moments);
             for at in start + cell.at..start + cell.at + cell.what.words() {
                 let word = if at == start + cell.at && cell.is_in_slab() {
-                    let text = slab::read(input, |input| input.text().map(Box::from))?;
                     let mut number = 0;
-                    if let Some(text) = text {
-                        self.texts.put(&mut number, text);
+                    match input.byte()? {
+                        0 => {}
+                        1 => self.large.put(&mut number, Large::read(cell.what, input)?),
+                        _ => return Err(SavedError::Invalid("there is a value or none")),
                     }
                     number
+                } else if is_count && at == start + cell.at {
+                    few_enough(input.u64()?)?
                 } else {
                     input.u64()?
                 };
@@ -160,18 +179,19 @@ impl Blocks {
     }
 }
 
-impl Cell {
-    /// Whether its first word is a number in a slab.
-    pub(crate) const fn is_in_slab(&self) -> bool {
-        matches!(self.class, Class::Text) && self.what.is_value()
+/// A count that can be added to.
+fn few_enough(count: u64) -> Result<u64, SavedError> {
+    if count > u64::MAX / 2 {
+        return Err(SavedError::Invalid("rows are counted in 63 bits"));
     }
+    Ok(count)
 }
 
 /// A cell's words of those of two.
-fn merged(cell: &Cell, held: [u64; 2], new: [u64; 2]) -> [u64; 2] {
-    let time = |words: [u64; 2]| words[1].cast_signed();
-    let float = |words: [u64; 2]| f64::from_bits(words[0]);
-    let int = |words: [u64; 2]| words[0].cast_signed();
+fn merged(cell: &Cell, held: [u64; WORDS_MAX], new: [u64; WORDS_MAX]) -> [u64; WORDS_MAX] {
+    let time = |words: [u64; WORDS_MAX]| words[1].cast_signed();
+    let float = |words: [u64; WORDS_MAX]| f64::from_bits(words[0]);
+    let int = |words: [u64; WORDS_MAX]| words[0].cast_signed();
     let (less, more, same) = match cell.class {
         Class::Float => (
             order::less(float(new), float(held)),
@@ -186,14 +206,25 @@ fn merged(cell: &Cell, held: [u64; 2], new: [u64; 2]) -> [u64; 2] {
     };
     let earlier = time(new) < time(held);
     let takes = match cell.what {
-        What::Count => return [held[0].wrapping_add(new[0]), 0],
+        What::Count => return [held[0].wrapping_add(new[0]), 0, 0],
         What::Sum if cell.class == Class::Float => {
             let (mut sum, mut lost) = (float(held), f64::from_bits(held[1]));
             order::add(&mut sum, &mut lost, float(new));
             lost += f64::from_bits(new[1]);
-            return [sum.to_bits(), lost.to_bits()];
+            return [sum.to_bits(), lost.to_bits(), 0];
         }
-        What::Sum => return narrow(wide(held).wrapping_add(wide(new))),
+        What::Sum => {
+            let sum = |words: [u64; WORDS_MAX]| wide([words[0], words[1]]);
+            let [low, high] = narrow(sum(held).wrapping_add(sum(new)));
+            return [low, high, 0];
+        }
+        What::Moments => {
+            let mut moments = Moments::of_words(held);
+            moments.merge(&Moments::of_words(new));
+            return moments.words();
+        }
+        // In the slab.
+        What::Digest | What::Distinct | What::Weighted => false,
         What::Min => less,
         What::Max => more,
         What::MinAt => less || (same && earlier),

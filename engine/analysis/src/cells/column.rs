@@ -7,7 +7,7 @@ use arrow_array::{
 };
 use arrow_buffer::NullBuffer;
 
-use crate::spec::ArgumentType;
+use crate::{spec::ArgumentType, states::distinct::hash};
 
 /// An argument's values.
 #[derive(Debug)]
@@ -51,5 +51,24 @@ impl<'a> Column<'a> {
     #[inline]
     pub(crate) fn has(&self, row: usize) -> bool {
         self.nulls.is_none_or(|nulls| nulls.is_valid(row))
+    }
+
+    /// A row's value as a float; of a text, none.
+    pub(crate) fn number(&self, row: usize) -> f64 {
+        let number = match &self.values {
+            Values::Float(values) => values.get(row).copied(),
+            Values::Int(values) => values.get(row).map(|value| *value as f64),
+            Values::Text(_) => None,
+        };
+        number.unwrap_or(f64::NAN)
+    }
+
+    /// A row's value as a hash.
+    pub(crate) fn hash(&self, row: usize) -> u64 {
+        match &self.values {
+            Values::Float(values) => hash::number(values.get(row).copied().unwrap_or_default()),
+            Values::Int(values) => hash::whole(values.get(row).copied().unwrap_or_default()),
+            Values::Text(texts) => hash::bytes(texts.value(row).as_bytes()),
+        }
     }
 }

@@ -2,11 +2,15 @@
 //! decided once a batch and not once a value. Whatever the runs, a block's rows are folded in the
 //! order they came in: a result's bits do not depend on where batches end.
 
-use crate::cells::{
-    blocks::Blocks,
-    column::{Column, Values},
-    layout::{Cell, Class, ROWS, What},
-    order,
+use crate::{
+    cells::{
+        blocks::Blocks,
+        column::{Column, Values},
+        large::Large,
+        layout::{Cell, Class, ROWS, What},
+        order,
+    },
+    states::Moments,
 };
 
 /// Rows that follow each other and belong to one block.
@@ -55,6 +59,12 @@ impl Blocks {
             }
             return;
         }
+        if let Some(empty) = Large::empty(cell.what) {
+            for run in runs {
+                self.fold_large(cell, *run, ts, column, &empty);
+            }
+            return;
+        }
         let mut cells = Cells {
             words: &mut self.words,
             width,
@@ -79,16 +89,48 @@ impl Blocks {
         }
     }
 
+    /// Adds rows to a state of its own.
+    fn fold_large(
+        &mut self,
+        cell: &Cell,
+        run: Run,
+        ts: &[i64],
+        column: &Column<'_>,
+        empty: &Large,
+    ) {
+        let at = run.block as usize * self.layout.empty.len() + cell.at;
+        let Some(number) = self.words.get_mut(at) else {
+            return;
+        };
+        if *number == 0 && run.rows().any(|row| column.has(row)) {
+            self.large.put(number, empty.clone());
+        }
+        let Some(state) = self.large.get_mut(*number) else {
+            return;
+        };
+        for row in run.rows().filter(|row| column.has(*row)) {
+            match state {
+                Large::Digest(digest) => digest.push(column.number(row)),
+                Large::Distinct(distinct) => distinct.push(column.hash(row)),
+                Large::Weighted(weighted) => {
+                    let at = ts.get(row).copied().unwrap_or_default();
+                    weighted.push(at, column.number(row));
+                }
+                Large::Text(_) => {}
+            }
+        }
+    }
+
     /// Adds a text to a cell of texts.
     pub(crate) fn fold_text(&mut self, cell: &Cell, block: u32, text: &str, ts: i64) {
         let at = block as usize * self.layout.empty.len() + cell.at;
         let Some(words) = self.words.get_mut(at..) else {
             return;
         };
-        let (Some((number, rest)), texts) = (words.split_first_mut(), &mut self.texts) else {
+        let (Some((number, rest)), large) = (words.split_first_mut(), &mut self.large) else {
             return;
         };
-        let held = texts.get(*number).map(AsRef::as_ref);
+        let held = large.get(*number).and_then(Large::text);
         let time = rest.first_mut();
         let time_held = time.as_ref().map_or(0, |time| time.cast_signed());
         let taken = match (cell.what, held) {
@@ -102,13 +144,13 @@ impl Blocks {
             }
             (What::First, _) => ts < time_held,
             (What::Last, _) => ts >= time_held,
-            (What::Count | What::Sum, _) => false,
+            _ => false,
         };
         if !taken {
             return;
         }
         if held != Some(text) {
-            texts.put(number, Box::from(text));
+            large.put(number, Large::Text(Box::from(text)));
         }
         if let Some(time) = time
             && !matches!(cell.what, What::Min | What::Max)
@@ -222,6 +264,14 @@ fn floats(cells: &mut Cells<'_>, what: What, values: &[f64]) {
         }),
         What::First => cells.best(values, of, to, |_, ts, _, at| ts < at),
         What::Last => cells.best(values, of, to, |_, ts, _, at| ts >= at),
+        What::Moments => cells.each(
+            values,
+            Moments::of_words,
+            |moments, value, _| moments.push(value),
+            |moments| moments.words(),
+        ),
+        // In the slab.
+        What::Digest | What::Distinct | What::Weighted => {}
     }
 }
 
@@ -256,6 +306,14 @@ fn ints(cells: &mut Cells<'_>, what: What, values: &[i64]) {
         }),
         What::First => cells.best(values, of, to, |_, ts, _, at| ts < at),
         What::Last => cells.best(values, of, to, |_, ts, _, at| ts >= at),
+        What::Moments => cells.each(
+            values,
+            Moments::of_words,
+            |moments, value, _| moments.push(value as f64),
+            |moments| moments.words(),
+        ),
+        // In the slab.
+        What::Digest | What::Distinct | What::Weighted => {}
     }
 }
 

@@ -22,22 +22,46 @@ pub(crate) enum What {
     First,
     /// The latest, and when it was.
     Last,
+    /// Count, mean and squares.
+    Moments,
+    /// A t-digest.
+    Digest,
+    /// A HyperLogLog.
+    Distinct,
+    /// How long each held.
+    Weighted,
 }
 
 impl What {
     pub(crate) const fn words(self) -> usize {
         match self {
-            Self::Count | Self::Min | Self::Max => 1,
+            Self::Count
+            | Self::Min
+            | Self::Max
+            | Self::Digest
+            | Self::Distinct
+            | Self::Weighted => 1,
+            Self::Moments => 3,
             Self::Sum | Self::MinAt | Self::MaxAt | Self::First | Self::Last => 2,
         }
     }
 
-    /// The word that is a number in a slab if the argument is of texts.
-    pub(crate) const fn is_value(self) -> bool {
+    /// Whether it is one of the values.
+    const fn is_value(self) -> bool {
         matches!(
             self,
             Self::Min | Self::MinAt | Self::Max | Self::MaxAt | Self::First | Self::Last
         )
+    }
+
+    /// What it is guessed to take in the slab, in bytes.
+    const fn guess(self) -> usize {
+        match self {
+            Self::Digest => 4_096,
+            Self::Distinct => 8_192,
+            Self::Weighted => 384,
+            _ => 64,
+        }
     }
 }
 
@@ -72,6 +96,16 @@ pub(crate) struct Cell {
     pub(crate) at: usize,
 }
 
+impl Cell {
+    /// Whether its first word is a number in a slab.
+    pub(crate) const fn is_in_slab(&self) -> bool {
+        match self.what {
+            What::Digest | What::Distinct | What::Weighted => true,
+            what => matches!(self.class, Class::Text) && what.is_value(),
+        }
+    }
+}
+
 /// How to make an aggregate's result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipe {
@@ -85,10 +119,10 @@ pub(crate) struct Recipe {
     pub(crate) cells: [usize; 2],
 }
 
+/// Most words of a cell.
+pub(crate) const WORDS_MAX: usize = 3;
 /// The word that counts the rows.
 pub(crate) const ROWS: usize = 0;
-/// What a text, digest or sketch is guessed to take, in bytes.
-const GUESS: usize = 64;
 
 /// The cells of a block.
 #[derive(Clone, Debug)]
@@ -135,16 +169,17 @@ impl Layout {
         for (argument, what) in wanted {
             let kind = spec.arguments.get(argument).copied();
             let class = Class::of(kind.unwrap_or(ArgumentType::Float64));
-            layout.cells.push(Cell {
+            let cell = Cell {
                 what,
                 class,
                 argument,
                 at: layout.empty.len(),
-            });
-            layout.empty.extend(&initial(what, class)[..what.words()]);
-            if class == Class::Text && what.is_value() {
-                guessed += GUESS;
+            };
+            if cell.is_in_slab() {
+                guessed += what.guess();
             }
+            layout.cells.push(cell);
+            layout.empty.extend(&initial(what, class)[..what.words()]);
         }
         layout.bytes = layout.empty.len() * size_of::<u64>() + guessed;
         for aggregate in &spec.aggregates {
@@ -218,25 +253,36 @@ const fn needs(function: Function) -> &'static [What] {
         Function::First => &[What::First],
         Function::Last => &[What::Last],
         Function::Delta | Function::Rate => &[What::First, What::Last],
-        _ => &[],
+        Function::Stddev | Function::StddevPop | Function::Var | Function::VarPop => {
+            &[What::Moments]
+        }
+        Function::Median | Function::Quantile => &[What::Digest],
+        Function::TimeWeightedAvg => &[What::Weighted],
+        Function::ApproxCountDistinct => &[What::Distinct],
     }
 }
 
 /// The words of a cell without values. Those of a least, greatest, first or last value are such
 /// that every value replaces them.
-fn initial(what: What, class: Class) -> [u64; 2] {
+fn initial(what: What, class: Class) -> [u64; WORDS_MAX] {
     let value = |float: f64, int: i64| match class {
         Class::Float => float.to_bits(),
         Class::Int => int.cast_unsigned(),
         Class::Text => 0,
     };
+    let (early, late) = (i64::MIN.cast_unsigned(), i64::MAX.cast_unsigned());
     match what {
-        What::Count | What::Sum => [0, 0],
         // NaN is above all numbers.
-        What::Min | What::MinAt => [value(f64::NAN, i64::MAX), i64::MAX.cast_unsigned()],
-        What::Max | What::MaxAt => [value(f64::NEG_INFINITY, i64::MIN), i64::MAX.cast_unsigned()],
-        What::First => [value(f64::NAN, 0), i64::MAX.cast_unsigned()],
-        What::Last => [value(f64::NAN, 0), i64::MIN.cast_unsigned()],
+        What::Min | What::MinAt => [value(f64::NAN, i64::MAX), late, 0],
+        What::Max | What::MaxAt => [value(f64::NEG_INFINITY, i64::MIN), late, 0],
+        What::First => [value(f64::NAN, 0), late, 0],
+        What::Last => [value(f64::NAN, 0), early, 0],
+        What::Count
+        | What::Sum
+        | What::Moments
+        | What::Digest
+        | What::Distinct
+        | What::Weighted => [0; WORDS_MAX],
     }
 }
 

@@ -10,6 +10,7 @@
 mod blocks;
 mod column;
 mod fold;
+mod large;
 mod layout;
 mod order;
 mod results;

@@ -13,10 +13,12 @@ use crate::{
     cells::{
         blocks::Blocks,
         fold::wide,
+        large::Large,
         layout::{Class, Layout, Recipe},
         order,
     },
     spec::{ArgumentType, Function},
+    states::Moments,
 };
 
 /// Microseconds of a second.
@@ -96,10 +98,10 @@ impl Results {
     }
 
     /// Adds the results of a block.
-    pub(crate) fn push(&mut self, blocks: &Blocks, block: u32) {
+    pub(crate) fn push(&mut self, blocks: &Blocks, block: u32, end: i64) {
         let recipes = blocks.layout.recipes.iter();
         for (recipe, column) in recipes.zip(&mut self.columns) {
-            column.push(&value(recipe, blocks, block, &mut self.overflows));
+            column.push(&value(recipe, blocks, (block, end), &mut self.overflows));
         }
     }
 
@@ -109,12 +111,15 @@ impl Results {
     }
 }
 
-fn value<'a>(recipe: &Recipe, blocks: &'a Blocks, block: u32, overflows: &mut u64) -> Value<'a> {
+fn value<'a>(
+    recipe: &Recipe,
+    blocks: &'a Blocks,
+    (block, end): (u32, i64),
+    overflows: &mut u64,
+) -> Value<'a> {
     let words = blocks.words(block);
-    let pair = |at: usize| {
-        let word = |at: usize| words.get(at).copied().unwrap_or_default();
-        [word(at), word(at + 1)]
-    };
+    let word = |at: usize| words.get(at).copied().unwrap_or_default();
+    let pair = |at: usize| [word(at), word(at + 1)];
     let [count, _] = pair(recipe.count);
     let [first, second] = recipe.cells.map(pair);
     if matches!(recipe.function, Function::Rows | Function::Count) {
@@ -127,9 +132,10 @@ fn value<'a>(recipe: &Recipe, blocks: &'a Blocks, block: u32, overflows: &mut u6
         Class::Float => Value::Float(f64::from_bits(words[0])),
         Class::Int => Value::Int(words[0].cast_signed()),
         Class::Text => blocks
-            .texts
+            .large
             .get(words[0])
-            .map_or(Value::Null, |text| Value::Text(text)),
+            .and_then(Large::text)
+            .map_or(Value::Null, Value::Text),
     };
     let mut in_range = |value: i128| match i64::try_from(value) {
         Ok(value) => Value::Int(value),
@@ -138,6 +144,11 @@ fn value<'a>(recipe: &Recipe, blocks: &'a Blocks, block: u32, overflows: &mut u6
             Value::Null
         }
     };
+    let moments = || {
+        let at = recipe.cells[0];
+        Moments::of_words([word(at), word(at + 1), word(at + 2)])
+    };
+    let some = |value: Option<f64>| value.map_or(Value::Null, Value::Float);
     let float = |word: u64| f64::from_bits(word);
     let sum = || order::total(float(first[0]), float(first[1]));
     match (recipe.function, recipe.class) {
@@ -166,6 +177,22 @@ fn value<'a>(recipe: &Recipe, blocks: &'a Blocks, block: u32, overflows: &mut u6
             };
             Value::Float(delta / (seconds as f64 / SECOND))
         }
-        _ => Value::Null,
+        (Function::Stddev, _) => some(moments().deviation_sample()),
+        (Function::StddevPop, _) => some(moments().deviation_population()),
+        (Function::Var, _) => some(moments().variance_sample()),
+        (Function::VarPop, _) => some(moments().variance_population()),
+        (
+            Function::Median
+            | Function::Quantile
+            | Function::TimeWeightedAvg
+            | Function::ApproxCountDistinct,
+            _,
+        ) => match blocks.large.get(first[0]) {
+            Some(Large::Digest(digest)) => some(digest.quantile(recipe.parameter)),
+            Some(Large::Weighted(weighted)) => some(weighted.average(end)),
+            Some(Large::Distinct(distinct)) => Value::Int(distinct.count().cast_signed()),
+            _ => Value::Null,
+        },
+        (Function::Rows | Function::Count, _) => Value::Int(count.cast_signed()),
     }
 }

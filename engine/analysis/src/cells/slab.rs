@@ -1,7 +1,5 @@
 //! Values that do not fit into a word, by numbers that do. Number 0 is no value.
 
-use crate::bytes::{ReadBytes, SavedError};
-
 /// Values by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Slab<T> {
@@ -60,24 +58,4 @@ impl<T> Slab<T> {
 
 fn index(number: u64) -> Option<usize> {
     usize::try_from(number.checked_sub(1)?).ok()
-}
-
-/// Writes whether there is a value, and the value.
-pub(crate) fn write<T>(value: Option<&T>, out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
-    out.push(u8::from(value.is_some()));
-    if let Some(value) = value {
-        write(value, out);
-    }
-}
-
-/// Reads what [`write`] wrote.
-pub(crate) fn read<T>(
-    input: &mut &[u8],
-    read: impl Fn(&mut &[u8]) -> Result<T, SavedError>,
-) -> Result<Option<T>, SavedError> {
-    match input.byte()? {
-        0 => Ok(None),
-        1 => read(input).map(Some),
-        _ => Err(SavedError::Invalid("there is a value or none")),
-    }
 }

@@ -3,9 +3,11 @@
 //! that a result does not depend on where a restart fell.
 
 mod digest;
+pub mod distinct;
 mod moments;
 mod weighted;
 
 pub use digest::Digest;
+pub use distinct::Distinct;
 pub use moments::Moments;
 pub use weighted::{Interleaved, Weighted};

@@ -43,6 +43,20 @@ impl Moments {
         self.squares += other.squares + distance * distance * (own / count * others);
     }
 
+    /// The state as words, for arrays of states.
+    pub(crate) const fn words(self) -> [u64; 3] {
+        [self.count, self.mean.to_bits(), self.squares.to_bits()]
+    }
+
+    /// The state that [`Self::words`] gave.
+    pub(crate) const fn of_words([count, mean, squares]: [u64; 3]) -> Self {
+        Self {
+            count,
+            mean: f64::from_bits(mean),
+            squares: f64::from_bits(squares),
+        }
+    }
+
     /// How many values there were.
     pub const fn count(&self) -> u64 {
         self.count

@@ -136,8 +136,8 @@ impl Output {
         }
     }
 
-    pub(crate) fn push_results(&mut self, blocks: &Blocks, block: u32) {
-        self.results.push(blocks, block);
+    pub(crate) fn push_results(&mut self, blocks: &Blocks, block: u32, end: i64) {
+        self.results.push(blocks, block, end);
     }
 }
 

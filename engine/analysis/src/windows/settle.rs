@@ -42,13 +42,13 @@ impl Windows {
         let blocks = &mut self.tracks[emission.track].blocks;
         let overflows = out.results.overflows;
         if emission.others.is_empty() {
-            out.push_results(blocks, emission.block);
+            out.push_results(blocks, emission.block, emission.end);
         } else {
             let whole = blocks.allocate();
             for part in std::iter::once(emission.block).chain(emission.others) {
                 blocks.merge(whole, part);
             }
-            out.push_results(blocks, whole);
+            out.push_results(blocks, whole, emission.end);
             blocks.free(whole);
         }
         if emission.is_last {
@@ -178,13 +178,10 @@ impl Windows {
         for (key, number, start) in std::mem::take(&mut self.revised) {
             let open = self.opens[key as usize * tracks + number];
             let track = &mut self.tracks[number];
-            let list = track.panes.list(&open);
-            let found = list
-                .filter(|pane| {
-                    let pane = track.panes.get(*pane);
-                    pane.is_some_and(|pane| pane.start == start && pane.is(REVISED))
-                })
-                .next();
+            let found = track.panes.list(&open).find(|pane| {
+                let pane = track.panes.get(*pane);
+                pane.is_some_and(|pane| pane.start == start && pane.is(REVISED))
+            });
             if let Some(pane) = found.and_then(|pane| track.panes.get_mut(pane)) {
                 closing.results.push(Emission::of(pane, number, key, false));
                 pane.flags &= !REVISED;

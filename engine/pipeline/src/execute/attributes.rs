@@ -1,16 +1,20 @@
 //! What is known of devices beside their rows: attributes, as of the record that is evaluated.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{
     Array as _, ArrayRef, DictionaryArray, StringArray, builder::StringBuilder, types::Int32Type,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
+
+use crate::execute::state::Entries;
 
 /// Attributes of devices.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
     devices: HashMap<Box<str>, HashMap<Box<str>, Arc<str>>>,
+    /// Devices of which something else is known since this was last asked.
+    dirty: HashSet<Box<str>>,
 }
 
 impl Attributes {
@@ -24,6 +28,14 @@ impl Attributes {
             .into_iter()
             .map(|(key, value)| (key.into(), value.into()))
             .collect();
+        if self
+            .devices
+            .get(device)
+            .map_or(attributes.is_empty(), |known| *known == attributes)
+        {
+            return;
+        }
+        self.dirty.insert(device.into());
         if attributes.is_empty() {
             self.devices.remove(device);
         } else {
@@ -34,6 +46,44 @@ impl Attributes {
     /// An attribute of a device.
     pub fn get(&self, device: &str, key: &str) -> Option<&str> {
         self.devices.get(device)?.get(key).map(AsRef::as_ref)
+    }
+
+    /// What is known now of devices of which it has changed; of all, if `is_all`.
+    pub(crate) fn changed(&mut self, is_all: bool, entries: &mut Entries) {
+        if is_all {
+            self.dirty = self.devices.keys().cloned().collect();
+        }
+        for device in std::mem::take(&mut self.dirty) {
+            let known = self.devices.get(&device).map(|attributes| {
+                let sorted: BTreeMap<&str, &str> = attributes
+                    .iter()
+                    .map(|(key, value)| (key.as_ref(), value.as_ref()))
+                    .collect();
+                // A map of texts always has a JSON form.
+                serde_json::to_vec(&sorted).unwrap_or_default().into()
+            });
+            entries.insert(device.as_bytes().into(), known);
+        }
+    }
+
+    /// Puts back what [`Self::changed`] gave.
+    pub(crate) fn restore(&mut self, entries: &Entries) -> Result<(), String> {
+        for (device, attributes) in entries {
+            let (Some(attributes), true) =
+                (attributes, device.first().is_some_and(|first| *first > 1))
+            else {
+                continue;
+            };
+            let device = std::str::from_utf8(device).map_err(|error| error.to_string())?;
+            let attributes: BTreeMap<String, String> =
+                serde_json::from_slice(attributes).map_err(|error| error.to_string())?;
+            let attributes = attributes
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()));
+            self.set(device, attributes);
+            self.dirty.remove(device);
+        }
+        Ok(())
     }
 
     /// An attribute of the device of each row: text, null where a device has none.

@@ -13,6 +13,7 @@
 
 mod attributes;
 mod bound;
+mod last;
 mod lookup;
 mod map;
 mod missing;
@@ -20,6 +21,9 @@ mod route;
 mod rows;
 mod state;
 mod window;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -43,6 +47,12 @@ use route::Route;
 /// Record time is looked at once in so many microseconds: windows of silent devices close, and what
 /// is missing is told, at whole seconds of record time.
 pub const TICK: i64 = 1_000_000;
+
+/// The state of the executor itself. No node can be called so.
+const OWN: &str = "";
+/// Key of the last whole second that was looked at. No device can be called so, nor begin with the
+/// bytes 0 and 1 as other keys do.
+const TICKED: &[u8] = &[0];
 
 /// What a node put out.
 #[derive(Clone, Debug)]
@@ -77,6 +87,12 @@ enum Operator {
     Nothing,
 }
 
+/// What is known beside a row.
+pub(crate) struct Beside {
+    pub(crate) attributes: Attributes,
+    pub(crate) lasts: last::Lasts,
+}
+
 /// Rows on their way into a node.
 struct Pending {
     edge: usize,
@@ -97,7 +113,7 @@ pub struct Executor {
     consumers: HashMap<Origin, Vec<(usize, usize)>>,
     sources: HashMap<String, Origin>,
     watched: HashSet<Origin>,
-    attributes: Attributes,
+    beside: Beside,
     pending: Vec<Vec<Pending>>,
     /// The last whole second of record time that was looked at, in microseconds since 1970.
     ticked: i64,
@@ -156,7 +172,10 @@ impl Executor {
             consumers,
             sources,
             watched: HashSet::new(),
-            attributes: Attributes::default(),
+            beside: Beside {
+                attributes: Attributes::default(),
+                lasts: last::Lasts::new(&graph),
+            },
             pending: (0..count).map(|_| Vec::new()).collect(),
             ticked: i64::MIN,
             graph,
@@ -172,7 +191,9 @@ impl Executor {
     pub fn takes(&self, stream: &str) -> bool {
         let origin = self.sources.get(stream);
         origin.is_some_and(|origin| {
-            self.watched.contains(origin) || self.consumers.contains_key(origin)
+            self.watched.contains(origin)
+                || self.consumers.contains_key(origin)
+                || self.beside.lasts.tracks(stream)
         })
     }
 
@@ -198,7 +219,7 @@ impl Executor {
 
     /// What is known of devices, to be kept as the log says it.
     pub fn attributes(&mut self) -> &mut Attributes {
-        &mut self.attributes
+        &mut self.beside.attributes
     }
 
     /// Gives a lookup node its reference table.
@@ -225,6 +246,7 @@ impl Executor {
             return;
         };
         *self.entered.entry(origin).or_default() += rows.len() as u64;
+        self.beside.lasts.enter(stream, &rows);
         self.put(origin, rows, out);
         self.run(record_time, out);
     }
@@ -278,7 +300,7 @@ impl Executor {
                     continue;
                 }
                 let declared = &self.declared[number][edge];
-                let (mask, failed) = route.matching(&rows, declared, &self.attributes);
+                let (mask, failed) = route.matching(&rows, declared, &self.beside);
                 match &mask {
                     None => is_all_taken = true,
                     Some(mask) => {
@@ -367,8 +389,8 @@ impl Executor {
         for Pending { edge, rows, .. } in pending {
             let declared = &self.declared[number][edge];
             let mapped = match &mut self.operators[number] {
-                Operator::Map(map) => map.evaluate(&rows, declared, &self.attributes),
-                Operator::Lookup(lookup) => lookup.evaluate(&rows, &self.attributes),
+                Operator::Map(map) => map.evaluate(&rows, declared, &self.beside),
+                Operator::Lookup(lookup) => lookup.evaluate(&rows, &self.beside),
                 _ => continue,
             };
             let Mapped { out: rows, errors } = mapped;
@@ -390,7 +412,7 @@ impl Executor {
         let inputs = pending
             .into_iter()
             .map(|pending| (pending.edge, pending.rows));
-        let done = window.push(inputs.collect(), record_time, &self.attributes);
+        let done = window.push(inputs.collect(), record_time, &self.beside);
         let late: usize = done.late.iter().map(Rows::len).sum();
         self.counters[number].late += late as u64;
         self.derived(number, done.new, out);
@@ -402,15 +424,25 @@ impl Executor {
         }
     }
 
-    /// What each node remembers that has changed since this was last asked.
-    pub fn changed(&mut self) -> Vec<NodeState> {
+    /// What each node remembers that has changed since this was last asked; everything, if
+    /// `is_all`.
+    pub fn changed(&mut self, is_all: bool) -> Vec<NodeState> {
         let mut states = Vec::new();
+        let mut own = Entries::new();
+        own.insert(TICKED.into(), Some(self.ticked.to_le_bytes().into()));
+        self.beside.attributes.changed(is_all, &mut own);
+        self.beside.lasts.changed(is_all, &mut own);
+        states.push(NodeState {
+            node: OWN.to_owned(),
+            generation: 0,
+            entries: own,
+        });
         for (number, operator) in self.operators.iter_mut().enumerate() {
             let mut entries = Entries::new();
             match operator {
-                Operator::Route(route) => route.changed(&mut entries),
-                Operator::Window(window) => window.changed(&mut entries),
-                Operator::Missing(missing) => missing.changed(&mut entries),
+                Operator::Route(route) => route.changed(is_all, &mut entries),
+                Operator::Window(window) => window.changed(is_all, &mut entries),
+                Operator::Missing(missing) => missing.changed(is_all, &mut entries),
                 Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => {}
             }
             if !entries.is_empty() {
@@ -425,44 +457,59 @@ impl Executor {
         states
     }
 
-    /// Puts back what [`Self::changed`] gave. State of a node that is not there any more, or whose
-    /// definition is another, is left out.
+    /// Puts back what [`Self::changed`] gave of a node, all of it at once. State of a node that is
+    /// not there any more, or whose definition is another, is left out.
     ///
     /// # Errors
     /// If the bytes are not what the node wrote.
     pub fn restore(&mut self, state: &NodeState) -> Result<(), StateError> {
+        let wrong = |problem: String| StateError {
+            node: state.node.clone(),
+            problem,
+        };
+        if state.node == OWN {
+            if let Some(ticked) = state.entries.get(TICKED).and_then(Option::as_deref) {
+                let ticked = ticked
+                    .try_into()
+                    .map_err(|_| wrong("it has no time".to_owned()))?;
+                self.ticked = i64::from_le_bytes(ticked);
+            }
+            let beside = &mut self.beside;
+            let attributes = beside.attributes.restore(&state.entries);
+            let lasts = beside.lasts.restore(&state.entries);
+            return attributes.and(lasts).map_err(wrong);
+        }
         let is_node = |node: &crate::graph::Node| {
             node.name() == state.node && node.generation() == state.generation
         };
         let Some(number) = self.graph.nodes.iter().position(is_node) else {
             return Ok(());
         };
-        for (key, value) in &state.entries {
-            let Some(value) = value else { continue };
-            let restored = match &mut self.operators[number] {
-                Operator::Route(route) => route.restore(key, value),
-                Operator::Window(window) => window.restore(key, value),
-                Operator::Missing(missing) => missing.restore(key, value),
-                Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => {
-                    Err("this node remembers nothing".to_owned())
-                }
-            };
-            restored.map_err(|problem| StateError {
-                node: state.node.clone(),
-                problem,
-            })?;
+        match &mut self.operators[number] {
+            Operator::Route(route) => route.restore(&state.entries),
+            Operator::Window(window) => window.restore(&state.entries),
+            Operator::Missing(missing) => missing.restore(&state.entries),
+            Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => Ok(()),
         }
-        Ok(())
+        .map_err(wrong)
     }
 
-    /// The last whole second of record time that was looked at; put back with the state.
-    pub const fn ticked(&self) -> i64 {
-        self.ticked
+    /// Whether time alone will make something come out.
+    pub fn waits_for_time(&self) -> bool {
+        self.operators.iter().any(|operator| match operator {
+            Operator::Window(window) => window.waits_for_time(),
+            Operator::Missing(missing) => missing.waits_for_time(),
+            _ => false,
+        })
     }
 
-    /// Puts back [`Self::ticked`].
-    pub const fn set_ticked(&mut self, ticked: i64) {
-        self.ticked = ticked;
+    /// Of a window node: the time up to which its rows are complete, in microseconds since 1970, and
+    /// the bytes that it remembers.
+    pub fn window_state(&self, node: usize) -> Option<(Option<i64>, usize)> {
+        match self.operators.get(node) {
+            Some(Operator::Window(window)) => Some((window.watermark(), window.bytes())),
+            _ => None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use quiver_expression::FailedRow;
 use crate::{
     config::RouteConfig,
     execute::{
-        Attributes,
+        Beside,
         bound::{Bound, PerSchema},
         rows::Rows,
         state::{Entries, Key},
@@ -48,15 +48,15 @@ impl Route {
         &mut self,
         rows: &Rows,
         declared: &Columns,
-        attributes: &Attributes,
+        beside: &Beside,
     ) -> (Option<BooleanArray>, Vec<FailedRow>) {
         let Some(text) = &self.condition else {
             return (None, Vec::new());
         };
-        let bound = self.bound.get(rows.schema(), || {
-            Bound::condition(text, rows.schema(), declared)
+        let bound = self.bound.get(rows.schema(), beside, || {
+            Bound::condition(text, rows.schema(), declared, beside)
         });
-        let (mask, failed) = bound.mask(rows, attributes);
+        let (mask, failed) = bound.mask(rows, beside);
         (Some(mask), failed)
     }
 
@@ -72,17 +72,23 @@ impl Route {
         }
     }
 
-    pub(crate) fn changed(&mut self, entries: &mut Entries) {
+    pub(crate) fn changed(&mut self, is_all: bool, entries: &mut Entries) {
         if let Some(limit) = &mut self.limit {
-            limit.changed(entries);
+            limit.changed(is_all, entries);
         }
     }
 
-    pub(crate) fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        match &mut self.limit {
-            Some(limit) => limit.restore(key, value),
-            None => Err("this route has no state".to_owned()),
+    pub(crate) fn restore(&mut self, entries: &Entries) -> Result<(), String> {
+        let Some(limit) = &mut self.limit else {
+            // It was limited before.
+            return Ok(());
+        };
+        for (key, value) in entries {
+            if let Some(value) = value {
+                limit.restore(key, value)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -218,7 +224,10 @@ impl Limit {
         self.buckets.len() < LIMITED_DEVICES_MAX
     }
 
-    fn changed(&mut self, entries: &mut Entries) {
+    fn changed(&mut self, is_all: bool, entries: &mut Entries) {
+        if is_all {
+            self.dirty = self.buckets.keys().cloned().collect();
+        }
         for device in std::mem::take(&mut self.dirty) {
             let key = Key::from(device.as_bytes());
             match self.buckets.get_mut(&device) {

@@ -1,9 +1,12 @@
 //! Types: the columns of each port, and whether every expression means something over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::DataType;
-use quiver_expression::{AggregateSelect, Compiled, KeyColumn, Problems, Projection};
+use quiver_expression::{
+    AggregateSelect, Compiled, Input, KeyColumn, LastStream, Problems, Projection, Scope,
+    ScopeColumn,
+};
 use quiver_model::{DEVICE, meant};
 
 use crate::{
@@ -20,7 +23,11 @@ use crate::{
 /// Columns of the ports, as far as they are known.
 pub(crate) type Ports = BTreeMap<Origin, Columns>;
 
-pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) -> Ports {
+pub(crate) fn check(
+    graph: &Graph,
+    diagnostics: &mut Diagnostics,
+) -> (Ports, BTreeSet<(String, String)>) {
+    let mut lasts = BTreeSet::new();
     let mut ports = Ports::new();
     for (number, stream) in graph.streams.iter().enumerate() {
         let columns = match &stream.declared {
@@ -38,6 +45,7 @@ pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) -> Ports {
             graph,
             node,
             ports: &ports,
+            lasts: &mut lasts,
             diagnostics,
         };
         let out = checker.node();
@@ -55,7 +63,7 @@ pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) -> Ports {
             ports.insert(Origin::Node(*number, *port), columns);
         }
     }
-    ports
+    (ports, lasts)
 }
 
 /// The type of an aggregate of an argument, or why it has none.
@@ -99,10 +107,34 @@ pub fn aggregate_type(function: &str, argument: Option<&DataType>) -> Result<Dat
     }
 }
 
+/// Streams whose rows enter the log, with their columns.
+pub(crate) fn last_streams(graph: &Graph, columns: impl Fn(Origin) -> Columns) -> Vec<LastStream> {
+    let streams = (0..graph.streams.len()).map(Origin::Stream);
+    let nodes = graph.nodes.iter().enumerate();
+    let nodes = nodes
+        .filter(|(_, node)| node.is_derived())
+        .map(|(number, _)| Origin::Node(number, Port::Out));
+    streams
+        .chain(nodes)
+        .map(|origin| {
+            let columns = columns(origin);
+            let fields = columns.fields.into_iter();
+            LastStream {
+                name: graph.name(origin),
+                fields: fields
+                    .map(|(name, data_type)| ScopeColumn { name, data_type })
+                    .collect(),
+                is_open: columns.is_open,
+            }
+        })
+        .collect()
+}
+
 struct Checker<'a> {
     graph: &'a Graph,
     node: &'a Node,
     ports: &'a Ports,
+    lasts: &'a mut BTreeSet<(String, String)>,
     diagnostics: &'a mut Diagnostics,
 }
 
@@ -137,6 +169,21 @@ impl Checker<'_> {
                 self.graph.nodes[number].section(),
                 self.graph.name(origin)
             ),
+        }
+    }
+
+    /// What an expression over rows of an origin may name.
+    fn scope(&self, origin: Origin, columns: &Columns) -> Scope {
+        let scope = columns.scope(self.subject(origin));
+        scope.with_lasts(last_streams(self.graph, |origin| self.columns_of(origin)))
+    }
+
+    /// Last values that an expression asks for.
+    fn asks(&mut self, inputs: &[Input]) {
+        for input in inputs {
+            if let Input::Last { stream, field } = input {
+                self.lasts.insert((stream.clone(), field.clone()));
+            }
         }
     }
 
@@ -175,9 +222,10 @@ impl Checker<'_> {
         };
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
-            if let Err(problems) = Compiled::condition(text.as_str(), &scope) {
-                self.tell(text, &columns, problems);
+            let scope = self.scope(edge.origin, &columns);
+            match Compiled::condition(text.as_str(), &scope) {
+                Ok(compiled) => self.asks(compiled.inputs()),
+                Err(problems) => self.tell(text, &columns, problems),
             }
         }
     }
@@ -216,12 +264,13 @@ impl Checker<'_> {
         let mut out = Columns::default();
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
+            let scope = self.scope(edge.origin, &columns);
             match Projection::new(select.as_str(), &scope, is_field) {
                 Ok(projection) => {
                     let has_star = select.as_str().contains('*');
                     out.is_open |= columns.is_open && has_star;
                     for item in projection.items {
+                        self.asks(item.inputs());
                         let place = select.part(&item.span);
                         self.named(&item.name, &place);
                         self.add(&mut out, item.name, item.stored, &place);
@@ -364,6 +413,9 @@ impl Checker<'_> {
                 .filter(|key| key.name != DEVICE)
                 .map(|key| (key.name.clone(), key.data_type.clone())),
         );
+        if window.sizes.len() > 1 {
+            out = out.with(super::WINDOW_SIZE, DataType::Utf8);
+        }
         if window.emit == crate::config::Emission::Update {
             out = out.with(REVISION, DataType::Int64);
         }
@@ -375,7 +427,7 @@ impl Checker<'_> {
         }
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
+            let scope = self.scope(edge.origin, &columns);
             match AggregateSelect::new(select.as_str(), &scope, &results, &aggregate_type) {
                 Ok(compiled) => {
                     if compiled.calls.is_empty() {

@@ -32,12 +32,8 @@ impl Node {
         }
     }
 
-    /// Whether another node is defined in the same words, its inputs included.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.definition() == other.definition()
-    }
-
-    fn definition(&self) -> u64 {
+    /// Names the whole definition, its inputs included.
+    pub fn definition(&self) -> u64 {
         let mut hash = Fnv::new();
         hash.add(self.section());
         hash.add(self.name());
@@ -84,6 +80,7 @@ impl Node {
             NodeKind::Missing(missing) => {
                 hash.texts(&missing.fields);
                 hash.span(missing.after.as_ref());
+                hash.span(missing.forget.as_ref());
             }
             NodeKind::Later { actions, .. } => hash.texts(actions),
         }

@@ -9,7 +9,7 @@ mod columns;
 mod connect;
 mod identity;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     config::{Config, NodeConfig, NodeKind, StoreConfig, StreamConfig},
@@ -18,7 +18,10 @@ use crate::{
 };
 
 pub use check::aggregate_type;
-pub use columns::{Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_START};
+pub(crate) use check::last_streams;
+pub use columns::{
+    Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_SIZE, WINDOW_START,
+};
 pub(crate) use columns::{is_field, time_type};
 
 /// An output of a node.
@@ -144,6 +147,8 @@ pub struct Graph {
     /// Numbers of the nodes, each behind those whose rows it takes.
     pub order: Vec<usize>,
     columns: check::Ports,
+    /// Last values that expressions ask for: stream and field.
+    pub lasts: BTreeSet<(String, String)>,
 }
 
 impl Graph {
@@ -152,7 +157,7 @@ impl Graph {
     pub fn new(config: &Config, diagnostics: &mut Diagnostics) -> Self {
         let mut graph = connect::connect(config, diagnostics);
         graph.order = connect::order(&graph, diagnostics);
-        graph.columns = check::check(&graph, diagnostics);
+        (graph.columns, graph.lasts) = check::check(&graph, diagnostics);
         crate::testing::check(config, &graph, diagnostics);
         graph
     }

@@ -321,7 +321,7 @@ impl<'a> Runner<'a> {
 
     /// The engine is stopped and started: only what a checkpoint has is left.
     fn restart(&mut self, place: &Place) -> Result<(), Problem> {
-        for changed in self.executor.changed() {
+        for changed in self.executor.changed(false) {
             let key = (changed.node.clone(), changed.generation);
             let state = self.states.entry(key).or_insert_with(|| NodeState {
                 node: changed.node.clone(),
@@ -336,7 +336,6 @@ impl<'a> Runner<'a> {
             }
         }
         let mut next = executor(self.graph, self.test, self.tables)?;
-        next.set_ticked(self.executor.ticked());
         for state in self.states.values() {
             next.restore(state)
                 .map_err(|error| (place.clone(), error.to_string()))?;

@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `/live`, `/ready`, `/metrics`, `/api/openapi.json` | GET | no |
 //! | `/api/v1/sql` | POST | yes |
+//! | `/api/v1/pipeline`, `/api/v1/tail` | GET | yes |
+//! | `/api/v1/pipeline` | POST | yes |
 //! | `/api/v1/status`, `/api/v1/audit`, `/api/v1/devices`, `/api/v1/archive/files` | GET | yes |
 //! | `/api/v1/devices`, `/api/v1/devices/bulk`, `/api/v1/devices/set`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
 //! | `/api/v1/archive/check`, `/api/v1/archive/suggest`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
@@ -21,10 +23,12 @@ mod guard;
 mod metrics;
 mod openapi;
 mod peer;
+mod pipeline;
 mod sql;
 
 pub use admin::{DeclareRequest, Status};
 pub use devices::{AmendRequest, BulkAnswer, BulkRequest, EnrollRequest, SetAnswer, SetRequest};
+pub use pipeline::PipelineStatus;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -41,6 +45,7 @@ use quiver_runtime::{Engine, ingest::SocketDrops};
 
 use crate::{
     exit::{Failure, IO, UNAVAILABLE},
+    pipeline::RunningPipeline,
     sources::Sources,
 };
 
@@ -78,6 +83,8 @@ pub struct HttpState {
     pub started: Timestamp,
     /// Held by what may be under way once only.
     pub turns: Arc<Turns>,
+    /// The graph, if there is one.
+    pub pipeline: Option<Arc<RunningPipeline>>,
 }
 
 /// What one request at a time does.
@@ -157,6 +164,9 @@ impl HttpDoor {
                         .route("/devices/set", web::post().to(devices::set))
                         .route("/devices/revoke", web::post().to(devices::revoke))
                         .route("/streams", web::post().to(admin::declare))
+                        .route("/pipeline", web::get().to(pipeline::figures))
+                        .route("/pipeline", web::post().to(pipeline::reload))
+                        .route("/tail", web::get().to(pipeline::tail))
                         .route("/archive/files", web::get().to(admin::archive_files))
                         .route("/archive/check", web::post().to(admin::archive_check))
                         .route("/archive/suggest", web::post().to(admin::archive_suggest))

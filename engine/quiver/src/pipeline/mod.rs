@@ -1,5 +1,7 @@
 //! Reading the configuration of a graph: its files, what they refer to, and what is wrong with them.
 
+mod live;
+mod running;
 mod tables;
 
 use std::{
@@ -14,6 +16,8 @@ use quiver_pipeline::{
 
 use crate::exit::{CONFIG, Failure, IO};
 
+pub use live::{Board, Watch, WatchError};
+pub use running::{ApplyError, RunningPipeline};
 pub use tables::load as load_tables;
 
 /// Largest file that a value may be the content of, in bytes.

@@ -9,13 +9,16 @@ mod demo;
 mod devices;
 mod enroll_from;
 mod fleet;
+mod graph;
 mod import;
 mod pki;
+mod plan;
 mod portion;
 pub mod send;
 mod serve;
 mod sql;
 mod streams;
+mod tail;
 mod test;
 mod validate;
 
@@ -51,6 +54,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Devices(args) => devices::run(args.action),
         Verb::Streams(args) => streams::run(args.action),
         Verb::Validate(args) => validate::run(&args),
+        Verb::Graph(args) => graph::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Tail(args) => tail::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Version => {
             say!("quiver {}", env!("CARGO_PKG_VERSION"));

@@ -241,6 +241,23 @@ impl TelemetryReader {
             signal: self.signal.clone(),
         };
         let key = (open.stream.clone(), open.producer);
+        if self
+            .session
+            .context
+            .control
+            .rules()
+            .nodes
+            .contains(&open.stream)
+        {
+            self.refused_open = Some((open.producer, open.stream.clone()));
+            return Err(Closed::new(
+                StreamCloseCode::NotAllowed,
+                format!(
+                    "stream {} is written by a node of the graph; choose another name",
+                    open.stream
+                ),
+            ));
+        }
         self.predecessor_ended(&key).await?;
         let message = OpenTelemetry {
             open: open.clone(),
