@@ -15,8 +15,8 @@ use arrow_array::{
     Array, ArrayRef, DictionaryArray, Float64Array, Int32Array, StringArray, types::Int32Type,
 };
 use quiver_analysis::{
-    Aggregate, ArgumentType, Emit, Function, Key, Kind, Limits, Rows, Size, TimePolicy,
-    WindowSpec, Windows,
+    Aggregate, ArgumentType, Emit, Function, Key, Kind, Limits, Rows, Size, TimePolicy, WindowSpec,
+    Windows,
 };
 
 const SECOND: i64 = 1_000_000;
@@ -34,7 +34,9 @@ struct Batch {
 }
 
 fn main() {
-    let names: Vec<String> = (0..DEVICES).map(|device| format!("truck-{device:05}")).collect();
+    let names: Vec<String> = (0..DEVICES)
+        .map(|device| format!("truck-{device:05}"))
+        .collect();
     for (what, batches) in [
         ("gateways: 10,000 rows, a device each", interleaved(&names)),
         ("devices: 100 rows of one device", by_device(&names)),
@@ -61,16 +63,48 @@ fn main() {
         ];
         let micros = Size::Micros;
         for (name, kind, functions, key) in [
-            ("tumbling, avg", Kind::Tumbling { size: micros(MINUTE) }, &avg[..], Key::Device),
-            ("tumbling, plain", Kind::Tumbling { size: micros(MINUTE) }, &plain[..], Key::Device),
             (
-                "hopping 5m/1m, avg",
-                Kind::Hopping { size: micros(5 * MINUTE), every: MINUTE },
+                "tumbling, avg",
+                Kind::Tumbling {
+                    size: micros(MINUTE),
+                },
                 &avg[..],
                 Key::Device,
             ),
-            ("session 30s, avg", Kind::Session { gap: 30 * SECOND, max: None }, &avg[..], Key::Device),
-            ("tumbling, avg, all", Kind::Tumbling { size: micros(MINUTE) }, &avg[..], Key::All),
+            (
+                "tumbling, plain",
+                Kind::Tumbling {
+                    size: micros(MINUTE),
+                },
+                &plain[..],
+                Key::Device,
+            ),
+            (
+                "hopping 5m/1m, avg",
+                Kind::Hopping {
+                    size: micros(5 * MINUTE),
+                    every: MINUTE,
+                },
+                &avg[..],
+                Key::Device,
+            ),
+            (
+                "session 30s, avg",
+                Kind::Session {
+                    gap: 30 * SECOND,
+                    max: None,
+                },
+                &avg[..],
+                Key::Device,
+            ),
+            (
+                "tumbling, avg, all",
+                Kind::Tumbling {
+                    size: micros(MINUTE),
+                },
+                &avg[..],
+                Key::All,
+            ),
         ] {
             let mut best = f64::INFINITY;
             let mut results = 0;
@@ -131,7 +165,12 @@ fn run(windows: &mut Windows, batches: &[Batch]) -> usize {
     let mut results = 0;
     let mut second = 0;
     for batch in batches {
-        let now = batch.ts.first().copied().unwrap_or_default().max(second * SECOND);
+        let now = batch
+            .ts
+            .first()
+            .copied()
+            .unwrap_or_default()
+            .max(second * SECOND);
         if now / SECOND > second {
             second = now / SECOND;
             windows.advance(second * SECOND, &mut out);
@@ -168,7 +207,12 @@ fn by_hand(batches: &[Batch]) -> usize {
         sums: [0.0; FIELDS],
     };
     for batch in batches {
-        let names = batch.device.values().as_any().downcast_ref::<StringArray>().unwrap();
+        let names = batch
+            .device
+            .values()
+            .as_any()
+            .downcast_ref::<StringArray>()
+            .unwrap();
         let numbers: Vec<usize> = names
             .iter()
             .map(|name| {
@@ -184,9 +228,20 @@ fn by_hand(batches: &[Batch]) -> usize {
         let fields: Vec<&[f64]> = batch
             .fields
             .iter()
-            .map(|field| &**field.as_any().downcast_ref::<Float64Array>().unwrap().values())
+            .map(|field| {
+                &**field
+                    .as_any()
+                    .downcast_ref::<Float64Array>()
+                    .unwrap()
+                    .values()
+            })
             .collect();
-        for (row, (ts, device)) in batch.ts.iter().zip(batch.device.keys().values()).enumerate() {
+        for (row, (ts, device)) in batch
+            .ts
+            .iter()
+            .zip(batch.device.keys().values())
+            .enumerate()
+        {
             let minute = ts.div_euclid(MINUTE);
             // A row of the minute before still finds it in the other place.
             let state = &mut states[numbers[*device as usize]][(minute % 2) as usize];

@@ -69,7 +69,9 @@ fn inputs(compiled: &Compiled) -> Vec<ArrayRef> {
         .map(|input| match input {
             Input::Column(index) => Arc::clone(&columns[*index]),
             Input::Attribute(key) if key == "fleet" => Arc::clone(&fleets),
-            Input::Attribute(_) => Arc::new(StringArray::new_null(4)) as ArrayRef,
+            Input::Attribute(_) | Input::Last { .. } => {
+                Arc::new(StringArray::new_null(4)) as ArrayRef
+            }
         })
         .collect()
 }

@@ -112,6 +112,15 @@ impl Weighted {
 
     /// This state and one that begins when this one has ended.
     fn followed_by(&self, later: &Self) -> Self {
+        if later.kept.first().is_some_and(|row| row.ts == later.first) {
+            // All of its rows are there: rows that come later can still be put between them.
+            let mut merged = self.clone();
+            for row in &later.kept {
+                merged.push(row.ts, row.value);
+            }
+            merged.ignored = merged.ignored.saturating_add(later.ignored);
+            return merged;
+        }
         let mut integral = self.until(later.first);
         integral.add(later.integral.sum);
         integral.add(later.integral.rest);

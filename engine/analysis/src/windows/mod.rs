@@ -95,7 +95,7 @@ pub struct Usage {
 }
 
 /// Windows over the rows of one node: of all devices, or those of some partitions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Windows {
     spec: WindowSpec,
     layout: Arc<Layout>,
@@ -329,7 +329,10 @@ impl Windows {
         if self.devices.len() >= limits.keys || self.usage.bytes + bytes > limits.bytes {
             return None;
         }
-        Some(self.add_device(name))
+        let device = self.add_device(name);
+        // It counts from now on, after a restart, too.
+        self.touch_device(device);
+        Some(device)
     }
 
     fn add_device(&mut self, name: &[u8]) -> u32 {

@@ -69,7 +69,9 @@ impl Attributes {
     /// Puts back what [`Self::changed`] gave.
     pub(crate) fn restore(&mut self, entries: &Entries) -> Result<(), String> {
         for (device, attributes) in entries {
-            let (Some(attributes), true) = (attributes, device.first() != Some(&0)) else {
+            let (Some(attributes), true) =
+                (attributes, device.first().is_some_and(|first| *first > 1))
+            else {
                 continue;
             };
             let device = std::str::from_utf8(device).map_err(|error| error.to_string())?;

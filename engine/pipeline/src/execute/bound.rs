@@ -11,7 +11,7 @@ use arrow_select::take::take;
 use quiver_expression::{Compiled, FailedRow, Input, Problems, Scope};
 
 use crate::{
-    execute::{Attributes, rows::Rows},
+    execute::{Beside, rows::Rows},
     graph::Columns,
 };
 
@@ -25,17 +25,31 @@ const ABSENT_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct PerSchema<T> {
     made: Vec<(SchemaRef, Arc<T>)>,
+    /// Of [`Lasts::epoch`](super::last::Lasts::epoch) when they were made.
+    epoch: u64,
 }
 
 impl<T> Default for PerSchema<T> {
     fn default() -> Self {
-        Self { made: Vec::new() }
+        Self {
+            made: Vec::new(),
+            epoch: 0,
+        }
     }
 }
 
 impl<T> PerSchema<T> {
     /// What was made for this schema, or is made now.
-    pub(crate) fn get(&mut self, schema: &SchemaRef, make: impl FnOnce() -> T) -> Arc<T> {
+    pub(crate) fn get(
+        &mut self,
+        schema: &SchemaRef,
+        beside: &Beside,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        if self.epoch != beside.lasts.epoch() {
+            self.epoch = beside.lasts.epoch();
+            self.made.clear();
+        }
         let is_same = |(known, _): &(SchemaRef, Arc<T>)| Arc::ptr_eq(known, schema);
         let is_alike = |(known, _): &(SchemaRef, Arc<T>)| known == schema;
         let found = self.made.iter().position(is_same);
@@ -50,8 +64,10 @@ impl<T> PerSchema<T> {
 }
 
 /// The scope of rows: their columns, and those that are declared and have not come yet.
-pub(crate) fn scope(schema: &SchemaRef, declared: &Columns) -> Scope {
-    let mut scope = Scope::new("the rows").with_attributes();
+pub(crate) fn scope(schema: &SchemaRef, declared: &Columns, beside: &Beside) -> Scope {
+    let mut scope = Scope::new("the rows")
+        .with_attributes()
+        .with_lasts(beside.lasts.streams().iter().cloned());
     for field in schema.fields() {
         let data_type = match field.data_type() {
             DataType::Dictionary(_, values) => values.as_ref().clone(),
@@ -100,13 +116,14 @@ pub(crate) fn inputs(
     wanted: &[Input],
     scope: &Scope,
     rows: &Rows,
-    attributes: &Attributes,
+    beside: &Beside,
 ) -> Vec<ArrayRef> {
     let batch = rows.batch();
     wanted
         .iter()
         .map(|input| match input {
-            Input::Attribute(key) => attributes.column(rows.device(), key),
+            Input::Attribute(key) => beside.attributes.column(rows.device(), key),
+            Input::Last { stream, field } => beside.lasts.column(stream, field, rows),
             Input::Column(index) => match batch.columns().get(*index) {
                 Some(column) => plain(column),
                 None => {
@@ -138,8 +155,13 @@ pub(crate) struct Bound {
 
 impl Bound {
     /// A condition.
-    pub(crate) fn condition(text: &str, schema: &SchemaRef, declared: &Columns) -> Self {
-        let scope = scope(schema, declared);
+    pub(crate) fn condition(
+        text: &str,
+        schema: &SchemaRef,
+        declared: &Columns,
+        beside: &Beside,
+    ) -> Self {
+        let scope = scope(schema, declared, beside);
         match compile(scope, |scope| Compiled::condition(text, scope)) {
             Ok((compiled, scope)) => Self {
                 scope,
@@ -156,11 +178,11 @@ impl Bound {
     pub(crate) fn mask(
         &self,
         rows: &Rows,
-        attributes: &Attributes,
+        beside: &Beside,
     ) -> (arrow_array::BooleanArray, Vec<FailedRow>) {
         match &self.compiled {
             Ok(compiled) => {
-                let inputs = inputs(compiled.inputs(), &self.scope, rows, attributes);
+                let inputs = inputs(compiled.inputs(), &self.scope, rows, beside);
                 compiled.evaluate_condition(&inputs, rows.len())
             }
             Err(reason) => {

@@ -13,7 +13,7 @@ use quiver_expression::FailedRow;
 use crate::{
     config::{LookupConfig, LookupTable},
     execute::{
-        Attributes,
+        Beside,
         bound::{PerSchema, all_failed},
         map::Mapped,
         rows::{FIXED, Rows, all_but, schema_with},
@@ -110,9 +110,9 @@ impl Lookup {
         Ok(())
     }
 
-    pub(crate) fn evaluate(&mut self, rows: &Rows, attributes: &Attributes) -> Mapped {
+    pub(crate) fn evaluate(&mut self, rows: &Rows, beside: &Beside) -> Mapped {
         let (on, source) = (&self.on, &self.source);
-        let bound = self.bound.get(rows.schema(), || {
+        let bound = self.bound.get(rows.schema(), beside, || {
             BoundLookup::new(rows.schema(), on, source)
         });
         let bound = match bound.as_ref() {
@@ -127,7 +127,9 @@ impl Lookup {
         };
         let (more, failed) = match &self.source {
             Source::Registry(keys) => {
-                let columns = keys.iter().map(|key| attributes.column(rows.device(), key));
+                let columns = keys
+                    .iter()
+                    .map(|key| beside.attributes.column(rows.device(), key));
                 (columns.collect(), Vec::new())
             }
             Source::Table { table: None, .. } => {

@@ -9,7 +9,7 @@ use quiver_expression::{FailedRow, Input, Projection, Scope};
 use crate::{
     config::MapConfig,
     execute::{
-        Attributes,
+        Beside,
         bound::{Bound, PerSchema, all_failed, compile, inputs, scope},
         rows::{Rows, all_but, schema_of},
     },
@@ -57,26 +57,21 @@ impl Map {
         }
     }
 
-    pub(crate) fn evaluate(
-        &mut self,
-        rows: &Rows,
-        declared: &Columns,
-        attributes: &Attributes,
-    ) -> Mapped {
+    pub(crate) fn evaluate(&mut self, rows: &Rows, declared: &Columns, beside: &Beside) -> Mapped {
         let (condition, select) = (&self.condition, &self.select);
-        let bound = self.bound.get(rows.schema(), || BoundMap {
+        let bound = self.bound.get(rows.schema(), beside, || BoundMap {
             condition: condition
                 .as_ref()
-                .map(|text| Bound::condition(text, rows.schema(), declared)),
+                .map(|text| Bound::condition(text, rows.schema(), declared, beside)),
             select: select
                 .as_ref()
-                .map(|text| BoundSelect::new(text, rows.schema(), declared)),
+                .map(|text| BoundSelect::new(text, rows.schema(), declared, beside)),
         });
         let mut errors = Vec::new();
         let taken = match &bound.condition {
             None => rows.clone(),
             Some(condition) => {
-                let (mask, failed) = condition.mask(rows, attributes);
+                let (mask, failed) = condition.mask(rows, beside);
                 if !failed.is_empty() {
                     errors.push(rows.failed(&failed));
                 }
@@ -86,7 +81,7 @@ impl Map {
         let out = match &bound.select {
             None => taken,
             Some(Ok(select)) => {
-                let (out, failed) = select.evaluate(&taken, attributes);
+                let (out, failed) = select.evaluate(&taken, beside);
                 if !failed.is_empty() {
                     errors.push(taken.failed(&failed));
                 }
@@ -120,16 +115,21 @@ pub(crate) fn joined(mut parts: Vec<Rows>) -> Option<Rows> {
 }
 
 impl BoundSelect {
-    fn new(text: &str, schema: &SchemaRef, declared: &Columns) -> Result<Self, String> {
+    fn new(
+        text: &str,
+        schema: &SchemaRef,
+        declared: &Columns,
+        beside: &Beside,
+    ) -> Result<Self, String> {
         // A `*` means what rows have, not what they may come to have.
-        let present = scope(schema, &Columns::default());
+        let present = scope(schema, &Columns::default(), beside);
         let is_present: Vec<String> = present
             .columns()
             .iter()
             .map(|column| column.name.clone())
             .collect();
         let is_expanded = |name: &str| is_field(name) && is_present.iter().any(|had| had == name);
-        let scope = scope(schema, declared);
+        let scope = scope(schema, declared, beside);
         let (projection, scope) = compile(scope, |scope| Projection::new(text, scope, is_expanded))
             .map_err(|problems| problems.to_string())?;
         let mut wanted: Vec<Input> = Vec::new();
@@ -153,8 +153,8 @@ impl BoundSelect {
         })
     }
 
-    fn evaluate(&self, rows: &Rows, attributes: &Attributes) -> (Rows, Vec<FailedRow>) {
-        let given = inputs(&self.wanted, &self.scope, rows, attributes);
+    fn evaluate(&self, rows: &Rows, beside: &Beside) -> (Rows, Vec<FailedRow>) {
+        let given = inputs(&self.wanted, &self.scope, rows, beside);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.projection.items.len());
         let mut failed: Vec<FailedRow> = Vec::new();
         for item in &self.projection.items {

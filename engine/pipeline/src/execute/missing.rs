@@ -85,35 +85,38 @@ impl MissingNode {
                 .iter()
                 .map(|field| rows.batch().column_by_name(field))
                 .collect();
-            // Devices in the order of their first rows.
-            let mut order: Vec<usize> = Vec::new();
-            let mut present: HashMap<usize, Vec<bool>> = HashMap::new();
-            let mut last = usize::MAX;
+            // What came of each device first, in the order of the rows.
+            let watched = columns.len().max(1);
+            let mut seen: HashMap<usize, Vec<bool>> = HashMap::new();
+            let mut events: Vec<(usize, usize)> = Vec::new();
             for (row, device) in rows.device().keys().values().iter().enumerate() {
                 let Ok(device) = usize::try_from(*device) else {
                     continue;
                 };
-                if device == last && columns.is_empty() {
-                    continue;
-                }
-                last = device;
-                let present = present.entry(device).or_insert_with(|| {
-                    order.push(device);
-                    vec![false; columns.len()]
-                });
-                for (place, column) in present.iter_mut().zip(&columns) {
-                    *place = *place || column.is_some_and(|column| column.is_valid(row));
+                let seen = seen.entry(device).or_insert_with(|| vec![false; watched]);
+                for (field, is_seen) in seen.iter_mut().enumerate() {
+                    let is_there = match columns.get(field) {
+                        None => columns.is_empty(),
+                        Some(column) => column.is_some_and(|column| column.is_valid(row)),
+                    };
+                    if is_there && !*is_seen {
+                        *is_seen = true;
+                        events.push((device, field));
+                    }
                 }
             }
             let devices = rows.devices();
-            for device in order {
-                let (Some(present), true) = (present.get(&device), device < devices.len()) else {
+            let mut present = vec![false; watched];
+            for (device, field) in events {
+                if device >= devices.len() {
                     continue;
-                };
+                }
+                present[field] = true;
                 let name = devices.value(device);
                 self.missing
                     .as_mut()?
-                    .push(name, present, record_time, &mut found);
+                    .push(name, &present, record_time, &mut found);
+                present[field] = false;
             }
         }
         self.new_rows(&found)

@@ -13,6 +13,7 @@
 
 mod attributes;
 mod bound;
+mod last;
 mod lookup;
 mod map;
 mod missing;
@@ -20,6 +21,9 @@ mod route;
 mod rows;
 mod state;
 mod window;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -47,7 +51,8 @@ pub const TICK: i64 = 1_000_000;
 
 /// The state of the executor itself. No node can be called so.
 const OWN: &str = "";
-/// Key of the last whole second that was looked at. No device can be called so.
+/// Key of the last whole second that was looked at. No device can be called so, nor begin with the
+/// bytes 0 and 1 as other keys do.
 const TICKED: &[u8] = &[0];
 
 /// What a node put out.
@@ -83,6 +88,12 @@ enum Operator {
     Nothing,
 }
 
+/// What is known beside a row.
+pub(crate) struct Beside {
+    pub(crate) attributes: Attributes,
+    pub(crate) lasts: last::Lasts,
+}
+
 /// Rows on their way into a node.
 struct Pending {
     edge: usize,
@@ -103,7 +114,7 @@ pub struct Executor {
     consumers: HashMap<Origin, Vec<(usize, usize)>>,
     sources: HashMap<String, Origin>,
     watched: HashSet<Origin>,
-    attributes: Attributes,
+    beside: Beside,
     pending: Vec<Vec<Pending>>,
     /// The last whole second of record time that was looked at, in microseconds since 1970.
     ticked: i64,
@@ -162,7 +173,10 @@ impl Executor {
             consumers,
             sources,
             watched: HashSet::new(),
-            attributes: Attributes::default(),
+            beside: Beside {
+                attributes: Attributes::default(),
+                lasts: last::Lasts::new(&graph),
+            },
             pending: (0..count).map(|_| Vec::new()).collect(),
             ticked: i64::MIN,
             graph,
@@ -178,7 +192,9 @@ impl Executor {
     pub fn takes(&self, stream: &str) -> bool {
         let origin = self.sources.get(stream);
         origin.is_some_and(|origin| {
-            self.watched.contains(origin) || self.consumers.contains_key(origin)
+            self.watched.contains(origin)
+                || self.consumers.contains_key(origin)
+                || self.beside.lasts.tracks(stream)
         })
     }
 
@@ -204,7 +220,7 @@ impl Executor {
 
     /// What is known of devices, to be kept as the log says it.
     pub fn attributes(&mut self) -> &mut Attributes {
-        &mut self.attributes
+        &mut self.beside.attributes
     }
 
     /// Gives a lookup node its reference table.
@@ -231,6 +247,7 @@ impl Executor {
             return;
         };
         *self.entered.entry(origin).or_default() += rows.len() as u64;
+        self.beside.lasts.enter(stream, &rows);
         self.put(origin, rows, out);
         self.run(record_time, out);
     }
@@ -284,7 +301,7 @@ impl Executor {
                     continue;
                 }
                 let declared = &self.declared[number][edge];
-                let (mask, failed) = route.matching(&rows, declared, &self.attributes);
+                let (mask, failed) = route.matching(&rows, declared, &self.beside);
                 match &mask {
                     None => is_all_taken = true,
                     Some(mask) => {
@@ -373,8 +390,8 @@ impl Executor {
         for Pending { edge, rows, .. } in pending {
             let declared = &self.declared[number][edge];
             let mapped = match &mut self.operators[number] {
-                Operator::Map(map) => map.evaluate(&rows, declared, &self.attributes),
-                Operator::Lookup(lookup) => lookup.evaluate(&rows, &self.attributes),
+                Operator::Map(map) => map.evaluate(&rows, declared, &self.beside),
+                Operator::Lookup(lookup) => lookup.evaluate(&rows, &self.beside),
                 _ => continue,
             };
             let Mapped { out: rows, errors } = mapped;
@@ -396,7 +413,7 @@ impl Executor {
         let inputs = pending
             .into_iter()
             .map(|pending| (pending.edge, pending.rows));
-        let done = window.push(inputs.collect(), record_time, &self.attributes);
+        let done = window.push(inputs.collect(), record_time, &self.beside);
         let late: usize = done.late.iter().map(Rows::len).sum();
         self.counters[number].late += late as u64;
         self.derived(number, done.new, out);
@@ -414,7 +431,8 @@ impl Executor {
         let mut states = Vec::new();
         let mut own = Entries::new();
         own.insert(TICKED.into(), Some(self.ticked.to_le_bytes().into()));
-        self.attributes.changed(is_all, &mut own);
+        self.beside.attributes.changed(is_all, &mut own);
+        self.beside.lasts.changed(is_all, &mut own);
         states.push(NodeState {
             node: OWN.to_owned(),
             generation: 0,
@@ -457,7 +475,10 @@ impl Executor {
                     .map_err(|_| wrong("it has no time".to_owned()))?;
                 self.ticked = i64::from_le_bytes(ticked);
             }
-            return self.attributes.restore(&state.entries).map_err(wrong);
+            let beside = &mut self.beside;
+            let attributes = beside.attributes.restore(&state.entries);
+            let lasts = beside.lasts.restore(&state.entries);
+            return attributes.and(lasts).map_err(wrong);
         }
         let is_node = |node: &crate::graph::Node| {
             node.name() == state.node && node.generation() == state.generation

@@ -7,7 +7,7 @@ use quiver_expression::FailedRow;
 use crate::{
     config::RouteConfig,
     execute::{
-        Attributes,
+        Beside,
         bound::{Bound, PerSchema},
         rows::Rows,
         state::{Entries, Key},
@@ -48,15 +48,15 @@ impl Route {
         &mut self,
         rows: &Rows,
         declared: &Columns,
-        attributes: &Attributes,
+        beside: &Beside,
     ) -> (Option<BooleanArray>, Vec<FailedRow>) {
         let Some(text) = &self.condition else {
             return (None, Vec::new());
         };
-        let bound = self.bound.get(rows.schema(), || {
-            Bound::condition(text, rows.schema(), declared)
+        let bound = self.bound.get(rows.schema(), beside, || {
+            Bound::condition(text, rows.schema(), declared, beside)
         });
-        let (mask, failed) = bound.mask(rows, attributes);
+        let (mask, failed) = bound.mask(rows, beside);
         (Some(mask), failed)
     }
 

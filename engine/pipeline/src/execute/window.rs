@@ -25,7 +25,7 @@ use quiver_model::{DEVICE, TS};
 use crate::{
     config::{Emission, Shape, WindowConfig, parse_duration},
     execute::{
-        Attributes, Entries,
+        Beside, Entries,
         bound::{Bound, PerSchema, compile, inputs, scope},
         rows::{Rows, schema_with},
     },
@@ -297,12 +297,12 @@ impl WindowNode {
         &mut self,
         inputs: Vec<(usize, Rows)>,
         record_time: i64,
-        attributes: &Attributes,
+        beside: &Beside,
     ) -> Pushed {
         let mut pushed = Pushed::default();
         let mut ready = Vec::with_capacity(inputs.len());
         for (edge, rows) in inputs {
-            if let Some(rows) = self.ready(edge, rows, attributes, &mut pushed.errors) {
+            if let Some(rows) = self.ready(edge, rows, beside, &mut pushed.errors) {
                 ready.push(rows);
             }
         }
@@ -343,13 +343,13 @@ impl WindowNode {
         &mut self,
         edge: usize,
         rows: Rows,
-        attributes: &Attributes,
+        beside: &Beside,
         errors: &mut Vec<Rows>,
     ) -> Option<Ready> {
         let declared = self.declared.get(edge)?.clone();
         let definition = &self.definition;
-        let bound = self.bound.get_mut(edge)?.get(rows.schema(), || {
-            BoundInput::new(definition, rows.schema(), &declared)
+        let bound = self.bound.get_mut(edge)?.get(rows.schema(), beside, || {
+            BoundInput::new(definition, rows.schema(), &declared, beside)
         });
         let bound = match bound.as_ref() {
             Ok(bound) => bound,
@@ -374,7 +374,7 @@ impl WindowNode {
         let rows = match &bound.condition {
             None => rows,
             Some(condition) => {
-                let (mask, failed) = condition.mask(&rows, attributes);
+                let (mask, failed) = condition.mask(&rows, beside);
                 if !failed.is_empty() {
                     errors.push(rows.failed(&failed));
                 }
@@ -388,7 +388,7 @@ impl WindowNode {
         let mut arguments = Vec::with_capacity(types.len());
         for ((argument, condition), wanted) in bound.arguments.iter().zip(types) {
             let mut evaluate = |compiled: &Compiled| {
-                let given = inputs(compiled.inputs(), &bound.scope, &rows, attributes);
+                let given = inputs(compiled.inputs(), &bound.scope, &rows, beside);
                 let evaluated = compiled.evaluate(&given, rows.len());
                 failed.extend(evaluated.failed);
                 evaluated.values
@@ -417,13 +417,13 @@ impl WindowNode {
         let (mut open, mut close) = (None, None);
         for (condition, place) in [(&bound.open, &mut open), (&bound.close, &mut close)] {
             if let Some(condition) = condition {
-                let (mask, rows_failed) = condition.mask(&rows, attributes);
+                let (mask, rows_failed) = condition.mask(&rows, beside);
                 failed.extend(rows_failed);
                 *place = Some(mask);
             }
         }
         let attributes = self.definition.attributes().map(|name| {
-            let column = attributes.column(rows.device(), name);
+            let column = beside.attributes.column(rows.device(), name);
             column.as_string::<i32>().clone()
         });
         let ready = Ready {
@@ -603,12 +603,13 @@ impl BoundInput {
         definition: &Definition,
         schema: &SchemaRef,
         declared: &Columns,
+        beside: &Beside,
     ) -> Result<Self, String> {
         let condition = |text: &Option<String>| {
             text.as_ref()
-                .map(|text| Bound::condition(text, schema, declared))
+                .map(|text| Bound::condition(text, schema, declared, beside))
         };
-        let (select, scope) = definition.select(scope(schema, declared), None)?;
+        let (select, scope) = definition.select(scope(schema, declared, beside), None)?;
         Ok(Self {
             condition: condition(&definition.condition),
             open: condition(&definition.open),
@@ -885,14 +886,15 @@ fn new_rows(
         if is_key(definition, &item.name) {
             continue;
         }
-        let wanted: Vec<ArrayRef> = item
-            .inputs()
-            .iter()
-            .filter_map(|input| match input {
-                quiver_expression::Input::Column(index) => given.get(*index).cloned(),
-                quiver_expression::Input::Attribute(_) => None,
-            })
-            .collect();
+        let wanted: Vec<ArrayRef> =
+            item.inputs()
+                .iter()
+                .filter_map(|input| match input {
+                    quiver_expression::Input::Column(index) => given.get(*index).cloned(),
+                    quiver_expression::Input::Attribute(_)
+                    | quiver_expression::Input::Last { .. } => None,
+                })
+                .collect();
         // A value that cannot be had is null: the window is told all the same.
         columns.push(item.evaluate(&wanted, rows).values);
     }

@@ -2,10 +2,13 @@
 
 mod lookup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::DataType;
-use quiver_expression::{AggregateSelect, Compiled, KeyColumn, Problems, Projection};
+use quiver_expression::{
+    AggregateSelect, Compiled, Input, KeyColumn, LastStream, Problems, Projection, Scope,
+    ScopeColumn,
+};
 use quiver_model::{DEVICE, meant};
 
 use crate::{
@@ -22,7 +25,12 @@ use crate::{
 /// Columns of the ports, as far as they are known.
 pub(crate) type Ports = BTreeMap<Origin, Columns>;
 
-pub(crate) fn check(graph: &Graph, tables: &TableSchemas, diagnostics: &mut Diagnostics) -> Ports {
+pub(crate) fn check(
+    graph: &Graph,
+    tables: &TableSchemas,
+    diagnostics: &mut Diagnostics,
+) -> (Ports, BTreeSet<(String, String)>) {
+    let mut lasts = BTreeSet::new();
     let mut ports = Ports::new();
     for (number, stream) in graph.streams.iter().enumerate() {
         let columns = match &stream.declared {
@@ -41,6 +49,7 @@ pub(crate) fn check(graph: &Graph, tables: &TableSchemas, diagnostics: &mut Diag
             node,
             ports: &ports,
             tables,
+            lasts: &mut lasts,
             diagnostics,
         };
         let out = checker.node();
@@ -59,7 +68,7 @@ pub(crate) fn check(graph: &Graph, tables: &TableSchemas, diagnostics: &mut Diag
         }
     }
     stores(graph, diagnostics);
-    ports
+    (ports, lasts)
 }
 
 /// Rows of a port that a store keeps are a stream of their own, whose name nobody else may have. How
@@ -149,11 +158,35 @@ pub fn aggregate_type(function: &str, argument: Option<&DataType>) -> Result<Dat
     }
 }
 
+/// Streams whose rows enter the log, with their columns.
+pub(crate) fn last_streams(graph: &Graph, columns: impl Fn(Origin) -> Columns) -> Vec<LastStream> {
+    let streams = (0..graph.streams.len()).map(Origin::Stream);
+    let nodes = graph.nodes.iter().enumerate();
+    let nodes = nodes
+        .filter(|(_, node)| node.is_derived())
+        .map(|(number, _)| Origin::Node(number, Port::Out));
+    streams
+        .chain(nodes)
+        .map(|origin| {
+            let columns = columns(origin);
+            let fields = columns.fields.into_iter();
+            LastStream {
+                name: graph.name(origin),
+                fields: fields
+                    .map(|(name, data_type)| ScopeColumn { name, data_type })
+                    .collect(),
+                is_open: columns.is_open,
+            }
+        })
+        .collect()
+}
+
 struct Checker<'a> {
     graph: &'a Graph,
     node: &'a Node,
     ports: &'a Ports,
     tables: &'a TableSchemas,
+    lasts: &'a mut BTreeSet<(String, String)>,
     diagnostics: &'a mut Diagnostics,
 }
 
@@ -191,6 +224,21 @@ impl Checker<'_> {
         }
     }
 
+    /// What an expression over rows of an origin may name.
+    fn scope(&self, origin: Origin, columns: &Columns) -> Scope {
+        let scope = columns.scope(self.subject(origin));
+        scope.with_lasts(last_streams(self.graph, |origin| self.columns_of(origin)))
+    }
+
+    /// Last values that an expression asks for.
+    fn asks(&mut self, inputs: &[Input]) {
+        for input in inputs {
+            if let Input::Last { stream, field } = input {
+                self.lasts.insert((stream.clone(), field.clone()));
+            }
+        }
+    }
+
     /// The columns of the port `out`.
     fn node(&mut self) -> Columns {
         match &self.node.config.kind {
@@ -222,9 +270,10 @@ impl Checker<'_> {
         };
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
-            if let Err(problems) = Compiled::condition(text.as_str(), &scope) {
-                self.tell(text, &columns, problems);
+            let scope = self.scope(edge.origin, &columns);
+            match Compiled::condition(text.as_str(), &scope) {
+                Ok(compiled) => self.asks(compiled.inputs()),
+                Err(problems) => self.tell(text, &columns, problems),
             }
         }
     }
@@ -263,12 +312,13 @@ impl Checker<'_> {
         let mut out = Columns::default();
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
+            let scope = self.scope(edge.origin, &columns);
             match Projection::new(select.as_str(), &scope, is_field) {
                 Ok(projection) => {
                     let has_star = select.as_str().contains('*');
                     out.is_open |= columns.is_open && has_star;
                     for item in projection.items {
+                        self.asks(item.inputs());
                         let place = select.part(&item.span);
                         self.named(&item.name, &place);
                         self.add(&mut out, item.name, item.stored, &place);
@@ -431,7 +481,7 @@ impl Checker<'_> {
         }
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
+            let scope = self.scope(edge.origin, &columns);
             match AggregateSelect::new(select.as_str(), &scope, &results, &aggregate_type) {
                 Ok(compiled) => {
                     if compiled.calls.is_empty() {

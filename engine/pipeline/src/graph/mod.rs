@@ -9,7 +9,10 @@ mod columns;
 mod connect;
 mod identity;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use arrow_schema::SchemaRef;
 
@@ -20,6 +23,7 @@ use crate::{
 };
 
 pub use check::aggregate_type;
+pub(crate) use check::last_streams;
 pub use columns::{
     Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_SIZE, WINDOW_START,
 };
@@ -148,6 +152,8 @@ pub struct Graph {
     /// Numbers of the nodes, each behind those whose rows it takes.
     pub order: Vec<usize>,
     columns: check::Ports,
+    /// Last values that expressions ask for: stream and field.
+    pub lasts: BTreeSet<(String, String)>,
 }
 
 /// Schemas of the reference tables of lookups, by node, as far as they could be read.
@@ -159,7 +165,7 @@ impl Graph {
     pub fn new(config: &Config, tables: &TableSchemas, diagnostics: &mut Diagnostics) -> Self {
         let mut graph = connect::connect(config, diagnostics);
         graph.order = connect::order(&graph, diagnostics);
-        graph.columns = check::check(&graph, tables, diagnostics);
+        (graph.columns, graph.lasts) = check::check(&graph, tables, diagnostics);
         crate::testing::check(config, &graph, diagnostics);
         graph
     }

@@ -207,3 +207,43 @@ steps = [
 "#;
     assert_eq!(told(text, &Tables::new()), [""]);
 }
+
+#[test]
+fn last_values_are_those_before_the_row_and_no_newer() {
+    let text = r#"
+[stream.readings.fields]
+speed = "float64"
+
+[stream.settings]
+
+[route.over]
+from = "readings"
+where = "speed > last.settings.limit"
+
+[map.change]
+from = ["over"]
+select = "speed, speed - last.readings.speed AS change"
+
+[store.kept]
+from = ["change", "over.errors"]
+
+[[test]]
+name = "last values"
+steps = [
+  { input = "readings", rows = [{ ts = 10:00:00, device = "a", speed = 10 }] },
+  { input = "settings", rows = [{ ts = 10:00:01, device = "a", limit = 20 }, { ts = 10:00:01, device = "b", limit = 5 }] },
+  { input = "readings", rows = [
+      { ts = 10:00:02, device = "a", speed = 30 },
+      { ts = 10:00:00, arrival = 10:00:02, device = "a", speed = 99 },
+      { ts = 10:00:03, device = "b", speed = 6 },
+      { ts = 10:00:03, device = "c", speed = 6 },
+  ] },
+  { expect = "change", rows = [{ device = "a", speed = 30, change = 20 }, { device = "b", change = {} }] },
+  { restart = true },
+  { input = "readings", rows = [{ ts = 10:00:05, device = "a", speed = 25 }, { ts = 10:00:05, device = "b", speed = 4 }] },
+  { expect = "change", rows = [{ device = "a", speed = 25, change = -5 }] },
+  { expect = "over.errors", count = 0 },
+]
+"#;
+    assert_eq!(told(text, &Tables::new()), [""]);
+}

@@ -1,4 +1,7 @@
-//! What windows do, told by small examples; `against_naive` and `splits` tell it of random rows.
+//! What windows do: told by small examples, and of random rows.
 
 mod examples;
 mod harness;
+mod naive;
+mod saved;
+mod splits;
