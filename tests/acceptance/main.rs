@@ -20,6 +20,7 @@ mod damage;
 mod damaged_archive;
 mod decimals;
 mod device;
+mod examples;
 mod files;
 mod fleet;
 mod hostile;

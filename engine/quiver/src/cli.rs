@@ -54,7 +54,9 @@ impl Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Run the engine with a simulated fleet of trucks, no configuration needed
-    #[command(after_help = "Example:\n  quiver demo --devices 200 --rate 50000 --duration 12s")]
+    #[command(
+        after_help = "Examples:\n  quiver demo --devices 200 --rate 50000 --duration 12s\n  quiver demo --config examples/fleet.toml"
+    )]
     Demo(DemoArgs),
     /// Run the engine
     #[command(
@@ -137,6 +139,9 @@ pub struct DemoArgs {
     /// End by itself after this long [default: at Ctrl-C]
     #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// Configuration of a graph over the fleet's streams: a file, or a directory of *.toml
+    #[arg(long, env = "QUIVER_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub node: NodeArgs,
 }

@@ -482,6 +482,17 @@ fn check_window(window: &WindowConfig, reader: &mut TableReader<'_>) {
             max.place.clone(),
         );
     }
+    if let Some(max) = window.max.as_ref().filter(|max| max.value <= 0) {
+        reader.invalid("max", "it has to be longer than nothing", max.place.clone());
+    }
+    let is_revisable = matches!(window.shape, Shape::Tumbling | Shape::Hopping);
+    if window.emit == Emission::Update
+        && !is_revisable
+        && let Some(emit) = reader.any("emit")
+    {
+        let problem = format!("{word} is put out when it closes, and cannot be revised");
+        reader.invalid("emit", &problem, emit.place.clone());
+    }
     if let Some(retain) = &window.retain
         && window.emit == Emission::Close
     {

@@ -340,7 +340,7 @@ impl Table {
 }
 
 /// The type in which a stream has values of this type.
-fn stored_type(data_type: &DataType) -> Option<DataType> {
+pub(crate) fn stored_type(data_type: &DataType) -> Option<DataType> {
     Some(match data_type {
         DataType::UInt64 => DataType::Float64,
         data_type if data_type.is_integer() => DataType::Int64,

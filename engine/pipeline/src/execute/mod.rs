@@ -38,6 +38,7 @@ use crate::{
 
 pub use attributes::Attributes;
 pub use lookup::TABLE_ROWS_MAX;
+pub(crate) use lookup::stored_type;
 pub use rows::{LayoutError, Rows};
 pub use state::{Entries, Key, NodeState, StateError};
 

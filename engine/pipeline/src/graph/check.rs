@@ -1,5 +1,7 @@
 //! Types: the columns of each port, and whether every expression means something over them.
 
+mod lookup;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::DataType;
@@ -13,7 +15,7 @@ use crate::{
     config::{MapConfig, MissingConfig, Mode, NodeKind, RouteConfig, Shape, WindowConfig},
     diagnostics::{Diagnostic, Diagnostics},
     graph::{
-        Columns, Graph, Node, Origin, Port, REVISION, WINDOW_END, WINDOW_START,
+        Columns, Graph, Node, Origin, Port, REVISION, TableSchemas, WINDOW_END, WINDOW_START,
         columns::{is_field, time_type},
     },
     source::{Located, Place},
@@ -25,6 +27,7 @@ pub(crate) type Ports = BTreeMap<Origin, Columns>;
 
 pub(crate) fn check(
     graph: &Graph,
+    tables: &TableSchemas,
     diagnostics: &mut Diagnostics,
 ) -> (Ports, BTreeSet<(String, String)>) {
     let mut lasts = BTreeSet::new();
@@ -45,6 +48,7 @@ pub(crate) fn check(
             graph,
             node,
             ports: &ports,
+            tables,
             lasts: &mut lasts,
             diagnostics,
         };
@@ -63,7 +67,54 @@ pub(crate) fn check(
             ports.insert(Origin::Node(*number, *port), columns);
         }
     }
+    stores(graph, diagnostics);
     (ports, lasts)
+}
+
+/// Rows of a port that a store keeps are a stream of their own, whose name nobody else may have. How
+/// long they are kept is the same for all streams as yet, and it is told if that is not what is asked
+/// for.
+fn stores(graph: &Graph, diagnostics: &mut Diagnostics) {
+    for store in &graph.stores {
+        let config = &store.config;
+        let spans = [
+            ("hot", config.hot.as_ref()),
+            ("queue", config.queue.as_ref()),
+            ("keep", config.keep.as_ref()),
+        ];
+        let mut not_done: Vec<(&str, &Place)> = spans
+            .into_iter()
+            .filter_map(|(key, span)| Some((key, &span?.place)))
+            .collect();
+        if !config.archive {
+            not_done.push(("archive = false", &config.name.place));
+        }
+        for (setting, place) in not_done {
+            let message = format!(
+                "this version does not do what `{setting}` of store `{}` asks for",
+                config.name.value
+            );
+            diagnostics.push(
+                Diagnostic::warning(message, place.clone())
+                    .label("its rows are archived, and kept for ever, as those of every stream"),
+            );
+        }
+        for edge in &store.inputs {
+            let Some(name) = graph.kept_as(edge.origin) else {
+                continue;
+            };
+            if graph.name(edge.origin) != name && graph.find(&name).is_some() {
+                let message = format!(
+                    "rows of `{}` are kept as stream `{name}`, and there is another `{name}`",
+                    graph.name(edge.origin)
+                );
+                diagnostics.push(
+                    Diagnostic::error(message, edge.place.clone())
+                        .help(format!("rename the other `{name}`")),
+                );
+            }
+        }
+    }
 }
 
 /// The type of an aggregate of an argument, or why it has none.
@@ -134,6 +185,7 @@ struct Checker<'a> {
     graph: &'a Graph,
     node: &'a Node,
     ports: &'a Ports,
+    tables: &'a TableSchemas,
     lasts: &'a mut BTreeSet<(String, String)>,
     diagnostics: &'a mut Diagnostics,
 }
@@ -194,11 +246,7 @@ impl Checker<'_> {
             NodeKind::Map(map) => self.map(map),
             NodeKind::Window(window) => self.window(window),
             NodeKind::Missing(missing) => self.missing(missing),
-            // What it adds is known when its table has been read.
-            NodeKind::Lookup(_) => Columns {
-                is_open: true,
-                ..self.union()
-            },
+            NodeKind::Lookup(lookup) => self.lookup(lookup),
             NodeKind::Later { .. } => Columns::unknown(),
         }
     }
@@ -369,9 +417,14 @@ impl Checker<'_> {
         }
         for size in &window.sizes {
             let is_calendar = ["day", "week", "month"].contains(&size.as_str());
-            let problem = match (is_calendar, window.shape == Shape::Sliding) {
-                (true, false) => None,
-                (true, true) => Some("a sliding window is as long as a span of time".to_owned()),
+            let problem = match (is_calendar, &window.shape) {
+                (true, Shape::Sliding) => {
+                    Some("a sliding window is as long as a span of time".to_owned())
+                }
+                (true, Shape::Hopping) => {
+                    Some("windows of the calendar do not overlap, and have no `every`".to_owned())
+                }
+                (true, _) => None,
                 (false, _) => match crate::config::parse_duration(size.as_str()) {
                     Ok(0) => Some("a window has to be longer than nothing".to_owned()),
                     Ok(micros) => window
@@ -419,6 +472,7 @@ impl Checker<'_> {
         if window.emit == crate::config::Emission::Update {
             out = out.with(REVISION, DataType::Int64);
         }
+        let own: Vec<String> = out.fields.iter().map(|(name, _)| name.clone()).collect();
         let Some(select) = &window.select else {
             return out;
         };
@@ -444,6 +498,17 @@ impl Checker<'_> {
                             continue;
                         }
                         self.named(&item.name, &place);
+                        if own.contains(&item.name) {
+                            let message = format!(
+                                "`{}` is a column that every result has by itself",
+                                item.name
+                            );
+                            self.diagnostics.push(
+                                Diagnostic::error(message, place)
+                                    .help("leave it out, or give it another name with `AS`"),
+                            );
+                            continue;
+                        }
                         self.add(&mut out, item.name, item.stored, &place);
                     }
                 }

@@ -9,7 +9,12 @@ mod columns;
 mod connect;
 mod identity;
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use arrow_schema::SchemaRef;
 
 use crate::{
     config::{Config, NodeConfig, NodeKind, StoreConfig, StreamConfig},
@@ -151,13 +156,16 @@ pub struct Graph {
     pub lasts: BTreeSet<(String, String)>,
 }
 
+/// Schemas of the reference tables of lookups, by node, as far as they could be read.
+pub type TableSchemas = BTreeMap<String, SchemaRef>;
+
 impl Graph {
-    /// Connects and checks a configuration. With errors it is as much as could be made of it, for a
-    /// picture, and cannot be run.
-    pub fn new(config: &Config, diagnostics: &mut Diagnostics) -> Self {
+    /// Connects and checks a configuration, with what is known of the tables that it refers to. With
+    /// errors it is as much as could be made of it, for a picture, and cannot be run.
+    pub fn new(config: &Config, tables: &TableSchemas, diagnostics: &mut Diagnostics) -> Self {
         let mut graph = connect::connect(config, diagnostics);
         graph.order = connect::order(&graph, diagnostics);
-        (graph.columns, graph.lasts) = check::check(&graph, diagnostics);
+        (graph.columns, graph.lasts) = check::check(&graph, tables, diagnostics);
         crate::testing::check(config, &graph, diagnostics);
         graph
     }
@@ -182,6 +190,20 @@ impl Graph {
         }
         let number = self.streams.iter().position(|stream| stream.name == name)?;
         port.is_none().then_some(Origin::Stream(number))
+    }
+
+    /// The stream as which rows of a view are kept if a store names it: that of the node's name,
+    /// with the port behind it if that is not `out`. `None` of what is a stream by itself.
+    pub fn kept_as(&self, origin: Origin) -> Option<String> {
+        let Origin::Node(number, port) = origin else {
+            return None;
+        };
+        let node = self.nodes.get(number)?;
+        match port {
+            Port::Out if node.is_derived() => None,
+            Port::Out => Some(node.name().to_owned()),
+            port => Some(format!("{}_{port}", node.name())),
+        }
     }
 
     /// The name of an origin: `node` for its port `out`.

@@ -203,8 +203,8 @@ fn value_text(name: &str, value: &Value, start: i64) -> String {
     match value {
         // Columns of times are shown as those that came.
         Value::Time(text) => time::parse(value, start).map_or(text.clone(), time::text),
-        Value::Text(_) if name == quiver_model::TS || name.starts_with("window_") => {
-            time::parse(value, start).map_or_else(|_| format!("{value:?}"), time::text)
+        Value::Text(text) if name == quiver_model::TS || name.starts_with("window_") => {
+            time::parse(value, start).map_or_else(|_| format!("{:?}", text.value), time::text)
         }
         Value::Text(text) => format!("{text:?}"),
         Value::Integer(number) => number.to_string(),

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use crate::{
     Config, Diagnostics, Graph, Sources,
+    graph::TableSchemas,
     testing::{Tables, run},
     value::Reference,
 };
@@ -15,7 +16,7 @@ fn told(text: &str, tables: &Tables) -> Vec<String> {
     let sources = Sources::text("graph.toml", text);
     let mut diagnostics = Diagnostics::default();
     let config = Config::read(&sources, &nothing, &mut diagnostics);
-    let graph = Arc::new(Graph::new(&config, &mut diagnostics));
+    let graph = Arc::new(Graph::new(&config, &TableSchemas::new(), &mut diagnostics));
     assert!(
         !diagnostics.has_errors(),
         "{}",

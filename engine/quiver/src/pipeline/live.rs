@@ -18,7 +18,7 @@ use quiver_model::{ARRIVAL, DEVICE, POSITION, SenderKind, StreamName, TS, Timest
 use quiver_pipeline::{
     Executor, Graph,
     execute::{Counters, Emission, NodeState, Rows},
-    graph::{Origin, Port},
+    graph::Origin,
     testing::Tables,
 };
 use quiver_runtime::{
@@ -317,16 +317,8 @@ fn as_new(rows: &Rows) -> Option<RecordBatch> {
 pub(super) fn kept_views(graph: &Graph) -> HashMap<Origin, StreamName> {
     let mut kept = HashMap::new();
     for edge in graph.stores.iter().flat_map(|store| &store.inputs) {
-        let Origin::Node(number, port) = edge.origin else {
+        let Some(name) = graph.kept_as(edge.origin) else {
             continue;
-        };
-        let Some(node) = graph.nodes.get(number) else {
-            continue;
-        };
-        let name = match port {
-            Port::Out if node.is_derived() => continue,
-            Port::Out => node.name().to_owned(),
-            port => format!("{}_{port}", node.name()),
         };
         if let Ok(name) = StreamName::new(&name) {
             kept.insert(edge.origin, name);

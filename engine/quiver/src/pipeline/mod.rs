@@ -58,7 +58,8 @@ impl Loaded {
         let lookup = |reference: Reference<'_>| look_up(reference, &directory);
         let mut diagnostics = Diagnostics::default();
         let config = Config::read(&sources, &lookup, &mut diagnostics);
-        let graph = Arc::new(Graph::new(&config, &mut diagnostics));
+        let schemas = tables::schemas(&config, &directory);
+        let graph = Arc::new(Graph::new(&config, &schemas, &mut diagnostics));
         Ok(Self {
             sources,
             config,

@@ -9,12 +9,13 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_csv::{ReaderBuilder, reader::Format};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use quiver_pipeline::{
-    Graph,
-    config::{LookupConfig, LookupTable, NodeKind},
+    Config, Graph,
+    config::{LookupConfig, LookupTable, NodeConfig, NodeKind},
     execute::TABLE_ROWS_MAX,
+    graph::TableSchemas,
     testing::Tables,
 };
 
@@ -48,6 +49,32 @@ pub fn load(graph: &Graph, directory: &Path) -> Result<Tables, Failure> {
     Ok(tables)
 }
 
+/// The schemas of the tables of a configuration's lookups, by node. One that cannot be had is left
+/// out: [`load`] says why.
+pub fn schemas(config: &Config, directory: &Path) -> TableSchemas {
+    let schema = |node: &NodeConfig| {
+        let NodeKind::Lookup(lookup) = &node.kind else {
+            return None;
+        };
+        let Some(LookupTable::File(file)) = &lookup.table else {
+            return None;
+        };
+        let path = directory.join(file.as_str());
+        let opened = File::open(&path).ok()?;
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let schema = match extension {
+            Some("parquet") => ParquetRecordBatchReaderBuilder::try_new(opened)
+                .ok()?
+                .schema()
+                .clone(),
+            Some("csv") => csv_schema(&mut BufReader::new(opened), lookup).ok()?,
+            _ => return None,
+        };
+        Some((node.name.value.clone(), schema))
+    };
+    config.nodes.iter().filter_map(schema).collect()
+}
+
 /// Reads a table.
 fn read(path: &Path, lookup: &LookupConfig) -> Result<RecordBatch, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -68,12 +95,11 @@ fn parquet(file: File) -> Result<RecordBatch, String> {
     joined(schema, reader)
 }
 
-/// The keys stay texts, whatever they look like: `007` is not 7.
-fn csv(file: File, lookup: &LookupConfig) -> Result<RecordBatch, String> {
-    let mut file = BufReader::new(file);
+/// The types of a table's columns, as they look. The keys stay texts: `007` is not 7.
+fn csv_schema(file: &mut BufReader<File>, lookup: &LookupConfig) -> Result<SchemaRef, String> {
     let format = Format::default().with_header(true);
     let (schema, _) = format
-        .infer_schema(&mut file, Some(LEARNED_ROWS))
+        .infer_schema(file, Some(LEARNED_ROWS))
         .map_err(|error| error.to_string())?;
     let is_key = |name: &str| {
         if lookup.on.is_empty() {
@@ -93,7 +119,12 @@ fn csv(file: File, lookup: &LookupConfig) -> Result<RecordBatch, String> {
             Field::new(field.name(), data_type, true)
         })
         .collect();
-    let schema = Arc::new(Schema::new(fields));
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn csv(file: File, lookup: &LookupConfig) -> Result<RecordBatch, String> {
+    let mut file = BufReader::new(file);
+    let schema = csv_schema(&mut file, lookup)?;
     file.rewind().map_err(|error| error.to_string())?;
     let reader = ReaderBuilder::new(Arc::clone(&schema))
         .with_header(true)

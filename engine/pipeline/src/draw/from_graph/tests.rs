@@ -2,7 +2,7 @@ use super::{Exit, Kind, Picture, Rates, picture};
 use crate::{
     Config, Diagnostics, Graph, Sources,
     draw::{Format, draw},
-    graph::Port,
+    graph::{Port, TableSchemas},
     value::Reference,
 };
 
@@ -14,7 +14,7 @@ fn graph(text: &str) -> Graph {
     let sources = Sources::text("graph.toml", text);
     let mut diagnostics = Diagnostics::default();
     let config = Config::read(&sources, &lookup, &mut diagnostics);
-    Graph::new(&config, &mut diagnostics)
+    Graph::new(&config, &TableSchemas::new(), &mut diagnostics)
 }
 
 const WHOLE: &str = r#"
