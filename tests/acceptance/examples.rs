@@ -57,11 +57,39 @@ fn the_pictures_are_those_of_the_examples() {
     }
 }
 
+fn page() -> String {
+    std::fs::read_to_string(repository().join("docs/pipeline.md")).unwrap()
+}
+
 #[test]
-fn every_page_that_shows_a_picture_shows_one_that_is_there() {
-    let page = std::fs::read_to_string(repository().join("docs/pipeline.md")).unwrap();
+fn the_reference_shows_every_example_and_its_picture() {
+    let page = page();
     for path in examples() {
         let name = path.file_stem().and_then(OsStr::to_str).unwrap();
-        assert!(page.contains(&format!("pictures/{name}.svg")), "{name}");
+        for link in [
+            format!("pictures/{name}.svg"),
+            format!("examples/{name}.toml"),
+        ] {
+            assert!(page.contains(&format!("({link})")) || page.contains(&format!("(../{link})")));
+        }
     }
+}
+
+/// The blocks of the reference are one configuration, in order.
+#[test]
+fn what_the_reference_says_is_a_graph_that_passes_its_tests() {
+    let page = page();
+    let blocks = page.split("```toml\n").skip(1);
+    let text: String = blocks
+        .map(|block| block.split("```").next().unwrap())
+        .collect();
+    assert!(text.matches("[[test]]").count() >= 2);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("page.toml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let told = quiver_ok(&["validate", path]);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let told = quiver_ok(&["test", path]);
+    assert!(told.contains(", 0 failed"), "{told}");
 }

@@ -19,6 +19,8 @@ mod tests {
             "/ready",
             "/metrics",
             "/api/v1/sql",
+            "/api/v1/pipeline",
+            "/api/v1/tail",
             "/api/v1/status",
             "/api/v1/audit",
             "/api/v1/devices",
