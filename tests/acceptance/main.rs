@@ -21,6 +21,7 @@ mod decimals;
 mod device;
 mod files;
 mod fleet;
+mod graph;
 mod hostile;
 mod http;
 mod kill;
