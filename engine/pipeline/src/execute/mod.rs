@@ -440,11 +440,11 @@ impl Executor {
     }
 
     /// Puts back what [`Self::changed`] gave of a node, all of it at once. State of a node that is
-    /// not there any more, or whose definition is another, is left out.
+    /// not there any more, or whose definition is another, is left out: the answer is `false`.
     ///
     /// # Errors
     /// If the bytes are not what the node wrote.
-    pub fn restore(&mut self, state: &NodeState) -> Result<(), StateError> {
+    pub fn restore(&mut self, state: &NodeState) -> Result<bool, StateError> {
         let wrong = |problem: String| StateError {
             node: state.node.clone(),
             problem,
@@ -456,13 +456,14 @@ impl Executor {
                     .map_err(|_| wrong("it has no time".to_owned()))?;
                 self.ticked = i64::from_le_bytes(ticked);
             }
-            return self.attributes.restore(&state.entries).map_err(wrong);
+            let restored = self.attributes.restore(&state.entries);
+            return restored.map(|()| true).map_err(wrong);
         }
         let is_node = |node: &crate::graph::Node| {
             node.name() == state.node && node.generation() == state.generation
         };
         let Some(number) = self.graph.nodes.iter().position(is_node) else {
-            return Ok(());
+            return Ok(false);
         };
         match &mut self.operators[number] {
             Operator::Route(route) => route.restore(&state.entries),
@@ -470,6 +471,7 @@ impl Executor {
             Operator::Missing(missing) => missing.restore(&state.entries),
             Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => Ok(()),
         }
+        .map(|()| true)
         .map_err(wrong)
     }
 
