@@ -23,6 +23,7 @@ mod device;
 mod examples;
 mod files;
 mod fleet;
+mod graph;
 mod hostile;
 mod http;
 mod kill;

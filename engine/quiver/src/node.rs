@@ -136,7 +136,8 @@ impl Node {
         check_doors(&doors)?;
         let shares = args.memory_shares();
         shares.check()?;
-        let options = args.options(data_dir, doors.enroll_unknown);
+        let mut options = args.options(data_dir, doors.enroll_unknown);
+        options.holds_log_for_graph = doors.config.is_some();
         options.check().map_err(start_failure)?;
         // Before anything is opened: a configuration that is wrong changes nothing.
         let loaded = match &doors.config {
@@ -204,6 +205,9 @@ impl Node {
         let background = runtimes.background.handle()?;
         // It ends with the runtime.
         background.spawn(memory::watch(shares, engine.metrics().clone()));
+        if let (Some(pipeline), Some(analyzer)) = (&pipeline, engine.analyzer()) {
+            background.spawn(pipeline.clone().watch_tables(analyzer.clone()));
+        }
         engine.serve(endpoint.clone(), doors.tokens);
         http.admit(state);
         addresses.save(data_dir)?;

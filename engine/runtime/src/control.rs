@@ -3,7 +3,7 @@
 //! in position order.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -11,8 +11,8 @@ use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use quiver_log::{ControlKind, Encoding, Record, RecordKind};
 use quiver_model::{
-    BatchRefusal, Position, RejectCode, SenderId, SenderKind, StreamField, StreamName,
-    StreamSchema, Timestamp,
+    BatchRefusal, FieldName, Position, RESERVED_COLUMNS, RejectCode, SenderId, SenderKind,
+    StreamField, StreamName, StreamSchema, Timestamp,
 };
 use quiver_protocol::{DecodeLimits, decode_schema};
 
@@ -131,8 +131,8 @@ fn is_ours(sender: &SenderId) -> bool {
 /// What the graph's configuration says of streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamRules {
-    /// Streams that have the declared fields and no others.
-    pub strict: BTreeSet<StreamName>,
+    /// Streams that take the declared fields and no others, with those.
+    pub strict: BTreeMap<StreamName, BTreeSet<FieldName>>,
     /// Streams that nodes of the graph write, and nobody else.
     pub nodes: BTreeSet<StreamName>,
 }
@@ -156,6 +156,41 @@ pub struct ControlWriter {
     registry_turn: tokio::sync::RwLock<()>,
     growth: Mutex<HashMap<SenderId, Growth>>,
     rules: RwLock<Arc<StreamRules>>,
+}
+
+impl StreamRules {
+    /// Whether a sender's batch of a stream may have these columns.
+    ///
+    /// # Errors
+    /// If the stream is a node's, or is strict and one of the columns is not declared.
+    pub fn check<'a>(
+        &self,
+        stream: &StreamName,
+        columns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), EnsureError> {
+        if self.nodes.contains(stream) {
+            return Err(EnsureError::NotAllowed(format!(
+                "stream {stream} is written by a node of the graph; choose another name"
+            )));
+        }
+        let Some(fields) = self.strict.get(stream) else {
+            return Ok(());
+        };
+        let is_known = |column: &str| {
+            let is = |name: &str| name.eq_ignore_ascii_case(column);
+            RESERVED_COLUMNS.iter().any(|name| is(name))
+                || fields.iter().any(|field| is(field.as_str()))
+        };
+        match columns.into_iter().find(|column| !is_known(column)) {
+            None => Ok(()),
+            Some(column) => Err(EnsureError::Refused(BatchRefusal::new(
+                RejectCode::UndeclaredField,
+                format!(
+                    "stream {stream} is strict, and has no field {column:?}; declare it in the configuration, or do not send it"
+                ),
+            ))),
+        }
+    }
 }
 
 impl ControlWriter {
@@ -218,18 +253,6 @@ impl ControlWriter {
             && missing.is_empty()
         {
             return Ok(schema.clone());
-        }
-        if !is_ours(sender)
-            && let Some(field) = missing.first()
-            && self.rules().strict.contains(stream)
-        {
-            return Err(EnsureError::Refused(BatchRefusal::new(
-                RejectCode::UndeclaredField,
-                format!(
-                    "stream {stream} is strict, and has no field {}; declare it in the configuration, or do not send it",
-                    field.name
-                ),
-            )));
         }
         let id = self.state.catalog.next_id();
         let next = match &present {

@@ -29,6 +29,8 @@ use crate::{
 };
 
 /// How long a stopping engine waits for the archive. What is not archived by then is in the log.
+const ANALYSIS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long flushing everything may take at a stop.
 const FLUSH_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// When clients of a stopping engine may come back, in milliseconds.
 const RESTART_PAUSE_MS: u32 = 2_000;
@@ -170,6 +172,10 @@ impl Engine {
                 log_bytes: options.log_bytes_max,
             },
         });
+        if options.holds_log_for_graph {
+            // Until the graph has said what it needs, it may need everything.
+            flusher.set_analysed(quiver_model::Position(0));
+        }
         let checkpointer = Checkpointer::new(
             checkpoints,
             queue.clone(),
@@ -294,6 +300,7 @@ impl Engine {
             vfs: self.vfs.clone(),
             entropy,
             directory: self.options.data_dir.join("analysis"),
+            checkpoint_interval: self.options.checkpoint_interval,
         };
         let (analyzer, handle) = Analyzer::open(parts, analysis)?;
         self.spawner.spawn_analysis(Box::pin(analyzer.run()))?;
@@ -339,10 +346,14 @@ impl Engine {
         }
         let fatal = self.fatal.get().cloned();
         let mut result = Ok(());
-        if let (Some(analyzer), None) = (self.analyzer.get(), &fatal)
-            && let Err(error) = analyzer.stop().await
-        {
-            tracing::error!(error, "what nodes of the graph remember could not be kept");
+        if let (Some(analyzer), None) = (self.analyzer.get(), &fatal) {
+            // It may be waiting for a log that refuses what it has: then the next start goes through
+            // that again.
+            let stopped = tokio::time::timeout(ANALYSIS_PATIENCE, analyzer.stop()).await;
+            let waited = || Err("the graph is still waiting for the log".to_owned());
+            if let Err(error) = stopped.unwrap_or_else(|_| waited()) {
+                tracing::error!(error, "what nodes of the graph remember could not be kept");
+            }
         }
         if fatal.is_none() {
             match tokio::time::timeout(FLUSH_PATIENCE, self.flusher.flush_all()).await {

@@ -100,12 +100,34 @@ impl Lookup {
     /// Takes a reference table in the place of the one before.
     ///
     /// # Errors
-    /// If it does not have the columns, or two rows of one key.
+    /// If it does not have the columns, or two rows of one key; or if a column that is added is of
+    /// another type than in the table before: what takes its rows was made for that.
     pub(crate) fn load(&mut self, batch: &RecordBatch) -> Result<(), String> {
         let Source::Table { columns, table } = &mut self.source else {
             return Err("this lookup is of the registry, and has no table".to_owned());
         };
-        *table = Some(Table::new(batch, &self.on, columns)?);
+        let next = Table::new(batch, &self.on, columns)?;
+        for (field, _) in table.iter().flat_map(|before| &before.added) {
+            let is_same = |(other, _): &&(Field, ArrayRef)| other.name() == field.name();
+            match next.added.iter().find(is_same) {
+                Some((other, _)) if other.data_type() == field.data_type() => {}
+                Some((other, _)) => {
+                    return Err(format!(
+                        "column `{}` is {} now, and was {}: reload the configuration to have it so",
+                        field.name(),
+                        other.data_type(),
+                        field.data_type()
+                    ));
+                }
+                None => {
+                    return Err(format!(
+                        "column `{}` is not there any more: reload the configuration to do without it",
+                        field.name()
+                    ));
+                }
+            }
+        }
+        *table = Some(next);
         self.bound = PerSchema::default();
         Ok(())
     }

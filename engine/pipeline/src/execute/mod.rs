@@ -459,11 +459,11 @@ impl Executor {
     }
 
     /// Puts back what [`Self::changed`] gave of a node, all of it at once. State of a node that is
-    /// not there any more, or whose definition is another, is left out.
+    /// not there any more, or whose definition is another, is left out: the answer is `false`.
     ///
     /// # Errors
     /// If the bytes are not what the node wrote.
-    pub fn restore(&mut self, state: &NodeState) -> Result<(), StateError> {
+    pub fn restore(&mut self, state: &NodeState) -> Result<bool, StateError> {
         let wrong = |problem: String| StateError {
             node: state.node.clone(),
             problem,
@@ -478,13 +478,13 @@ impl Executor {
             let beside = &mut self.beside;
             let attributes = beside.attributes.restore(&state.entries);
             let lasts = beside.lasts.restore(&state.entries);
-            return attributes.and(lasts).map_err(wrong);
+            return attributes.and(lasts).map(|()| true).map_err(wrong);
         }
         let is_node = |node: &crate::graph::Node| {
             node.name() == state.node && node.generation() == state.generation
         };
         let Some(number) = self.graph.nodes.iter().position(is_node) else {
-            return Ok(());
+            return Ok(false);
         };
         match &mut self.operators[number] {
             Operator::Route(route) => route.restore(&state.entries),
@@ -492,6 +492,7 @@ impl Executor {
             Operator::Missing(missing) => missing.restore(&state.entries),
             Operator::Map(_) | Operator::Lookup(_) | Operator::Nothing => Ok(()),
         }
+        .map(|()| true)
         .map_err(wrong)
     }
 

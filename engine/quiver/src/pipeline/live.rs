@@ -12,8 +12,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arrow_array::RecordBatch;
-use arrow_schema::{Field, Schema};
+use arrow_array::{RecordBatch, new_null_array};
+use arrow_schema::{ArrowError, Field, Schema};
+use arrow_select::concat::concat_batches;
 use quiver_model::{ARRIVAL, DEVICE, POSITION, SenderKind, StreamName, TS, Timestamp};
 use quiver_pipeline::{
     Executor, Graph,
@@ -269,25 +270,47 @@ impl Live {
     }
 }
 
-/// Rows that one record caused are one batch of a stream.
+/// Rows that one record caused are one batch of a stream, whatever columns they have: the batch is
+/// named by the record, and a second one would be taken for the first.
 fn add(derived: &mut Vec<DerivedRows>, stream: StreamName, generation: u64, rows: RecordBatch) {
-    let same = derived.iter_mut().find(|known| {
-        known.stream == stream
-            && known.generation == generation
-            && known.rows.schema() == rows.schema()
-    });
+    let same = derived
+        .iter_mut()
+        .find(|known| known.stream == stream && known.generation == generation);
     if let Some(known) = same {
-        let schema = rows.schema();
-        if let Ok(joined) = arrow_select::concat::concat_batches(&schema, [&known.rows, &rows]) {
-            known.rows = joined;
-            return;
+        match joined(&known.rows, &rows) {
+            Ok(all) => known.rows = all,
+            Err(error) => {
+                tracing::error!(%stream, rows = rows.num_rows(), %error, "rows of a node have columns of two types, and cannot be stored; rename one of them");
+            }
         }
+        return;
     }
     derived.push(DerivedRows {
         stream,
         generation,
         rows,
     });
+}
+
+/// Rows one behind the other, with the columns of both.
+fn joined(first: &RecordBatch, second: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    if first.schema() == second.schema() {
+        return concat_batches(first.schema_ref(), [first, second]);
+    }
+    let nullable = |batch: &RecordBatch| {
+        let fields = batch.schema_ref().fields().iter();
+        let fields = fields.map(|field| field.as_ref().clone().with_nullable(true));
+        Schema::new(fields.collect::<Vec<_>>())
+    };
+    let schema = Arc::new(Schema::try_merge([nullable(first), nullable(second)])?);
+    let widened = |batch: &RecordBatch| {
+        let columns = schema.fields().iter().map(|field| {
+            let column = batch.column_by_name(field.name()).cloned();
+            column.unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
+        });
+        RecordBatch::try_new(schema.clone(), columns.collect())
+    };
+    concat_batches(&schema, [&widened(first)?, &widened(second)?])
 }
 
 /// Rows of a view without their positions: they get others.
@@ -389,7 +412,11 @@ impl Analysis for Live {
             .collect()
     }
 
-    fn restore(&mut self, state: &OperatorState) -> Result<(), String> {
+    fn load(&mut self, node: &str, table: &RecordBatch) -> Result<(), String> {
+        self.executor.load(node, table)
+    }
+
+    fn restore(&mut self, state: &OperatorState) -> Result<bool, String> {
         let state = NodeState {
             node: state.node.clone(),
             generation: state.generation,
@@ -398,5 +425,39 @@ impl Analysis for Live {
         self.executor
             .restore(&state)
             .map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{ArrayRef, Float64Array, Int64Array};
+
+    use super::*;
+
+    fn batch(columns: &[(&str, ArrayRef)]) -> RecordBatch {
+        RecordBatch::try_from_iter(columns.iter().cloned()).unwrap()
+    }
+
+    #[test]
+    fn rows_of_one_record_are_one_batch_whatever_columns_they_have() {
+        let numbers = |values: &[i64]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let stream = StreamName::new("kept").unwrap();
+        let mut derived = Vec::new();
+        let mut put = |generation, rows| add(&mut derived, stream.clone(), generation, rows);
+        put(0, batch(&[("a", numbers(&[1])), ("b", numbers(&[2]))]));
+        put(0, batch(&[("a", numbers(&[3])), ("c", numbers(&[4]))]));
+        put(1, batch(&[("a", numbers(&[5]))]));
+        // Nothing can be made of this: it is left out, and told.
+        put(0, batch(&[("a", Arc::new(Float64Array::from(vec![6.0])))]));
+        let shown: Vec<_> = derived
+            .iter()
+            .map(|derived| {
+                let rows = &derived.rows;
+                let names = rows.schema_ref().fields().iter().map(|field| field.name());
+                let names: Vec<String> = names.cloned().collect();
+                (derived.generation, names.join(" "), rows.num_rows())
+            })
+            .collect();
+        assert_eq!(shown, [(0, "a b c".to_owned(), 2), (1, "a".to_owned(), 1)]);
     }
 }

@@ -3,6 +3,7 @@
 mod live;
 mod running;
 mod tables;
+mod watch;
 
 use std::{
     io::{IsTerminal, Read},
@@ -18,7 +19,7 @@ use crate::exit::{CONFIG, Failure, IO};
 
 pub use live::{Board, Watch, WatchError};
 pub use running::{ApplyError, RunningPipeline};
-pub use tables::load as load_tables;
+pub use tables::{by_node, load as load_tables};
 
 /// Largest file that a value may be the content of, in bytes.
 const CONTENT_MAX: u64 = 1 << 20;

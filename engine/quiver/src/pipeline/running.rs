@@ -5,19 +5,24 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use quiver_model::{FieldType, OsEntropy, Position, StreamName};
+use quiver_model::{FieldType, OsEntropy, Position, StreamField, StreamName, StreamSchema};
 use quiver_pipeline::{
     Graph,
     config::Mode,
     graph::{Origin, Port},
-    testing::Tables,
 };
-use quiver_runtime::{Engine, control::StreamRules};
+use quiver_runtime::{
+    Engine,
+    analyze::AnalyzerHandle,
+    control::{EnsureError, StreamRules},
+};
 
 use super::{
-    Board, Loaded,
+    Board, Loaded, by_node,
     live::{Live, kept_views},
     load_tables,
+    tables::ReadTable,
+    watch::{LOOK_INTERVAL, Watched},
 };
 use crate::{
     access,
@@ -28,13 +33,15 @@ use crate::{
 pub struct LoadedPipeline {
     path: PathBuf,
     graph: Arc<Graph>,
-    tables: Tables,
+    tables: Vec<ReadTable>,
 }
 
 /// The graph of an engine that runs.
 pub struct RunningPipeline {
     path: PathBuf,
     board: Arc<Board>,
+    /// Files of reference tables, looked at again and again.
+    watched: tokio::sync::Mutex<Watched>,
     /// One reload at a time; the graph that is in force.
     graph: Mutex<Arc<Graph>>,
     turn: tokio::sync::Mutex<()>,
@@ -89,15 +96,18 @@ impl LoadedPipeline {
             .await
             .map_err(|error| Failure::new(CONFIG, error.to_string()))?;
         let board = Arc::<Board>::default();
-        let live = Live::new(&self.graph, &self.tables, board.clone())
+        let live = Live::new(&self.graph, &by_node(&self.tables), board.clone())
             .map_err(|problem| Failure::new(CONFIG, problem))?;
         board.announce(self.graph.clone());
-        engine
+        let analyzer = engine
             .analyze(Box::new(live), Arc::new(OsEntropy))
             .map_err(Failure::with(IO))?;
+        let watched = Watched::new(&self.graph, self.tables);
+        watched.tell_loaded(&analyzer).await;
         Ok(RunningPipeline {
             path: self.path,
             board,
+            watched: tokio::sync::Mutex::new(watched),
             graph: Mutex::new(self.graph),
             turn: tokio::sync::Mutex::default(),
         })
@@ -135,17 +145,28 @@ impl RunningPipeline {
         let analyzer = engine
             .analyzer()
             .ok_or_else(|| ApplyError::Engine("the graph does not run".to_owned()))?;
-        let live = Live::new(&loaded.graph, &loaded.tables, self.board.clone())
+        let live = Live::new(&loaded.graph, &by_node(&loaded.tables), self.board.clone())
             .map_err(ApplyError::Configuration)?;
+        let mut watched = self.watched.lock().await;
         declare(engine, &loaded.graph).await?;
         let from = analyzer
             .replace(Box::new(live))
             .await
             .map_err(ApplyError::Engine)?;
+        *watched = Watched::new(&loaded.graph, loaded.tables);
+        watched.tell_loaded(analyzer).await;
         let nodes = loaded.graph.nodes.len();
         self.board.announce(loaded.graph.clone());
         *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = loaded.graph;
         Ok(Applied { from, nodes })
+    }
+
+    /// Takes reference tables whose files have changed, until the graph ends.
+    pub async fn watch_tables(self: Arc<Self>, analyzer: AnalyzerHandle) {
+        while !analyzer.is_ended() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            self.watched.lock().await.look(&analyzer).await;
+        }
     }
 }
 
@@ -155,53 +176,83 @@ async fn declare(engine: &Engine, graph: &Graph) -> Result<(), ApplyError> {
     let name = |name: &str| {
         StreamName::new(name).map_err(|error| ApplyError::Configuration(error.to_string()))
     };
-    let catalog = &engine.control().catalog;
     let mut rules = StreamRules::default();
+    let mut conflicts = Vec::new();
     for (number, node) in graph.nodes.iter().enumerate() {
         let stream = name(node.name())?;
-        if let (true, Some(schema)) = (node.is_derived(), catalog.stream(&stream)) {
-            for (field, data_type) in graph.columns(Origin::Node(number, Port::Out)).fields {
-                let stored = schema.find(&field).map(|(_, stored)| stored.field_type);
-                let new = FieldType::from_arrow(&data_type);
-                if let (Some(stored), Some(new)) = (stored, new)
-                    && stored != new
-                {
-                    return Err(ApplyError::Configuration(format!(
-                        "column `{field}` of {} `{}` is {}, and is stored as {}; give it, or the node, another name",
-                        node.section(),
-                        node.name(),
-                        new.as_str(),
-                        stored.as_str()
-                    )));
-                }
-            }
+        if node.is_derived() {
+            let origin = Origin::Node(number, Port::Out);
+            conflicts.extend(conflict(engine, graph, origin, &stream));
         }
         rules.nodes.insert(stream);
     }
-    rules.nodes.extend(kept_views(graph).into_values());
-    let operator =
-        access::local_operator().map_err(|failure| ApplyError::Engine(failure.to_string()))?;
+    for (origin, stream) in kept_views(graph) {
+        conflicts.extend(conflict(engine, graph, origin, &stream));
+        rules.nodes.insert(stream);
+    }
+    let catalog = &engine.control().catalog;
+    let mut declared = Vec::new();
     for stream in &graph.streams {
-        let Some(declared) = &stream.declared else {
+        let Some(config) = &stream.declared else {
             continue;
         };
         let stream = name(&stream.name)?;
-        if declared.mode == Mode::Strict {
-            rules.strict.insert(stream.clone());
+        let fields = config.fields.iter().map(|field| field.field.clone());
+        let fields: Vec<_> = fields.collect();
+        if config.mode == Mode::Strict {
+            let names = fields.iter().map(|field| field.name.clone());
+            rules.strict.insert(stream.clone(), names.collect());
         }
-        let fields: Vec<_> = declared
-            .fields
-            .iter()
-            .map(|field| field.field.clone())
-            .collect();
-        if fields.is_empty() || declared.mode == Mode::Learned {
+        if fields.is_empty() || config.mode == Mode::Learned {
             continue;
         }
-        engine
-            .declare_fields(&operator, &stream, &fields)
-            .await
-            .map_err(|error| ApplyError::Configuration(error.to_string()))?;
+        if let Some(schema) = catalog.stream(&stream)
+            && let Err(error) = schema.grown(schema.id(), &missing(&schema, &fields))
+        {
+            conflicts.push(format!("stream `{stream}`: {error}"));
+        }
+        declared.push((stream, fields));
+    }
+    if !conflicts.is_empty() {
+        conflicts.sort();
+        return Err(ApplyError::Configuration(conflicts.join("\n")));
+    }
+    let operator =
+        access::local_operator().map_err(|failure| ApplyError::Engine(failure.to_string()))?;
+    for (stream, fields) in &declared {
+        let done = engine.declare_fields(&operator, stream, fields).await;
+        done.map_err(|error| match error {
+            EnsureError::Append(_) => ApplyError::Engine(error.to_string()),
+            error => ApplyError::Configuration(error.to_string()),
+        })?;
     }
     engine.set_stream_rules(rules);
     Ok(())
+}
+
+/// Fields that a stream does not have yet, or has otherwise.
+fn missing(schema: &StreamSchema, fields: &[StreamField]) -> Vec<StreamField> {
+    let is_missing = |field: &&StreamField| {
+        let known = schema.find(field.name.as_str());
+        known.is_none_or(|(_, known)| !known.holds(field))
+    };
+    fields.iter().filter(is_missing).cloned().collect()
+}
+
+/// What is stored of a stream otherwise than a port of a node puts it out.
+fn conflict(engine: &Engine, graph: &Graph, origin: Origin, stream: &StreamName) -> Option<String> {
+    let schema = engine.control().catalog.stream(stream)?;
+    let columns = graph.columns(origin).fields;
+    columns.into_iter().find_map(|(field, data_type)| {
+        let stored = schema.find(&field)?.1.field_type;
+        let new = FieldType::from_arrow(&data_type)?;
+        (stored != new).then(|| {
+            format!(
+                "column `{field}` of `{}` is {}, and is stored as {} in stream `{stream}`; give it, or the node, another name",
+                graph.name(origin),
+                new.as_str(),
+                stored.as_str()
+            )
+        })
+    })
 }

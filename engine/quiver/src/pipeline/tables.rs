@@ -3,8 +3,9 @@
 use std::{
     fs::File,
     io::{BufReader, Seek},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use arrow_array::RecordBatch;
@@ -18,6 +19,7 @@ use quiver_pipeline::{
     graph::TableSchemas,
     testing::Tables,
 };
+use sha2::{Digest, Sha256};
 
 use crate::exit::{CONFIG, Failure};
 
@@ -26,12 +28,34 @@ const ROWS: usize = 8_192;
 /// Lines of a CSV file that its types are learned from.
 const LEARNED_ROWS: usize = 10_000;
 
-/// The tables of a graph's lookups, by node.
+/// What tells a file from what it was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    modified: Option<SystemTime>,
+    bytes: u64,
+}
+
+/// A reference table of a lookup, as it was read.
+#[derive(Clone, Debug)]
+pub struct ReadTable {
+    /// The lookup.
+    pub node: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// Which file it was.
+    pub stamp: Stamp,
+    /// SHA-256 of what was in it.
+    pub hash: String,
+    /// Its rows.
+    pub rows: RecordBatch,
+}
+
+/// The tables of a graph's lookups.
 ///
 /// # Errors
 /// If a file cannot be read; names the node and the file.
-pub fn load(graph: &Graph, directory: &Path) -> Result<Tables, Failure> {
-    let mut tables = Tables::new();
+pub fn load(graph: &Graph, directory: &Path) -> Result<Vec<ReadTable>, Failure> {
+    let mut tables = Vec::new();
     for node in &graph.nodes {
         let NodeKind::Lookup(lookup) = &node.config.kind else {
             continue;
@@ -40,11 +64,11 @@ pub fn load(graph: &Graph, directory: &Path) -> Result<Tables, Failure> {
             continue;
         };
         let path = directory.join(file.as_str());
-        let table = read(&path, lookup).map_err(|problem| {
+        let table = read_stamped(node.name(), lookup, &path).map_err(|problem| {
             let message = format!("lookup `{}`: {}: {problem}", node.name(), path.display());
             Failure::new(CONFIG, message)
         })?;
-        tables.insert(node.name().to_owned(), table);
+        tables.push(table);
     }
     Ok(tables)
 }
@@ -73,6 +97,42 @@ pub fn schemas(config: &Config, directory: &Path) -> TableSchemas {
         Some((node.name.value.clone(), schema))
     };
     config.nodes.iter().filter_map(schema).collect()
+}
+
+/// The tables as tests of a graph take them.
+pub fn by_node(tables: &[ReadTable]) -> Tables {
+    let rows = tables.iter();
+    rows.map(|table| (table.node.clone(), table.rows.clone()))
+        .collect()
+}
+
+/// Which file there is.
+pub fn stamp(path: &Path) -> Result<Stamp, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    Ok(Stamp {
+        modified: metadata.modified().ok(),
+        bytes: metadata.len(),
+    })
+}
+
+/// Reads a table, and says of which file it is.
+pub fn read_stamped(node: &str, lookup: &LookupConfig, path: &Path) -> Result<ReadTable, String> {
+    let before = stamp(path)?;
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    std::io::copy(&mut file, &mut hasher).map_err(|error| error.to_string())?;
+    let digest = hasher.finalize();
+    let rows = read(path, lookup)?;
+    if stamp(path)? != before {
+        return Err("it is being written".to_owned());
+    }
+    Ok(ReadTable {
+        node: node.to_owned(),
+        path: path.to_owned(),
+        stamp: before,
+        hash: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        rows,
+    })
 }
 
 /// Reads a table.

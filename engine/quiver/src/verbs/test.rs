@@ -16,7 +16,7 @@ use quiver_pipeline::testing::{self, Outcome};
 use crate::{
     cli::TestArgs,
     exit::{CONFIG, DATA, Failure, IO},
-    pipeline::{Loaded, load_tables},
+    pipeline::{Loaded, by_node, load_tables},
     say::say,
 };
 
@@ -26,7 +26,7 @@ pub fn run(args: &TestArgs) -> Result<(), Failure> {
     let begun = clock.monotonic();
     let loaded = Loaded::read(&args.file, true)?;
     loaded.refuse_errors(&args.file)?;
-    let tables = load_tables(&loaded.graph, &loaded.directory)?;
+    let tables = by_node(&load_tables(&loaded.graph, &loaded.directory)?);
     let is_chosen = |name: &str| args.only.as_ref().is_none_or(|only| name.contains(only));
     let tests: Vec<_> = loaded
         .config

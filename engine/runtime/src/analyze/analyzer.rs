@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use arrow_array::RecordBatch;
 use quiver_log::{
     CommittedRecord, ControlKind, LogReader, Record, RecordKind, Replay, ReplayError, Vfs,
 };
@@ -28,7 +28,7 @@ use crate::{
 const RECORDS_AT_ONCE: usize = 1_024;
 /// Most bytes of their payloads, about.
 const BYTES_AT_ONCE: usize = 8 << 20;
-/// Time between two states that are kept.
+/// Most time between two states that are kept; a shorter one between checkpoints is theirs, too.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How often time is looked at while nothing comes, in microseconds: as often as the graph does.
 const TICK: i64 = 1_000_000;
@@ -48,6 +48,8 @@ pub(crate) struct AnalyzerParts {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) directory: PathBuf,
+    /// Time between two checkpoints of the engine.
+    pub(crate) checkpoint_interval: Duration,
 }
 
 /// How far the graph is.
@@ -66,8 +68,27 @@ pub struct AnalyzerStatus {
 enum Command {
     /// Another graph goes on from where this one is.
     Replace(Box<dyn Analysis>, oneshot::Sender<Result<Position, String>>),
+    /// A reference table takes the place of the one before.
+    Load(LoadTable, oneshot::Sender<Result<Position, String>>),
+    /// Write what happened to the graph.
+    Tell(
+        ControlKind,
+        serde_json::Value,
+        oneshot::Sender<Result<(), String>>,
+    ),
     /// Keep the state and end.
     Stop(oneshot::Sender<Result<(), String>>),
+}
+
+/// A reference table for a node.
+#[derive(Clone, Debug)]
+pub struct LoadTable {
+    /// The node.
+    pub node: String,
+    /// Its new rows.
+    pub table: RecordBatch,
+    /// Hash of what they were read from.
+    pub hash: String,
 }
 
 /// Speaks with the analyzer.
@@ -96,6 +117,40 @@ impl AnalyzerHandle {
             .await
             .map_err(|_| ended())?;
         answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Gives a node another reference table, between two records; where in the log it begins.
+    ///
+    /// # Errors
+    /// If the table is not what the node needs: the one before stays.
+    pub async fn load(&self, table: LoadTable) -> Result<Position, String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the graph does not run any more".to_owned();
+        self.commands
+            .send(Command::Load(table, reply))
+            .await
+            .map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Writes into the log that a table is in force with which the graph was made.
+    ///
+    /// # Errors
+    /// If the log does not take the record.
+    pub async fn tell_loaded(&self, node: &str, hash: &str, rows: usize) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the graph does not run any more".to_owned();
+        let body = serde_json::json!({ "node": node, "hash": hash, "rows": rows });
+        self.commands
+            .send(Command::Tell(ControlKind::LookupLoaded, body, reply))
+            .await
+            .map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Whether it has ended.
+    pub fn is_ended(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// Lets it keep its state and end.
@@ -131,6 +186,9 @@ impl Analyzer {
         mut analysis: Box<dyn Analysis>,
     ) -> Result<(Self, AnalyzerHandle), StateLogError> {
         let (state, kept) = StateLog::open(parts.vfs.clone(), &parts.directory, &*parts.entropy)?;
+        // What others than the nodes of this graph remember is of no use any more: they have not seen
+        // what comes from now on.
+        let mut is_all = kept.is_none();
         let now = match kept {
             // A graph begins with what comes, not with what is there: that is what a backtest is for.
             None => {
@@ -142,7 +200,7 @@ impl Analyzer {
                 }
             }
             Some(kept) => {
-                restore(&mut *analysis, &kept.nodes);
+                is_all = !restore(&mut *analysis, &kept.nodes);
                 AnalyzerStatus {
                     position: kept.position,
                     record_time: kept.time,
@@ -158,7 +216,7 @@ impl Analyzer {
             commands: sender,
             status: status.clone(),
         };
-        let analyzer = Self {
+        let mut analyzer = Self {
             parts,
             analysis,
             state,
@@ -168,17 +226,16 @@ impl Analyzer {
             replay: None,
             kept_at: tokio::time::Instant::now(),
         };
+        // Before anything comes: where the graph begins is not another place after a kill.
+        if is_all {
+            analyzer.keep(true)?;
+        }
         Ok((analyzer, handle))
     }
 
     /// Runs until it is told to stop, or the log is closed.
     pub async fn run(mut self) {
-        // What is kept is everything from the first time on, so that a start never needs more.
-        if self.now.kept == Position(0)
-            && let Err(error) = self.keep(true)
-        {
-            tracing::error!(%error, "what nodes of the graph remember cannot be kept");
-        }
+        let keep_interval = KEEP_INTERVAL.min(self.parts.checkpoint_interval);
         loop {
             tokio::select! {
                 biased;
@@ -195,6 +252,14 @@ impl Analyzer {
                         let replaced = self.replace(analysis).await;
                         let _ = reply.send(replaced);
                     }
+                    Some(Command::Tell(kind, body, reply)) => {
+                        let told = self.tell(kind, &body).await;
+                        let _ = reply.send(told);
+                    }
+                    Some(Command::Load(table, reply)) => {
+                        let loaded = self.load(table).await;
+                        let _ = reply.send(loaded);
+                    }
                 },
                 () = self.parts.progress.wait_committed_beyond(self.now.position) => {
                     match self.catch_up().await {
@@ -208,7 +273,7 @@ impl Analyzer {
                 }
                 () = tokio::time::sleep(Duration::from_millis(250)) => self.pass_time().await,
             }
-            if self.kept_at.elapsed() >= KEEP_INTERVAL
+            if self.kept_at.elapsed() >= keep_interval
                 && self.now.position > self.now.kept
                 && let Err(error) = self.keep(false)
             {
@@ -317,35 +382,32 @@ impl Analyzer {
         Ok(())
     }
 
-    /// What comes out of a record. Every record brings its time.
+    /// What comes out of a record. Time passes with every record, whether or not anybody takes its
+    /// rows: else windows would wait for ticks that nobody writes while others are busy, and close
+    /// at other records when somebody watches a stream.
     fn take(&mut self, committed: CommittedRecord) -> Vec<DerivedRows> {
         let record = &committed.record;
-        if record.kind == RecordKind::Registry {
-            let derived = self.analysis.tick(record.time);
-            if let Ok(change) = serde_json::from_slice::<RegistryChange>(&record.payload) {
-                self.analysis.registry(&change);
-            }
-            return derived;
-        }
-        let stream = record
-            .stream
-            .clone()
-            .filter(|name| record.kind == RecordKind::Data && self.analysis.takes(name));
-        let Some(stream) = stream else {
-            return self.analysis.tick(record.time);
-        };
-        let control = self.parts.appender.control.state();
-        match rows_of(&committed, control) {
-            Ok(Some(rows)) => self.analysis.rows(&stream, rows, record.time),
-            Ok(None) => self.analysis.tick(record.time),
-            Err(error) => {
-                let rows = u64::from(record.rows);
-                self.now.missed += rows;
-                self.parts.metrics.analysis_missed.add(rows);
-                tracing::error!(position = %committed.position, %error, "the graph cannot read a record");
-                self.analysis.tick(record.time)
+        if let (RecordKind::Data, Some(stream)) = (record.kind, &record.stream)
+            && self.analysis.takes(stream)
+        {
+            match rows_of(&committed, self.parts.appender.control.state()) {
+                Ok(Some(rows)) => return self.analysis.rows(stream, rows, record.time),
+                Ok(None) => {}
+                Err(error) => {
+                    let rows = u64::from(record.rows);
+                    self.now.missed += rows;
+                    self.parts.metrics.analysis_missed.add(rows);
+                    tracing::error!(position = %committed.position, %error, "the graph cannot read a record");
+                }
             }
         }
+        let derived = self.analysis.tick(record.time);
+        if record.kind == RecordKind::Registry
+            && let Ok(change) = serde_json::from_slice::<RegistryChange>(&record.payload)
+        {
+            self.analysis.registry(&change);
+        }
+        derived
     }
 
     /// Keeps what nodes remember, as of now.
@@ -369,31 +431,54 @@ impl Analyzer {
         restore(&mut *next, &state);
         self.analysis = next;
         self.keep(true).map_err(|error| error.to_string())?;
-        let mut record = Record::control(
-            RecordKind::Control(ControlKind::GraphApplied),
-            self.parts.record_clock.now(),
-        );
-        record.payload = Bytes::from(format!("{{\"from\":{}}}", self.now.position.plus(1)));
-        record.encoding = quiver_log::Encoding::Json;
-        self.parts
+        let from = self.now.position.plus(1);
+        let body = serde_json::json!({ "from": from.get() });
+        self.tell(ControlKind::GraphApplied, &body).await?;
+        Ok(from)
+    }
+
+    async fn load(&mut self, load: LoadTable) -> Result<Position, String> {
+        self.analysis.load(&load.node, &load.table)?;
+        // Rows before it met the table before, and are not looked up again after a kill.
+        self.keep(false).map_err(|error| error.to_string())?;
+        let from = self.now.position.plus(1);
+        let body = serde_json::json!({
+            "node": load.node,
+            "hash": load.hash,
+            "rows": load.table.num_rows(),
+            "from": from.get(),
+        });
+        self.tell(ControlKind::LookupLoaded, &body).await?;
+        Ok(from)
+    }
+
+    /// Writes what happened to the graph.
+    async fn tell(&mut self, kind: ControlKind, body: &serde_json::Value) -> Result<(), String> {
+        let now = self.parts.record_clock.now();
+        let written = self
+            .parts
             .appender
-            .queue
-            .append_control(record)
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(self.now.position.plus(1))
+            .control
+            .write_control(kind, now, body.to_string());
+        written.await.map(drop).map_err(|error| error.to_string())
     }
 }
 
-/// Gives nodes what they remember; one that cannot take it begins anew.
-fn restore(analysis: &mut dyn Analysis, nodes: &[OperatorState]) {
+/// Gives nodes what they remember; one that cannot take it begins anew. Whether all of it was taken.
+fn restore(analysis: &mut dyn Analysis, nodes: &[OperatorState]) -> bool {
+    let mut is_all = true;
     for state in nodes {
-        if let Err(problem) = analysis.restore(state) {
-            tracing::error!(
-                node = state.node,
-                problem,
-                "a node of the graph cannot take up what it remembered, and begins anew"
-            );
+        match analysis.restore(state) {
+            Ok(is_taken) => is_all &= is_taken,
+            Err(problem) => {
+                is_all = false;
+                tracing::error!(
+                    node = state.node,
+                    problem,
+                    "a node of the graph cannot take up what it remembered, and begins anew"
+                );
+            }
         }
     }
+    is_all
 }

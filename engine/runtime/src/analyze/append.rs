@@ -79,17 +79,21 @@ impl Appender {
         let mut ready = Vec::with_capacity(caused.len());
         for Caused { by, derived } in caused {
             let rows = derived.rows.num_rows() as u64;
-            let stream = derived.stream.clone();
-            match self.ready(by, derived).await {
-                Ok(Some(batch)) => ready.push(batch),
-                Ok(None) => {}
-                Err(EnsureError::Append(AppendFailure::Closed)) => {
-                    return Err(AppendFailure::Closed);
+            loop {
+                match self.ready(by, &derived).await {
+                    Ok(Some(batch)) => ready.push(batch),
+                    Ok(None) => {}
+                    Err(EnsureError::Append(AppendFailure::Closed)) => {
+                        return Err(AppendFailure::Closed);
+                    }
+                    // The log takes nothing for the time being, and a node never drops.
+                    Err(EnsureError::Append(AppendFailure::Refused { .. })) => {
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        continue;
+                    }
+                    Err(error) => self.refuse(&derived.stream, rows, &error),
                 }
-                Err(error) => {
-                    self.metrics.derived_refused.add(rows);
-                    tracing::error!(%stream, rows, %error, "rows of a node cannot be stored; rename the node, or its columns");
-                }
+                break;
             }
         }
         let mut first = 0;
@@ -100,6 +104,10 @@ impl Appender {
                 answers.push(self.request(batch, epoch).await?);
             }
             for answer in answers {
+                let Some(answer) = answer else {
+                    first += 1;
+                    continue;
+                };
                 match answer.await.unwrap_or(Err(AppendFailure::Closed)) {
                     Ok(_) => first += 1,
                     Err(AppendFailure::Closed) => return Err(AppendFailure::Closed),
@@ -119,17 +127,23 @@ impl Appender {
         Ok(())
     }
 
+    /// Rows that can never be stored are counted, and told.
+    fn refuse(&self, stream: &StreamName, rows: u64, error: &dyn std::fmt::Display) {
+        self.metrics.derived_refused.add(rows);
+        tracing::error!(%stream, rows, %error, "rows of a node cannot be stored; rename the node, or its columns");
+    }
+
     /// Everything that a batch needs; `None` if the log has it already.
     async fn ready(
         &mut self,
         by: Position,
-        derived: DerivedRows,
+        derived: &DerivedRows,
     ) -> Result<Option<Ready>, EnsureError> {
         let DerivedRows {
             stream,
             generation,
             rows: batch,
-        } = derived;
+        } = derived.clone();
         let not_allowed = |problem: String| EnsureError::NotAllowed(problem);
         let id = DeviceId::new(stream.as_str()).map_err(|error| not_allowed(error.to_string()))?;
         let sender = SenderId {
@@ -192,13 +206,13 @@ impl Appender {
         Ok(next)
     }
 
-    /// Waits for the memory of a batch, and queues it.
+    /// Waits for the memory of a batch, and queues it; `None` if it can never be stored.
     async fn request(
         &self,
         ready: &Ready,
         epoch: u64,
-    ) -> Result<oneshot::Receiver<Result<Position, AppendFailure>>, AppendFailure> {
-        let refused = |reason: String| AppendFailure::Refused { reason };
+    ) -> Result<Option<oneshot::Receiver<Result<Position, AppendFailure>>>, AppendFailure> {
+        let rows = ready.batch.num_rows() as u64;
         let verdict = Verdict::default();
         let prepared = prepare(
             &ready.batch,
@@ -207,17 +221,25 @@ impl Appender {
             &verdict,
             None,
             self.shard_count,
-        )
-        .map_err(|error| refused(error.to_string()))?;
+        );
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.refuse(&ready.stream, rows, &error);
+                return Ok(None);
+            }
+        };
         let bytes =
             (prepared.bytes() + ready.payload.len()).min(self.budget.capacity(Share::Derived));
         let reservation = match self.budget.try_reserve(bytes, Share::Derived) {
             Some(reservation) => reservation,
-            None => self
-                .budget
-                .reserve(bytes, Share::Derived)
-                .await
-                .map_err(|error| refused(error.to_string()))?,
+            None => match self.budget.reserve(bytes, Share::Derived).await {
+                Ok(reservation) => reservation,
+                Err(error) => {
+                    self.refuse(&ready.stream, rows, &error);
+                    return Ok(None);
+                }
+            },
         };
         let mut record = Record::control(RecordKind::Data, self.record_clock.now());
         record.encoding = Encoding::ArrowIpcMessage;
@@ -245,7 +267,7 @@ impl Appender {
         self.queue
             .command(CommitCommand::Append(Box::new(request)))
             .await?;
-        Ok(answer)
+        Ok(Some(answer))
     }
 }
 

@@ -28,7 +28,7 @@ use quiver_model::{StreamName, Timestamp};
 use crate::registry::{Registry, RegistryChange};
 
 pub(crate) use analyzer::AnalyzerParts;
-pub use analyzer::{Analyzer, AnalyzerHandle, AnalyzerStatus};
+pub use analyzer::{Analyzer, AnalyzerHandle, AnalyzerStatus, LoadTable};
 pub(crate) use append::Appender;
 pub use state_log::StateLogError;
 
@@ -82,9 +82,15 @@ pub trait Analysis: Send {
     /// What has changed of what nodes remember; everything, if `is_all`.
     fn state(&mut self, is_all: bool) -> Vec<OperatorState>;
 
-    /// Puts back what was kept.
+    /// Puts back what was kept; whether there is such a node, of this definition.
     ///
     /// # Errors
     /// What is wrong with it.
-    fn restore(&mut self, state: &OperatorState) -> Result<(), String>;
+    fn restore(&mut self, state: &OperatorState) -> Result<bool, String>;
+
+    /// Gives a node another reference table.
+    ///
+    /// # Errors
+    /// If it is not what the node needs; the one before stays.
+    fn load(&mut self, node: &str, table: &RecordBatch) -> Result<(), String>;
 }

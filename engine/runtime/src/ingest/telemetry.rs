@@ -241,22 +241,10 @@ impl TelemetryReader {
             signal: self.signal.clone(),
         };
         let key = (open.stream.clone(), open.producer);
-        if self
-            .session
-            .context
-            .control
-            .rules()
-            .nodes
-            .contains(&open.stream)
-        {
+        let rules = self.session.context.control.rules();
+        if let Err(error) = rules.check(&open.stream, []) {
             self.refused_open = Some((open.producer, open.stream.clone()));
-            return Err(Closed::new(
-                StreamCloseCode::NotAllowed,
-                format!(
-                    "stream {} is written by a node of the graph; choose another name",
-                    open.stream
-                ),
-            ));
+            return Err(Closed::new(StreamCloseCode::NotAllowed, error.to_string()));
         }
         self.predecessor_ended(&key).await?;
         let message = OpenTelemetry {
