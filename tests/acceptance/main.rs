@@ -32,3 +32,4 @@ mod python;
 mod readme;
 mod server;
 mod times;
+mod top;

@@ -94,7 +94,11 @@ fn graph() -> Arc<Graph> {
     let mut diagnostics = Diagnostics::default();
     let nothing = |_: crate::value::Reference<'_>| Err("nothing".to_owned());
     let config = Config::read(&sources, &nothing, &mut diagnostics);
-    let graph = Graph::new(&config, &mut diagnostics);
+    let graph = Graph::new(
+        &config,
+        &crate::graph::TableSchemas::new(),
+        &mut diagnostics,
+    );
     let told = diagnostics.render(&sources, false);
     assert!(!diagnostics.has_errors(), "{told}");
     Arc::new(graph)

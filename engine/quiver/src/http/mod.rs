@@ -26,6 +26,8 @@ mod pipeline;
 mod sql;
 
 pub use admin::{BulkAnswer, BulkRequest, DeclareRequest, EnrollRequest, Status};
+#[cfg(test)]
+pub use pipeline::NodeStatus;
 pub use pipeline::PipelineStatus;
 
 use std::{
