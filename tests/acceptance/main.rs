@@ -12,6 +12,7 @@
     reason = "these are tests, on the real clock"
 )]
 
+mod attributes;
 mod backpressure;
 mod bench;
 mod command_line;

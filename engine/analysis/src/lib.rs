@@ -10,6 +10,8 @@
 //!
 //! what came of a device, ticks ─▶ missing::Missing ─▶ silences, their beginnings and ends
 //! ```
+//!
+//! [`missing`] is the watch for silence, used in the same way.
 
 pub mod bytes;
 mod cells;

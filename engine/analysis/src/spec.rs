@@ -54,11 +54,13 @@ pub enum Kind {
         /// How long each is.
         size: i64,
     },
-    /// Rows that are less than a gap apart. It ends a gap after its last row.
+    /// Rows that are less than a gap apart. It ends a gap after its last row, or where it would be
+    /// too long, or where another begins that it may not become one with.
     Session {
         /// How far apart rows of two sessions are, at least.
         gap: i64,
-        /// The longest session: a row that would make it longer begins another.
+        /// The longest session: a row that would make it longer begins another. With this, what
+        /// the sessions are depends on the order in which rows out of order come.
         max: Option<i64>,
     },
     /// From a row that opens it (included) to the next that closes it (not included), by time.

@@ -179,7 +179,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_meant() {
             "readings.rpm > 1",
             "unknown name `readings.rpm` in stream `readings`",
             "readings.rpm",
-            "a column is named by itself, an attribute of a device as `device.key`",
+            "a column is named by itself, an attribute of a device as `device.key`, a last value as `last.stream.field`",
         ),
         (
             "rpm > (select 1)",

@@ -93,7 +93,7 @@ pub enum Verb {
     Pki(PkiArgs),
     /// The identities that may connect
     #[command(
-        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices enroll --from fleet.csv --gateway gw_1\n  quiver devices list\n  quiver devices revoke truck_1"
+        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices enroll --from fleet.csv --gateway gw_1\n  quiver devices set truck_1 truck_2 --attribute fleet=west --remove model\n  quiver devices import fleet.csv\n  quiver devices list --where fleet=west\n  quiver devices revoke truck_1"
     )]
     Devices(DevicesArgs),
     /// The streams: what fields they have
@@ -340,10 +340,20 @@ pub struct DevicesArgs {
 /// Actions of `devices`.
 #[derive(Subcommand, Debug)]
 pub enum DevicesAction {
-    /// List every identity
+    /// List every identity, or those that have an attribute
+    #[command(after_help = "Example:\n  quiver devices list --where fleet=west --where model=TGX")]
     List {
         #[command(flatten)]
         target: TargetArgs,
+        /// Attribute that it must have, key=value; may be repeated, in the environment one a line:
+        /// it must have all of them
+        #[arg(
+            long = "where",
+            env = "QUIVER_WHERE",
+            value_name = "KEY=VALUE",
+            value_delimiter = '\n'
+        )]
+        with: Vec<String>,
         /// Show the result as JSON
         #[arg(long, env = "QUIVER_JSON")]
         json: bool,
@@ -371,7 +381,8 @@ pub enum DevicesAction {
         /// Gateway that may speak for it; may be repeated
         #[arg(long, env = "QUIVER_GATEWAY", value_delimiter = ',')]
         gateway: Vec<String>,
-        /// key=value; may be repeated, in the environment one a line
+        /// key=value; may be repeated, in the environment one a line. At most 64, of 256 bytes; keys
+        /// are [A-Za-z_][A-Za-z0-9_]{0,62}, so that expressions can name them: device.key
         // Not at commas: values may have them.
         #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = '\n')]
         attribute: Vec<String>,
@@ -385,6 +396,46 @@ pub enum DevicesAction {
         /// Its id; several may be enrolled at once
         #[arg(required_unless_present = "from", value_name = "ID")]
         ids: Vec<String>,
+    },
+    /// Change attributes of identities, and nothing else: they stay connected
+    #[command(
+        after_help = "Examples:\n  quiver devices set truck_1 truck_2 --attribute fleet=west --attribute \"site=Oslo, north\"\n  quiver devices set truck_1 --remove model\n\nWhat is not named stays as it is, and so does what is so already. An identity that is not enrolled is named (exit code 65), and the others are done."
+    )]
+    Set {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// device, gateway or operator
+        #[arg(long, env = "QUIVER_KIND", default_value = "device")]
+        kind: String,
+        /// key=value to be set; may be repeated, in the environment one a line. At most 64 in all, of
+        /// 256 bytes; keys are [A-Za-z_][A-Za-z0-9_]{0,62}, so that expressions can name them: device.key
+        #[arg(
+            long,
+            env = "QUIVER_ATTRIBUTE",
+            value_name = "KEY=VALUE",
+            value_delimiter = '\n',
+            required_unless_present = "remove"
+        )]
+        attribute: Vec<String>,
+        /// Key of an attribute to be removed; may be repeated
+        #[arg(long, env = "QUIVER_REMOVE", value_name = "KEY", value_delimiter = ',')]
+        remove: Vec<String>,
+        /// Ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Take attributes of many identities from a CSV file; running it again changes nothing
+    #[command(
+        after_help = "Examples:\n  quiver devices import fleet.csv\n  quiver devices import --existing-only - < fleet.csv\n\nThe file begins with a header: id[,kind][,gateway][,fingerprint], and any other column is an attribute.\n  id,gateway,fleet,site\n  truck_1,gw_1,west,\"Oslo, north\"\n  truck_2,,east,\nAn empty cell of an attribute removes it (truck_2 has no site then), an empty one of another column leaves what there is. A gateway is one more that may speak for the device. Who is not known is enrolled; who is revoked stays so. A cell does not have line breaks. Lines that are wrong are named with their number and left out (exit code 65), and the others are done."
+    )]
+    Import {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Leave out, and name, identities that are not enrolled, instead of enrolling them
+        #[arg(long, env = "QUIVER_EXISTING_ONLY")]
+        existing_only: bool,
+        /// The file, - for standard input
+        file: PathBuf,
     },
     /// Close its connections, and let it connect no more
     Revoke {
@@ -562,6 +613,18 @@ mod tests {
         ]));
         assert!(!enroll(&[]) && !enroll(&["truck_1", "--from", "-"]));
         assert!(!enroll(&["--from", "-", "--token"]));
+    }
+
+    #[test]
+    fn a_set_names_what_it_changes_and_of_whom() {
+        let set = |more: &[&str]| {
+            let arguments = [&["quiver", "devices", "set"][..], more].concat();
+            Cli::command().try_get_matches_from(arguments).is_ok()
+        };
+        assert!(set(&["truck_1", "--attribute", "fleet=west"]));
+        assert!(set(&["truck_1", "truck_2", "--remove", "fleet,model"]));
+        assert!(set(&["a", "--remove", "x", "--attribute", "y=1"]));
+        assert!(!set(&["truck_1"]) && !set(&["--remove", "model"]));
     }
 
     #[test]

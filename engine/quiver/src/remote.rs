@@ -109,9 +109,15 @@ impl Remote {
 
     /// GET, as JSON text.
     pub fn get(&self, path: &str) -> Result<String, Failure> {
+        self.get_with(path, &[])
+    }
+
+    /// GET with these parameters (name and value), as JSON text.
+    pub fn get_with(&self, path: &str, parameters: &[(&str, &str)]) -> Result<String, Failure> {
         let response = self
             .agent
             .get(format!("{}{path}", self.base))
+            .query_pairs(parameters.iter().copied())
             .header("Authorization", format!("Bearer {}", self.token))
             .call()
             .map_err(|error| self.failed(&error))?;

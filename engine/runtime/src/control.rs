@@ -21,7 +21,7 @@ use crate::{
     commit::{AppendFailure, AppendQueue},
     damage::{DamageBook, DamageReport},
     record_clock::{ClockStep, RecordClock},
-    registry::{Registry, RegistryChange},
+    registry::{Registry, RegistryChange, RegistryEntry},
 };
 
 /// Wire schemas remembered at once. A stream has one per order and subset of columns that its
@@ -137,6 +137,13 @@ pub struct StreamRules {
     pub nodes: BTreeSet<StreamName>,
 }
 
+impl StreamRules {
+    /// Whether a stream's rows come from within.
+    pub fn is_derived(&self, stream: &StreamName) -> bool {
+        self.nodes.contains(stream)
+    }
+}
+
 /// The one writer of schemas and registry changes. Decisions are made one at a time, under a lock
 /// that is held until the record is durable; batches that bring nothing new never come here.
 pub struct ControlWriter {
@@ -145,6 +152,8 @@ pub struct ControlWriter {
     clock: Arc<RecordClock>,
     limits: GrowthLimits,
     deciding: tokio::sync::Mutex<()>,
+    /// Whose turn it is to change what the registry says: see [`ControlWriter::registry_turn`].
+    registry_turn: tokio::sync::RwLock<()>,
     growth: Mutex<HashMap<SenderId, Growth>>,
     rules: RwLock<Arc<StreamRules>>,
 }
@@ -157,13 +166,13 @@ impl ControlWriter {
         clock: Arc<RecordClock>,
         limits: GrowthLimits,
     ) -> Self {
-        let deciding = tokio::sync::Mutex::new(());
         Self {
             state,
             queue,
             clock,
             limits,
-            deciding,
+            deciding: tokio::sync::Mutex::default(),
+            registry_turn: tokio::sync::RwLock::default(),
             growth: Mutex::default(),
             rules: RwLock::default(),
         }
@@ -357,6 +366,29 @@ impl ControlWriter {
         }))
     }
 
+    /// The turn of one who changes entries: held from reading what is known until the change is
+    /// in force, so that nobody's change is overwritten by what another made of the entry before.
+    pub async fn registry_turn(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.registry_turn.write().await
+    }
+
+    /// Enrolls an identity durably, unless it is known. Those who do so wait for the disk together,
+    /// and not for each other.
+    pub async fn enroll_unknown(&self, sender: &SenderId) -> Result<(), AppendFailure> {
+        let registry = &self.state.registry;
+        if registry.get(sender).is_some() {
+            return Ok(());
+        }
+        let _turn = self.registry_turn.read().await;
+        // Somebody may have enrolled it with more to say of it, meanwhile.
+        if registry.get(sender).is_some() {
+            return Ok(());
+        }
+        let entry = RegistryEntry::new(sender, self.clock.now());
+        let put = RegistryChange::Put { entry };
+        self.change_registry(&put).await.map(drop)
+    }
+
     /// Makes a registry change durable and in force.
     pub async fn change_registry(
         &self,
@@ -416,3 +448,7 @@ impl ControlWriter {
         self.queue.append_control(record).await
     }
 }
+
+#[cfg(test)]
+#[path = "control/tests.rs"]
+mod tests;

@@ -24,7 +24,7 @@ use crate::{
     ingest::{IngestContext, ReceiveBudget, accept_connections},
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
-    registry::{AdmissionError, Enrolment, RegistryChange, RegistryEntry},
+    registry::{AdmissionError, Decision, Outcome, RegistryChange, RegistryEntry, Wish},
     shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
 };
 
@@ -163,6 +163,7 @@ impl Engine {
             progress: parts.progress.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            control: writer.clone(),
             rules: FlushRules {
                 bytes: options.flush_bytes_effective(),
                 age: options.flush_age,
@@ -440,19 +441,37 @@ impl Engine {
         }
     }
 
-    /// Enrolls identities, or changes what is said of them, durably and together; how many entries
-    /// were written. Whoever decides about the registry must not do so at the same time.
+    /// Enrolls identities, or changes what is said of them, durably and together; what became of
+    /// each wish. Entries that stay the same are not written. Such changes are decided one after
+    /// the other.
     ///
     /// # Errors
     /// If the log does not take all of the records. Those that it did take are in force.
-    pub async fn enroll(&self, wishes: Vec<Enrolment>) -> Result<usize, RegistryFailure> {
-        let entries = self.control.state().registry.entries_of(wishes, self.now());
-        let count = entries.len();
+    pub async fn change_identities(&self, wishes: Vec<Wish>) -> Result<Outcome, RegistryFailure> {
+        let _turn = self.control.registry_turn().await;
+        let registry = &self.control.state().registry;
+        let Decision { entries, outcome } = registry.decide(wishes, self.now());
         let changes = entries
             .into_iter()
             .map(|entry| RegistryChange::Put { entry });
         self.change_registry_all(changes.collect()).await?;
-        Ok(count)
+        Ok(outcome)
+    }
+
+    /// Revokes an identity, durably, and closes its connections; whether it is known.
+    ///
+    /// # Errors
+    /// If the log does not take the record.
+    pub async fn revoke(&self, sender: &SenderId) -> Result<bool, AppendFailure> {
+        let _turn = self.control.registry_turn().await;
+        if self.control.state().registry.get(sender).is_none() {
+            return Ok(false);
+        }
+        let revoke = RegistryChange::Revoke {
+            id: sender.id.to_string(),
+            kind: sender.kind.as_str().to_owned(),
+        };
+        self.change_registry(revoke).await.map(|()| true)
     }
 
     /// Closes the connections that a change does not leave as they were; `before` is the entry

@@ -25,6 +25,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::{
     commit::{AppendQueue, CommitCommand},
+    control::ControlWriter,
     metrics::Metrics,
     progress::Progress,
 };
@@ -134,6 +135,7 @@ pub struct Flusher {
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    control: Arc<ControlWriter>,
     rules: FlushRules,
     at_once: Semaphore,
     streams: Mutex<HashMap<StreamName, Arc<tokio::sync::Mutex<()>>>>,
@@ -162,6 +164,8 @@ pub struct FlusherParts {
     pub metrics: Arc<Metrics>,
     /// Monotonic time.
     pub clock: Arc<dyn Clock>,
+    /// Which streams are of nodes of the graph.
+    pub control: Arc<ControlWriter>,
     /// When to flush.
     pub rules: FlushRules,
 }
@@ -177,6 +181,7 @@ impl Flusher {
             progress,
             metrics,
             clock,
+            control,
             rules,
         } = parts;
         Arc::new(Self {
@@ -187,6 +192,7 @@ impl Flusher {
             progress,
             metrics,
             clock,
+            control,
             rules,
             at_once: Semaphore::new(FLUSHES_AT_ONCE),
             streams: Mutex::default(),
@@ -268,6 +274,11 @@ impl Flusher {
         let waiting = self.budget.waiting(Share::Device) > 0;
         let uses = |percent| self.budget.used(Share::Device) > capacity / 100 * percent;
         let pressed = waiting || uses(PRESSURE_PERCENT);
+        // Rows of nodes have memory of their own, which only their streams give back.
+        let derived = self.budget.capacity(Share::Derived);
+        let derived_pressed = self.budget.waiting(Share::Derived) > 0
+            || self.budget.used(Share::Derived) > derived / 100 * PRESSURE_PERCENT;
+        let rules = self.control.rules();
         self.archive.set_hurried(waiting || uses(HURRY_PERCENT));
         let log_size = u64::try_from(self.metrics.log_size.get()).unwrap_or(0);
         let log_full = log_size > self.rules.log_bytes;
@@ -281,6 +292,13 @@ impl Flusher {
             .map(|(_, stats)| stats.active_bytes)
             .max()
             .unwrap_or(0);
+        let is_derived = |table: &Arc<StreamTable>| rules.is_derived(table.name());
+        let largest_derived = stats
+            .iter()
+            .filter(|(table, _)| is_derived(table))
+            .map(|(_, stats)| stats.active_bytes)
+            .max()
+            .unwrap_or(0);
         let oldest = stats
             .iter()
             .filter_map(|(_, stats)| stats.oldest_active_position)
@@ -288,12 +306,15 @@ impl Flusher {
         stats
             .iter()
             .filter(|(_, stats)| stats.active_rows > 0)
-            .filter(|(_, stats)| {
+            .filter(|(table, stats)| {
                 stats.active_bytes >= self.rules.bytes
                     || stats
                         .active_since
                         .is_some_and(|since| now.saturating_sub(since) >= self.rules.age)
                     || (pressed && stats.active_bytes == largest)
+                    || (derived_pressed
+                        && stats.active_bytes == largest_derived
+                        && is_derived(table))
                     || (log_full && stats.oldest_active_position == oldest)
             })
             .map(|(table, _)| Arc::clone(table))

@@ -27,6 +27,7 @@ mod panes;
 mod place;
 mod rows;
 mod save;
+mod sessions;
 mod settle;
 mod track;
 

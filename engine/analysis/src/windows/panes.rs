@@ -141,6 +141,12 @@ impl Panes {
         })
     }
 
+    /// The number of the pane that starts at a time.
+    pub(crate) fn find(&self, open: &Open, start: i64) -> Option<u32> {
+        let starts_there = |pane: &u32| self.get(*pane).is_some_and(|pane| pane.start == start);
+        self.list(open).find(starts_there)
+    }
+
     /// Takes out all panes for which `is_done`, if all that are older are, too; the oldest first.
     pub(crate) fn split_old(
         &mut self,

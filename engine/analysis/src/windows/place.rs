@@ -30,7 +30,7 @@ impl Placed {
         clippy::cast_possible_truncation,
         reason = "rows are counted in 32 bits"
     )]
-    const fn number(&self) -> u32 {
+    pub(crate) const fn number(&self) -> u32 {
         self.row as u32
     }
 }
@@ -128,19 +128,25 @@ impl Windows {
         self.keys[key as usize].panes += 1;
     }
 
-    fn open(&mut self, placed: Placed) -> &mut Open {
+    pub(crate) fn open(&mut self, placed: Placed) -> &mut Open {
         let tracks = self.tracks.len();
         &mut self.opens[placed.key as usize * tracks + placed.track]
     }
 
-    fn refuse(&mut self, placed: Placed, reason: LateReason, window: (i64, i64), out: &mut Output) {
+    pub(crate) fn refuse(
+        &mut self,
+        placed: Placed,
+        reason: LateReason,
+        window: (i64, i64),
+        out: &mut Output,
+    ) {
         let reason = placed.late.unwrap_or(reason);
         let counters = &mut self.counters;
         refuse(counters, out, placed.row, placed.track, reason, window);
     }
 
     /// Adds a pane and takes the row into it; `None` if there is no room.
-    fn add_pane(&mut self, placed: Placed, pane: Pane) -> Option<u32> {
+    pub(crate) fn add_pane(&mut self, placed: Placed, pane: Pane) -> Option<u32> {
         let limits = self.spec.limits;
         let is_new = self.keys[placed.key as usize].panes == 0;
         let bytes = self.pane_bytes()
@@ -170,7 +176,7 @@ impl Windows {
     }
 
     /// Sees to it that something is done when it is due.
-    fn note_due(&mut self, placed: Placed, due: i64) {
+    pub(crate) fn note_due(&mut self, placed: Placed, due: i64) {
         let open = self.open(placed);
         open.due = open.due.min(due);
         let mut from = due;
@@ -239,14 +245,7 @@ impl Windows {
         for (start, end) in windows {
             let open = *self.open(placed);
             let track = &mut self.tracks[placed.track];
-            let mut list = track.panes.list(&open);
-            let found = list.find(|pane| {
-                track
-                    .panes
-                    .get(*pane)
-                    .is_some_and(|pane| pane.start == start)
-            });
-            drop(list);
+            let found = track.panes.find(&open, start);
             match found.and_then(|pane| track.panes.get(pane).copied()) {
                 Some(pane) if pane.is(CLOSED) => self.revise(batch, placed, start, end, out),
                 Some(pane) => track.assign(pane.block, placed.number()),
@@ -303,15 +302,7 @@ impl Windows {
         self.settle(Some(batch), out);
         let open = *self.open(placed);
         let track = &mut self.tracks[placed.track];
-        let mut list = track.panes.list(&open);
-        let found = list.find(|pane| {
-            track
-                .panes
-                .get(*pane)
-                .is_some_and(|pane| pane.start == start)
-        });
-        drop(list);
-        let pane = match found {
+        let pane = match track.panes.find(&open, start) {
             Some(pane) => {
                 if let Some(pane) = track.panes.get(pane).copied() {
                     track.assign(pane.block, placed.number());
@@ -404,83 +395,5 @@ impl Windows {
         if self.add_pane(placed, pane).is_none() {
             self.refuse(placed, LateReason::Limit, window, out);
         }
-    }
-
-    /// A row of a session: to that which it lengthens, to the two that it makes one, or to a new one.
-    fn place_session(
-        &mut self,
-        batch: &Batch<'_>,
-        placed: Placed,
-        gap: i64,
-        max: i64,
-        out: &mut Output,
-    ) {
-        let ts = placed.ts;
-        let open = *self.open(placed);
-        let track = &mut self.tracks[placed.track];
-        // The newest that does not start after the row, and the one after that.
-        let (mut left, mut right, mut before_right) = (open.head, NONE, NONE);
-        while let Some(pane) = track.panes.get(left).filter(|pane| pane.start > ts) {
-            before_right = right;
-            right = left;
-            left = pane.older;
-        }
-        let fits = |start: i64, last: i64| last.saturating_sub(start) < max;
-        let joins_left = track.panes.get(left).is_some_and(|session| {
-            ts < session.last.saturating_add(gap) && fits(session.start, session.last.max(ts))
-        });
-        let joins_right = track.panes.get(right).is_some_and(|session| {
-            ts.saturating_add(gap) > session.start && fits(ts, session.last)
-        });
-        let end_of =
-            |start: i64, last: i64| last.saturating_add(gap).min(start.saturating_add(max));
-        let joined = match (joins_left, joins_right) {
-            (true, _) => left,
-            (false, true) => right,
-            (false, false) => {
-                let window = (ts, end_of(ts, ts));
-                if ts < self.floor(placed.device) {
-                    self.refuse(placed, LateReason::WindowClosed, window, out);
-                } else if self
-                    .add_pane(placed, Pane::new(window.0, window.1, 0))
-                    .is_none()
-                {
-                    self.refuse(placed, LateReason::Limit, window, out);
-                }
-                return;
-            }
-        };
-        let Some(session) = track.panes.get_mut(joined) else {
-            return;
-        };
-        session.start = session.start.min(ts);
-        session.last = session.last.max(ts);
-        session.end = end_of(session.start, session.last);
-        let (start, block) = (session.start, session.block);
-        track.assign(block, placed.number());
-        let other = track.panes.get(right).copied();
-        if let (true, true, Some(other)) = (joins_left, joins_right, other)
-            && fits(start, other.last)
-        {
-            // Rows of both may be at hand: they are folded before the sessions become one.
-            self.settle(Some(batch), out);
-            let mut open = *self.open(placed);
-            let track = &mut self.tracks[placed.track];
-            track.panes.remove(&mut open, before_right);
-            track.blocks.merge(block, other.block);
-            track.blocks.free(other.block);
-            if let Some(session) = track.panes.get_mut(left) {
-                session.last = session.last.max(other.last);
-                session.end = end_of(start, session.last);
-            }
-            *self.open(placed) = open;
-            self.lose_panes(placed.key, 1);
-        }
-        // A session may end earlier than was noted only if it is cut; then its end comes sooner.
-        let horizon = self.horizon(placed.device);
-        let open = *self.open(placed);
-        let due = self.tracks[placed.track].due(&open, horizon);
-        self.open(placed).due = due;
-        self.note_due(placed, due);
     }
 }

@@ -178,11 +178,10 @@ impl Windows {
         for (key, number, start) in std::mem::take(&mut self.revised) {
             let open = self.opens[key as usize * tracks + number];
             let track = &mut self.tracks[number];
-            let found = track.panes.list(&open).find(|pane| {
-                let pane = track.panes.get(*pane);
-                pane.is_some_and(|pane| pane.start == start && pane.is(REVISED))
-            });
-            if let Some(pane) = found.and_then(|pane| track.panes.get_mut(pane)) {
+            let found = track.panes.find(&open, start);
+            if let Some(pane) = found.and_then(|pane| track.panes.get_mut(pane))
+                && pane.is(REVISED)
+            {
                 closing.results.push(Emission::of(pane, number, key, false));
                 pane.flags &= !REVISED;
                 pane.revision += 1;

@@ -464,8 +464,6 @@ impl WindowNode {
             running.is_saved = true;
             let types = running.types.iter().map(|known| type_number(*known));
             entries.insert(TYPES.into(), Some(types.collect()));
-        } else if changed.entries.is_empty() {
-            return;
         }
         entries.insert(COMMON.into(), Some(changed.common.into()));
         for (key, value) in changed.entries {

@@ -25,6 +25,7 @@ mod tests {
             "/api/v1/audit",
             "/api/v1/devices",
             "/api/v1/devices/bulk",
+            "/api/v1/devices/set",
             "/api/v1/devices/revoke",
             "/api/v1/streams",
             "/api/v1/archive/files",

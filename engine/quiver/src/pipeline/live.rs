@@ -329,7 +329,7 @@ fn as_new(rows: &Rows) -> Option<RecordBatch> {
 
 /// Views that stores name: their rows are streams of the name of the node, with the port behind it
 /// if that is not `out`.
-fn kept_views(graph: &Graph) -> HashMap<Origin, StreamName> {
+pub(super) fn kept_views(graph: &Graph) -> HashMap<Origin, StreamName> {
     let mut kept = HashMap::new();
     for edge in graph.stores.iter().flat_map(|store| &store.inputs) {
         let Some(name) = graph.kept_as(edge.origin) else {

@@ -14,7 +14,11 @@ use quiver_pipeline::{
 };
 use quiver_runtime::{Engine, control::StreamRules};
 
-use super::{Board, Loaded, live::Live, load_tables};
+use super::{
+    Board, Loaded,
+    live::{Live, kept_views},
+    load_tables,
+};
 use crate::{
     access,
     exit::{CONFIG, Failure, IO},
@@ -174,6 +178,7 @@ async fn declare(engine: &Engine, graph: &Graph) -> Result<(), ApplyError> {
         }
         rules.nodes.insert(stream);
     }
+    rules.nodes.extend(kept_views(graph).into_values());
     let operator =
         access::local_operator().map_err(|failure| ApplyError::Engine(failure.to_string()))?;
     for stream in &graph.streams {

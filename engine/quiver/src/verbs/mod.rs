@@ -1,15 +1,19 @@
 //! One file per verb.
 
+mod amend;
 pub mod archive;
 mod audit;
 mod bench;
+mod csv_lines;
 mod demo;
 mod devices;
 mod enroll_from;
 mod fleet;
 mod graph;
+mod import;
 mod pki;
 mod plan;
+mod portion;
 pub mod send;
 mod serve;
 mod sql;

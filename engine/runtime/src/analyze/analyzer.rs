@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use quiver_log::{CommittedRecord, ControlKind, LogReader, Record, RecordKind, ReplayError, Vfs};
+use quiver_log::{
+    CommittedRecord, ControlKind, LogReader, Record, RecordKind, Replay, ReplayError, Vfs,
+};
 use quiver_model::{Entropy, Position, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
@@ -117,6 +119,8 @@ pub struct Analyzer {
     commands: mpsc::Receiver<Command>,
     status: Arc<Mutex<AnalyzerStatus>>,
     now: AnalyzerStatus,
+    /// The log from where it is on, if nothing was wrong.
+    replay: Option<Replay>,
     kept_at: tokio::time::Instant,
 }
 
@@ -161,6 +165,7 @@ impl Analyzer {
             commands,
             status,
             now,
+            replay: None,
             kept_at: tokio::time::Instant::now(),
         };
         Ok((analyzer, handle))
@@ -240,9 +245,17 @@ impl Analyzer {
     async fn catch_up(&mut self) -> Result<(), AppendFailure> {
         let from = self.now.position.plus(1);
         let to = self.parts.progress.committed().plus(1);
-        let mut replay = match self.parts.reader.read(from, to) {
-            Ok(replay) => replay,
-            Err(error) => return self.cannot_read(error),
+        // Where it was: finding a position again means to walk through its segment.
+        let kept = self.replay.take();
+        let mut replay = match kept.filter(|replay| replay.position() == from) {
+            Some(mut replay) => {
+                replay.extend_to(to);
+                replay
+            }
+            None => match self.parts.reader.read(from, to) {
+                Ok(replay) => replay,
+                Err(error) => return self.cannot_read(error),
+            },
         };
         let mut caused = Vec::new();
         let (mut records, mut bytes) = (0, 0);
@@ -273,6 +286,7 @@ impl Analyzer {
         }
         self.parts.appender.append(caused).await?;
         self.now = at;
+        self.replay = Some(replay);
         self.publish();
         Ok(())
     }
@@ -303,41 +317,34 @@ impl Analyzer {
         Ok(())
     }
 
-    /// What comes out of a record.
+    /// What comes out of a record. Every record brings its time.
     fn take(&mut self, committed: CommittedRecord) -> Vec<DerivedRows> {
         let record = &committed.record;
-        match record.kind {
-            RecordKind::Data => {
-                let Some(stream) = record
-                    .stream
-                    .clone()
-                    .filter(|name| self.analysis.takes(name))
-                else {
-                    return Vec::new();
-                };
-                let control = self.parts.appender.control.state();
-                match rows_of(&committed, control) {
-                    Ok(Some(rows)) => self.analysis.rows(&stream, rows, record.time),
-                    Ok(None) => Vec::new(),
-                    Err(error) => {
-                        let rows = u64::from(record.rows);
-                        self.now.missed += rows;
-                        self.parts.metrics.analysis_missed.add(rows);
-                        tracing::error!(position = %committed.position, %error, "the graph cannot read a record");
-                        Vec::new()
-                    }
-                }
+        if record.kind == RecordKind::Registry {
+            let derived = self.analysis.tick(record.time);
+            if let Ok(change) = serde_json::from_slice::<RegistryChange>(&record.payload) {
+                self.analysis.registry(&change);
             }
-            RecordKind::Control(ControlKind::Tick | ControlKind::ClockStepped) => {
+            return derived;
+        }
+        let stream = record
+            .stream
+            .clone()
+            .filter(|name| record.kind == RecordKind::Data && self.analysis.takes(name));
+        let Some(stream) = stream else {
+            return self.analysis.tick(record.time);
+        };
+        let control = self.parts.appender.control.state();
+        match rows_of(&committed, control) {
+            Ok(Some(rows)) => self.analysis.rows(&stream, rows, record.time),
+            Ok(None) => self.analysis.tick(record.time),
+            Err(error) => {
+                let rows = u64::from(record.rows);
+                self.now.missed += rows;
+                self.parts.metrics.analysis_missed.add(rows);
+                tracing::error!(position = %committed.position, %error, "the graph cannot read a record");
                 self.analysis.tick(record.time)
             }
-            RecordKind::Registry => {
-                if let Ok(change) = serde_json::from_slice::<RegistryChange>(&record.payload) {
-                    self.analysis.registry(&change);
-                }
-                Vec::new()
-            }
-            _ => Vec::new(),
         }
     }
 
