@@ -34,3 +34,4 @@ mod python;
 mod readme;
 mod server;
 mod times;
+mod top;

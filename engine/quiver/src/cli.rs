@@ -7,9 +7,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     given::Given,
     logging::LogFormat,
-    numbers::{parse_duration, parse_lifetime},
+    numbers::{parse_duration, parse_interval, parse_lifetime},
     settings::EngineArgs,
-    verbs::send::SendArgs,
+    verbs::{send::SendArgs, top::Column},
 };
 
 /// Where data are unless said otherwise.
@@ -117,6 +117,11 @@ pub enum Verb {
         after_help = "Examples:\n  quiver tail readings\n  quiver tail coolant_5m\n  quiver tail coolant_5m.late --json --limit 10"
     )]
     Tail(TailArgs),
+    /// Show what passes through the graph of an engine, live: rows a second in and out of every node
+    #[command(
+        after_help = "Examples:\n  quiver top\n  quiver top --server 127.0.0.1:8080 --sort in/s\n  quiver top --once > now.txt\n\nKeys: q, Esc or Ctrl-C ends; left and right choose the column to sort by, r reverses, g is the order of the graph; up and down scroll. Not on a terminal: one table."
+    )]
+    Top(TopArgs),
     /// Run the tests of a configuration, in virtual time
     #[command(
         after_help = "Examples:\n  quiver test fleet.toml\n  quiver test fleet.toml --only hot --junit report.xml\n\nTests are in the configuration, or beside it in NAME.test.toml. Exit code 65: a test failed."
@@ -495,6 +500,22 @@ pub struct TailArgs {
     pub limit: Option<u64>,
     /// Stream, node, or node.port
     pub port: String,
+}
+
+/// `top`.
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Print one table and end
+    #[arg(long, env = "QUIVER_ONCE")]
+    pub once: bool,
+    /// Time between two looks, at least 100ms: rates are of this time
+    #[arg(long, env = "QUIVER_INTERVAL", value_parser = parse_interval, default_value = "1s")]
+    pub interval: Duration,
+    /// Column to sort by: name, kind, in/s, out/s, in, out, late, errors, delay or state [default: the order of the graph]
+    #[arg(long, env = "QUIVER_SORT")]
+    pub sort: Option<Column>,
 }
 
 /// `test`.

@@ -74,6 +74,11 @@ impl Remote {
         remote.get("/api/v1/status").ok().map(|_| remote)
     }
 
+    /// Where it is: `http://127.0.0.1:8080`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     fn failed(&self, error: &ureq::Error) -> Failure {
         Failure::new(
             UNAVAILABLE,

@@ -28,6 +28,8 @@ mod sql;
 
 pub use admin::{DeclareRequest, Status};
 pub use devices::{AmendRequest, BulkAnswer, BulkRequest, EnrollRequest, SetAnswer, SetRequest};
+#[cfg(test)]
+pub use pipeline::NodeStatus;
 pub use pipeline::PipelineStatus;
 
 use std::{

@@ -62,7 +62,7 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
         return problem(StatusCode::NOT_FOUND, &WatchError::NoGraph.to_string());
     };
     let graph = pipeline.graph();
-    let (figures, streams) = pipeline.board().figures();
+    let (figures, streams) = pipeline.board().figures(&graph);
     let status = state.engine.analyzer().map(|analyzer| analyzer.status());
     let status = status.unwrap_or_default();
     let committed = state.engine.progress().committed().get();

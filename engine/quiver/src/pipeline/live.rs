@@ -53,6 +53,9 @@ pub struct Board {
 #[derive(Default)]
 struct BoardState {
     graph: Option<Arc<Graph>>,
+    /// Whose figures these are: after a reload those of the graph before, until the new one has seen
+    /// something.
+    reported: Option<Arc<Graph>>,
     nodes: Vec<NodeFigures>,
     /// Rows that entered each stream.
     streams: BTreeMap<String, u64>,
@@ -101,10 +104,17 @@ impl Board {
         state.is_changed = true;
     }
 
-    /// Figures of the nodes, by number, and rows that entered each stream.
-    pub fn figures(&self) -> (Vec<NodeFigures>, BTreeMap<String, u64>) {
+    /// Figures of the nodes of a graph, by number, and rows that entered each of its streams; none,
+    /// and no rows, as long as it has seen nothing.
+    pub fn figures(&self, graph: &Arc<Graph>) -> (Vec<NodeFigures>, BTreeMap<String, u64>) {
         let state = self.lock();
-        (state.nodes.clone(), state.streams.clone())
+        let reported = state.reported.as_ref();
+        if reported.is_some_and(|reported| Arc::ptr_eq(reported, graph)) {
+            return (state.nodes.clone(), state.streams.clone());
+        }
+        let streams = graph.streams.iter();
+        let nothing = streams.map(|stream| (stream.name.clone(), 0));
+        (Vec::new(), nothing.collect())
     }
 
     /// Begins to watch a port: `stream`, `node`, `node.port`.
@@ -227,6 +237,11 @@ impl Live {
 
     fn report(&mut self, graph: &Arc<Graph>) {
         let mut state = self.board.lock();
+        let reported = state.reported.as_ref();
+        if !reported.is_some_and(|reported| Arc::ptr_eq(reported, graph)) {
+            state.reported = Some(graph.clone());
+            state.streams.clear();
+        }
         state.nodes.clear();
         let counters = self.executor.counters().iter().enumerate();
         state.nodes.extend(counters.map(|(number, counters)| {

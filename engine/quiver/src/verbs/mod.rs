@@ -20,6 +20,7 @@ mod sql;
 mod streams;
 mod tail;
 mod test;
+pub mod top;
 mod validate;
 
 use std::future::Future;
@@ -57,6 +58,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Graph(args) => graph::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Tail(args) => tail::run(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Version => {
             say!("quiver {}", env!("CARGO_PKG_VERSION"));
