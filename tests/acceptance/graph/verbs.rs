@@ -106,7 +106,7 @@ fn verbs_say_what_is_wrong_and_end_accordingly() {
     // Every problem at once, as JSON, too.
     files.write(
         "graph.toml",
-        "[route.a]\nfrom = \"b\"\nwhere = \"x >\"\n[route.b]\nfrom = \"a\"\n[widow.c]\n",
+        "[route.a]\nfrom = \"b\"\n[route.b]\nfrom = \"a\"\n[route.d]\nfrom = \"e\"\nwhere = \"x >\"\n[widow.c]\n",
     );
     let (code, told) = run(&["validate", &graph, "--json"]);
     assert_eq!(code, 78);
