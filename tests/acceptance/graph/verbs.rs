@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
 };
 
 use super::{Device, Files, MIDNIGHT, SECOND, ask, readings, run};
@@ -197,15 +197,36 @@ fn what_comes_from_outside_is_shown_nowhere() {
     }
 }
 
-/// Rows that a tail shows, which ends after so many.
-fn tail(server: &Server, port: &str, limit: usize) -> BufReader<std::process::ChildStdout> {
-    let child = Command::new(binary())
-        .args(["tail", port, "--json", "--limit", &limit.to_string()])
-        .args(["--data-dir", server.data()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    BufReader::new(child.stdout.unwrap())
+/// A tail, which ends after so many rows, or with the test.
+struct Tail {
+    process: Child,
+    rows: BufReader<ChildStdout>,
+}
+
+impl Tail {
+    fn of(server: &Server, port: &str, limit: usize) -> Self {
+        let mut process = Command::new(binary())
+            .args(["tail", port, "--json", "--limit", &limit.to_string()])
+            .args(["--data-dir", server.data()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let rows = BufReader::new(process.stdout.take().unwrap());
+        Self { process, rows }
+    }
+
+    fn row(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.rows.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
 }
 
 #[test]
@@ -221,7 +242,7 @@ fn rows_of_streams_nodes_and_ports_are_shown_as_they_come() {
         "minutes.late",
     ]
     .iter()
-    .map(|port| (*port, tail(&server, port, 1)))
+    .map(|port| (*port, Tail::of(&server, port, 1)))
     .collect();
     for (port, near) in [("ho", "hot"), ("minuts.late", "minutes")] {
         let (code, told) = run(&["tail", port, "--data-dir", server.data()]);
@@ -249,16 +270,14 @@ fn rows_of_streams_nodes_and_ports_are_shown_as_they_come() {
         }
     });
     for (port, tail) in &mut tails {
-        let mut line = String::new();
-        tail.read_line(&mut line).unwrap();
-        let row: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(row["device"], "a", "{port}: {line}");
+        let row = tail.row();
+        assert_eq!(row["device"], "a", "{port}: {row}");
         match *port {
-            "numbers.errors" => assert!(row["error_reason"].is_string(), "{line}"),
-            "minutes" => assert!(row["rows"].is_i64(), "{line}"),
-            "minutes.late" => assert!(row["late_reason"].is_string(), "{line}"),
-            "hot" => assert!(row["temperature"].as_f64() > Some(50.0), "{line}"),
-            _ => assert!(row["n"].is_i64(), "{line}"),
+            "numbers.errors" => assert!(row["error_reason"].is_string(), "{row}"),
+            "minutes" => assert!(row["rows"].is_i64(), "{row}"),
+            "minutes.late" => assert!(row["late_reason"].is_string(), "{row}"),
+            "hot" => assert!(row["temperature"].as_f64() > Some(50.0), "{row}"),
+            _ => assert!(row["n"].is_i64(), "{row}"),
         }
     }
     // Meanwhile, the picture shows how much comes.
