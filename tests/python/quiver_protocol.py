@@ -56,6 +56,7 @@ class RejectCode(enum.IntEnum):
     MISSING_DEVICE = 9
     BATCH_TOO_LARGE = 10
     DECLARED_LOST = 11
+    UNDECLARED_FIELD = 12
 
 
 class RowCode(enum.IntEnum):

@@ -304,7 +304,7 @@ archive = false
             "error 19:11 `count(*) AS window_size`: `window_size` is a column that every result has by itself; leave it out, or give it another name with `AS`",
             "error 19:36 `sum(x) AS revision`: `revision` is a column that every result has by itself; leave it out, or give it another name with `AS`",
             "warning 24:8 `k`: this version does not do what `archive = false` of store `k` asks for; -",
-            "error 25:9 `\"b.late\"`: rows of `b.late` are kept as stream `b_late`, and there is another `b_late`; rename the other `b_late`",
+            "error 25:9 `\"b.late\"`: rows of this port would be stream `b_late`, and there is one; rename the node, whose port it is, or the other",
             "warning 26:7 `\"5m\"`: this version does not do what `hot` of store `k` asks for; -",
         ]
     );

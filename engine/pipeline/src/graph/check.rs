@@ -99,21 +99,6 @@ fn stores(graph: &Graph, diagnostics: &mut Diagnostics) {
                     .label("its rows are archived, and kept for ever, as those of every stream"),
             );
         }
-        for edge in &store.inputs {
-            let Some(name) = graph.kept_as(edge.origin) else {
-                continue;
-            };
-            if graph.name(edge.origin) != name && graph.find(&name).is_some() {
-                let message = format!(
-                    "rows of `{}` are kept as stream `{name}`, and there is another `{name}`",
-                    graph.name(edge.origin)
-                );
-                diagnostics.push(
-                    Diagnostic::error(message, edge.place.clone())
-                        .help(format!("rename the other `{name}`")),
-                );
-            }
-        }
     }
 }
 

@@ -145,15 +145,16 @@ fn kept_names(graph: &Graph, diagnostics: &mut Diagnostics) {
         let nodes = graph.nodes.iter().map(|node| &node.config.name);
         let streams = graph.streams.iter();
         let streams = streams.filter_map(|stream| Some(&stream.declared.as_ref()?.name));
-        if let Some(other) = nodes.chain(streams).find(|other| other.value == name) {
-            let message = format!("rows of this port would be stream `{name}`, and there is one");
-            let problem = Diagnostic::error(message, edge.place.clone());
-            diagnostics.push(
-                problem
-                    .related(other.place.clone(), "it is here")
-                    .help(help),
-            );
+        let declared = nodes.chain(streams).find(|other| other.value == name);
+        if declared.is_none() && graph.find(&name).is_none() {
+            continue;
         }
+        let message = format!("rows of this port would be stream `{name}`, and there is one");
+        let mut problem = Diagnostic::error(message, edge.place.clone()).help(help);
+        if let Some(other) = declared {
+            problem = problem.related(other.place.clone(), "it is here");
+        }
+        diagnostics.push(problem);
     }
 }
 
