@@ -200,6 +200,11 @@ impl DeltaArchive {
         ))
     }
 
+    /// Keeps merges, retention and vacuum away until the guard is dropped.
+    pub async fn still(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.maintenance.lock().await
+    }
+
     /// What a flush's work has: the usual priority only while somebody waits for it.
     pub(crate) fn flush_priority(&self) -> Priority {
         if self.is_hurried.load(Ordering::Relaxed) {

@@ -38,6 +38,8 @@ use crate::{
 mod commits;
 #[path = "archive_tests/decimals.rs"]
 mod decimals;
+#[path = "archive_tests/expiring.rs"]
+mod expiring;
 #[path = "archive_tests/flushing.rs"]
 mod flushing;
 #[path = "archive_tests/keeping.rs"]

@@ -6,6 +6,7 @@
 //!                                                                              ─▶ one commit, fsynced ─▶ ArchiveSnapshot
 //!                                                                                 │ all files, txn{quiver/<log id>: P}
 //! small files ─▶ compact, or maintenance in tiers ─▶ one commit: remove + add    │ metaData if the stream grew
+//! files older than is kept ─▶ counted by device, written down ─▶ one commit: remove
 //! files no version lists ─▶ vacuum, after a grace, never under a lease            ▼
 //!                                                         <root>/<stream>/_delta_log/000…N.json
 //! ```
@@ -42,6 +43,7 @@ mod decimals;
 mod durable_store;
 mod encode;
 mod error;
+mod expire;
 mod flush;
 mod frames;
 mod gather;
@@ -51,6 +53,7 @@ mod packing;
 mod portions;
 mod read;
 mod replay;
+mod retention;
 mod schema;
 mod sort;
 pub mod stages;
@@ -71,7 +74,9 @@ pub use check::{CheckReport, Problem};
 pub use compact::{CompactOptions, CompactReport};
 pub use durable_store::DurableStore;
 pub use error::ArchiveError;
+pub use expire::{Expired, ExpiryBook, ExpiryRun};
 pub use maintain::{Maintenance, MaintenanceOptions, MaintenanceTotals};
+pub use retention::Retention;
 pub use suggest::{FieldSuggestion, SuggestOptions, Suggestion};
 pub use survey::Directory;
 pub use tiers::MergeLimits;

@@ -1,9 +1,11 @@
-//! Keeps an archive in shape while the engine runs: merges files in tiers, so that their number
-//! stays small over months, and deletes what merging replaced once nobody can need it.
+//! Keeps an archive in shape while the engine runs: removes what is older than it is kept, merges
+//! files in tiers, so that their number stays small over months, and deletes what retention and
+//! merging left once nobody can need it.
 //!
 //! ```text
-//! every minute:  for each stream ─▶ what is due (tiers) ─▶ one merge, one commit ─▶ the table that queries see
-//! every hour:    for each stream ─▶ vacuum: files replaced more than 7 days ago, without a lease
+//! every minute:  for each stream ─▶ what is too old ─▶ written down, one commit ─▶ the table that queries see
+//!                for each stream ─▶ what is due (tiers) ─▶ one merge, one commit ─▶ the table that queries see
+//! every hour:    for each stream ─▶ vacuum: files removed more than 7 days ago, without a lease
 //! ```
 //!
 //! It goes slowly on purpose: one merge at a time in the whole archive, and after each a pause of
@@ -20,11 +22,14 @@ use std::{
 };
 
 use futures::future::select;
-use quiver_hot::{ArchiveFile, FileList, StreamTable, Tables};
-use quiver_model::{FieldType, StreamField, StreamName};
+use quiver_hot::{ArchiveFile, ArchiveSnapshot, FileList, StreamTable, Tables};
+use quiver_model::{FieldType, StreamField, StreamName, Timestamp};
 use tokio::sync::Notify;
 
-use crate::{ArchiveError, DeltaArchive, MergeLimits, VacuumOptions, tiers::due};
+use crate::{
+    ArchiveError, DeltaArchive, Expired, ExpiryBook, MergeLimits, Retention, VacuumOptions,
+    retention::part, tiers::due,
+};
 
 /// First and longest pause of a stream whose merge failed.
 const RETRY_MIN: Duration = Duration::from_secs(60);
@@ -32,6 +37,8 @@ const RETRY_MAX: Duration = Duration::from_secs(3_600);
 /// Pause after a merge, in multiples of the time it took, and the longest.
 const REST: u32 = 3;
 const REST_MAX: Duration = Duration::from_secs(60);
+/// Least time for which readers outside may go on with files that left a table.
+const GRACE_MIN: Duration = Duration::from_secs(3_600);
 /// Bytes of memory of a row without its fields, and of a value: text is a guess.
 const ROW_BYTES: u64 = 40;
 const NUMBER_BYTES: u64 = 8;
@@ -40,8 +47,10 @@ const TEXT_BYTES: u64 = 40;
 /// How an archive is kept in shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaintenanceOptions {
-    /// Time between two looks for something to merge. Default 1 minute.
+    /// Time between two looks for something to merge, or to remove. Default 1 minute.
     pub merge_every: Duration,
+    /// Whether files are merged. Default yes.
+    pub is_merging: bool,
     /// Time between two looks for something to delete. Default 1 hour.
     pub vacuum_every: Duration,
     /// How large merged files may become. Default 64 MiB and 4 million rows.
@@ -57,10 +66,12 @@ impl Default for MaintenanceOptions {
     fn default() -> Self {
         Self {
             merge_every: Duration::from_secs(60),
+            is_merging: true,
             vacuum_every: Duration::from_secs(3_600),
             limits: MergeLimits {
                 bytes: 64 << 20,
                 rows: 4_000_000,
+                span: i64::MAX,
             },
             memory_bytes: 256 << 20,
             vacuum: VacuumOptions::default(),
@@ -96,6 +107,8 @@ struct Counters {
     merged_bytes: AtomicU64,
     deleted_files: AtomicU64,
     deleted_bytes: AtomicU64,
+    expired_files: AtomicU64,
+    expired_rows: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -114,7 +127,11 @@ pub struct MaintenanceTotals {
     pub deleted_files: u64,
     /// Their bytes.
     pub deleted_bytes: u64,
-    /// Merges and deletions that failed, and are tried again.
+    /// Files that were removed because their rows were older than they are kept.
+    pub expired_files: u64,
+    /// Their rows.
+    pub expired_rows: u64,
+    /// Merges, removals and deletions that failed, and are tried again.
     pub failures: u64,
 }
 
@@ -133,6 +150,10 @@ pub struct Maintenance {
     options: MaintenanceOptions,
     counters: Counters,
     penalties: Mutex<HashMap<StreamName, Penalty>>,
+    retention: Arc<Retention>,
+    book: Arc<dyn ExpiryBook>,
+    /// When each stream was last looked through for what is too old.
+    looked: Mutex<HashMap<StreamName, Duration>>,
     /// Files whose rows take too much memory to be merged with any other, as was found out.
     too_large: Mutex<HashSet<String>>,
     /// Files of merges that failed: the others go first.
@@ -142,12 +163,14 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// For `archive`, whose files queries read through `tables`. Does nothing until
-    /// [`Self::run`].
+    /// For `archive`, whose files queries read through `tables`. What leaves it by `retention` is
+    /// written into `book`. Does nothing until [`Self::run`].
     pub fn new(
         archive: Arc<DeltaArchive>,
         tables: Arc<Tables>,
         options: MaintenanceOptions,
+        retention: Arc<Retention>,
+        book: Arc<dyn ExpiryBook>,
     ) -> Arc<Self> {
         Arc::new(Self {
             archive,
@@ -155,6 +178,9 @@ impl Maintenance {
             options,
             counters: Counters::default(),
             penalties: Mutex::default(),
+            retention,
+            book,
+            looked: Mutex::default(),
             too_large: Mutex::default(),
             failing: Mutex::default(),
             is_stopped: AtomicBool::new(false),
@@ -176,6 +202,8 @@ impl Maintenance {
             merged_bytes,
             deleted_files,
             deleted_bytes,
+            expired_files,
+            expired_rows,
             failures,
         } = &self.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -186,6 +214,8 @@ impl Maintenance {
             merged_bytes: get(merged_bytes),
             deleted_files: get(deleted_files),
             deleted_bytes: get(deleted_bytes),
+            expired_files: get(expired_files),
+            expired_rows: get(expired_rows),
             failures: get(failures),
         }
     }
@@ -211,8 +241,13 @@ impl Maintenance {
         let mut vacuumed: Option<Duration> = None;
         loop {
             tokio::time::sleep(self.options.merge_every).await;
+            self.expiry_round().await;
             loop {
-                let merges = self.merge_round().await;
+                let merges = if self.options.is_merging {
+                    self.merge_round().await
+                } else {
+                    0
+                };
                 // However much there is to be merged: that makes files to be deleted.
                 let is_due = vacuumed.is_none_or(|vacuumed| {
                     clock.monotonic().saturating_sub(vacuumed) >= self.options.vacuum_every
@@ -322,7 +357,10 @@ impl Maintenance {
         let stream = table.name();
         let _one_at_a_time = self.archive.maintenance.lock().await;
         let present = self.archive.snapshot(stream).await?;
-        let limits = self.options.limits_for(&present.fields);
+        let mut limits = self.options.limits_for(&present.fields);
+        if let Some(span) = self.retention.span(stream) {
+            limits.span = i64::try_from(part(span).as_micros()).unwrap_or(i64::MAX);
+        }
         let now = self.archive.clock.wall();
         let files = self.without_too_large(&present.files);
         let mut merges = due(&self.without_failing(&files), now, limits);
@@ -364,20 +402,77 @@ impl Maintenance {
         count(&self.counters.merged_files, report.removed as u64);
         count(&self.counters.merged_rows, report.rows);
         count(&self.counters.merged_bytes, report.bytes);
-        table
-            .install_archived(report.snapshot)
-            .map_err(|error| ArchiveError::Write {
-                stream: stream.clone(),
-                problem: error.to_string(),
-            })?;
+        install(table, report.snapshot)?;
         Ok(true)
+    }
+
+    /// Removes what is older than it is kept, of each stream that was not looked through just now.
+    pub(crate) async fn expiry_round(&self) {
+        for (stream, span) in &*self.retention.spans() {
+            let now = self.archive.clock.monotonic();
+            let is_due = {
+                let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+                let looked = looked.get(stream);
+                looked.is_none_or(|looked| now.saturating_sub(*looked) >= part(*span))
+            };
+            let Some(table) = self.tables.table(stream).filter(|_| is_due) else {
+                continue;
+            };
+            if table.state().archived().version < 0 {
+                continue;
+            }
+            let span = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+            let wall = self.archive.clock.wall().as_micros();
+            let before = Timestamp(wall.saturating_sub(span));
+            match self.expire(&table, before).await {
+                Ok(()) => {
+                    let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+                    looked.insert(stream.clone(), now);
+                }
+                Err(error) => {
+                    self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%stream, %error, "rows that are older than they are kept could not be removed; it is tried again in a minute");
+                }
+            }
+        }
+    }
+
+    async fn expire(&self, table: &StreamTable, before: Timestamp) -> Result<(), ArchiveError> {
+        let stream = table.name();
+        while let Some(expired) = self.archive.expire(stream, before, &*self.book).await? {
+            let Expired {
+                files,
+                rows,
+                snapshot,
+            } = expired;
+            tracing::info!(%stream, files, rows, %before, version = snapshot.version, "rows older than they are kept were removed");
+            let count = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
+            count(&self.counters.expired_files, files as u64);
+            count(&self.counters.expired_rows, rows);
+            install(table, snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// What is deleted of a stream: where rows are kept for a short time only, what left its table
+    /// does not stay much longer.
+    fn vacuum_options(&self, stream: &StreamName) -> VacuumOptions {
+        let mut options = self.options.vacuum;
+        if let Some(span) = self.retention.span(stream) {
+            options.older_than = options.older_than.min(span.max(GRACE_MIN));
+        }
+        options
     }
 
     /// Deletes what is old enough, of each stream.
     pub(crate) async fn vacuum_round(&self) {
         for table in self.streams() {
             let stream = table.name();
-            match self.archive.vacuum(stream, &self.options.vacuum).await {
+            match self
+                .archive
+                .vacuum(stream, &self.vacuum_options(stream))
+                .await
+            {
                 Ok(report) if report.deleted.is_empty() => {}
                 Ok(report) => {
                     let bytes: u64 = report.deleted.iter().map(|file| file.bytes).sum();
@@ -397,6 +492,15 @@ impl Maintenance {
             }
         }
     }
+}
+
+/// Makes a version the one that queries see.
+fn install(table: &StreamTable, snapshot: Arc<ArchiveSnapshot>) -> Result<(), ArchiveError> {
+    let installed = table.install_archived(snapshot);
+    installed.map_err(|error| ArchiveError::Write {
+        stream: table.name().clone(),
+        problem: error.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{
     ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
@@ -14,11 +14,26 @@ use super::*;
 const DAY_US: i64 = 86_400_000_000;
 const ROWS: i64 = 50;
 
+/// Forgets what is written down.
+#[derive(Debug)]
+struct Book(AtomicU64);
+
+#[async_trait::async_trait]
+impl ExpiryBook for Book {
+    async fn write(
+        &self,
+        _: &crate::ExpiryRun,
+    ) -> Result<Position, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Position(self.0.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
 struct Engine {
     clock: Arc<ManualClock>,
     archive: Arc<DeltaArchive>,
     tables: Arc<Tables>,
     table: Arc<StreamTable>,
+    retention: Arc<Retention>,
     schema: Arc<StreamSchema>,
     next: i64,
     _directory: tempfile::TempDir,
@@ -41,6 +56,7 @@ impl Engine {
             archive: Arc::new(archive),
             tables,
             table,
+            retention: Arc::default(),
             schema,
             next: 1,
             _directory: directory,
@@ -79,7 +95,13 @@ impl Engine {
             merge_every: Duration::from_millis(1),
             ..MaintenanceOptions::default()
         };
-        Maintenance::new(Arc::clone(&self.archive), Arc::clone(&self.tables), options)
+        Maintenance::new(
+            Arc::clone(&self.archive),
+            Arc::clone(&self.tables),
+            options,
+            Arc::clone(&self.retention),
+            Arc::new(Book(AtomicU64::new(1))),
+        )
     }
 
     fn files(&self) -> usize {
@@ -157,6 +179,62 @@ async fn a_stream_that_cannot_be_merged_is_left_alone_for_a_while() {
     engine.clock.advance(RETRY_MIN);
     assert_eq!(maintenance.merge_round().await, 1);
     assert_eq!(engine.files(), 1);
+}
+
+#[tokio::test]
+async fn rows_go_when_they_are_older_than_they_are_kept_and_files_span_a_part_of_that() {
+    let mut engine = Engine::new();
+    let hour = Duration::from_secs(3_600);
+    let keep = |hours: u32| BTreeMap::from([(engine.schema.stream().clone(), hour * hours)]);
+    engine.retention.set(keep(10));
+    let maintenance = engine.maintenance();
+    let one = ROWS.cast_unsigned();
+    for _ in 0..16 {
+        engine.flush().await;
+        engine.clock.advance(hour / 10);
+        maintenance.expiry_round().await;
+        maintenance.merge_round().await;
+    }
+    // Sixteen flushes, six minutes apart: merged as far as an hour reaches.
+    let files: Vec<u64> = {
+        let state = engine.table.state();
+        state
+            .archived()
+            .files
+            .iter()
+            .map(|file| file.rows)
+            .collect()
+    };
+    assert_eq!(files.iter().sum::<u64>(), 16 * one);
+    assert!(files.len() >= 2 && files.len() < 16, "{files:?}");
+    engine.clock.advance(hour * 9);
+    maintenance.expiry_round().await;
+    let left = engine.rows();
+    assert!(left < 16 * one && left >= 10 * one, "{left}");
+    // It is looked again after a tenth of the time that rows are kept.
+    engine.clock.advance(hour / 2);
+    maintenance.expiry_round().await;
+    assert_eq!(engine.rows(), left);
+    engine.clock.advance(hour);
+    maintenance.expiry_round().await;
+    assert_eq!((engine.rows(), engine.files()), (0, 0));
+    let totals = maintenance.totals();
+    assert_eq!((totals.expired_rows, totals.failures), (16 * one, 0));
+    // What left goes from the disk when it was gone for as long as it was kept.
+    maintenance.vacuum_round().await;
+    let deleted = maintenance.totals().deleted_files;
+    engine.clock.advance(hour * 11);
+    maintenance.vacuum_round().await;
+    assert!(maintenance.totals().deleted_files > deleted);
+    let report = engine.archive.check(engine.schema.stream()).await.unwrap();
+    assert!(report.problems.is_empty() && report.orphans.is_empty());
+
+    // What is kept for ever stays.
+    engine.flush().await;
+    engine.retention.set(BTreeMap::new());
+    engine.clock.advance(hour * 10_000);
+    maintenance.expiry_round().await;
+    assert_eq!(engine.rows(), one);
 }
 
 #[tokio::test]

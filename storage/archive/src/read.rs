@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_cast::cast;
-use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use parquet::{
@@ -112,6 +112,37 @@ fn arrange(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arrow
         columns,
         &RecordBatchOptions::new().with_row_count(Some(rows)),
     )
+}
+
+/// The devices of a file's rows, one column, decoded at low priority.
+pub(crate) async fn read_devices(
+    store: &dyn ObjectStore,
+    location: &Path,
+) -> Result<Vec<RecordBatch>, FileError> {
+    let content = store.get(location).await?.bytes().await?;
+    blocking_at(Priority::Low, move || {
+        let dictionary = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+        let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let metadata = ArrowReaderMetadata::load(&content, plain.clone())?;
+        let fields: Vec<Arc<Field>> = metadata
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| match field.name().as_str() {
+                DEVICE => Arc::new(Field::clone(field).with_data_type(dictionary.clone())),
+                _ => Arc::clone(field),
+            })
+            .collect();
+        let options = plain.with_schema(Arc::new(Schema::new(fields)));
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(content, options)?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), [DEVICE]);
+        let reader = builder
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .build()?;
+        Ok(reader.collect::<Result<Vec<_>, _>>()?)
+    })
+    .await?
 }
 
 /// What a file's footer says.

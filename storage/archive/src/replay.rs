@@ -34,6 +34,8 @@ pub(crate) struct Replayed {
     pub(crate) checkpointed: i64,
     /// Removed files that may still be on disk, and when they were removed.
     pub(crate) removed: HashMap<String, Timestamp>,
+    /// Where the last retention run is written down; 0 if there was none.
+    pub(crate) expired: Position,
 }
 
 /// Why a log cannot be replayed.
@@ -48,6 +50,11 @@ pub(crate) enum ReplayError {
     /// It was not written by Quiver, or was changed beyond what Quiver understands.
     #[error("{0}")]
     Foreign(String),
+}
+
+/// Names the transactions of retention runs, beside those of flushes.
+pub(crate) fn expiry_id(app_id: &str) -> String {
+    format!("{app_id}/retention")
 }
 
 /// The address Delta knows a table of `stream` by; only its path matters.
@@ -174,10 +181,13 @@ async fn read(
     let fields = fields_of(metadata["schemaString"].as_str().unwrap_or_default())
         .map_err(ReplayError::Foreign)?;
     let log_store = table.log_store();
-    let flushed = state
-        .transaction_version(log_store.as_ref(), app_id)
-        .await
-        .map_err(unreadable)?;
+    let mut positions = [Position(0), Position(0)];
+    for (position, app_id) in positions.iter_mut().zip([app_id, &expiry_id(app_id)]) {
+        let found = state.transaction_version(log_store.as_ref(), app_id).await;
+        let found = found.map_err(unreadable)?;
+        *position = Position(found.map_or(0, |version| u64::try_from(version).unwrap_or(0)));
+    }
+    let [flushed, expired] = positions;
 
     let mut files = Vec::new();
     for view in state.log_data().iter() {
@@ -209,11 +219,7 @@ async fn read(
     let snapshot = ArchiveSnapshot {
         stream,
         version: i64::try_from(state.version()).unwrap_or(i64::MAX),
-        flushed: Position(
-            flushed
-                .and_then(|version| u64::try_from(version).ok())
-                .unwrap_or(0),
-        ),
+        flushed,
         fields: fields.into(),
         files: files.into_iter().collect(),
     };
@@ -222,6 +228,7 @@ async fn read(
         metadata,
         checkpointed,
         removed,
+        expired,
     })
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use object_store::{ObjectStore, PutPayload, path::Path};
 use quiver_hot::{ArchiveFile, ArchiveSnapshot, FileList};
-use quiver_model::{StreamName, Timestamp};
+use quiver_model::{Position, StreamName, Timestamp};
 use serde_json::Value;
 
 use crate::{
@@ -28,6 +28,8 @@ pub(crate) struct Table {
     pub(crate) known: Option<Known>,
     /// Files that older versions list, and when they were removed.
     pub(crate) removed: HashMap<String, Timestamp>,
+    /// Where the last retention run is written down; 0 if there was none.
+    pub(crate) expired: Position,
     /// Versions that somebody may still read.
     leases: Vec<Weak<ArchiveSnapshot>>,
     /// Whether a commit may have happened that is not in `snapshot`. True while one is under way,
@@ -48,6 +50,7 @@ impl Table {
             metadata: None,
             known: None,
             removed: HashMap::new(),
+            expired: Position(0),
             leases: Vec::new(),
             is_uncertain: false,
             checkpointed: 0,
@@ -64,6 +67,7 @@ impl Table {
             metadata: Some(replayed.metadata),
             known: None,
             removed: replayed.removed,
+            expired: replayed.expired,
             is_uncertain: false,
             checkpointed: replayed.checkpointed,
             undecided: Vec::new(),

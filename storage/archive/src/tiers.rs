@@ -38,13 +38,33 @@ pub struct MergeLimits {
     /// Rows of a merged file; they are all in memory while it is written. Files of half as many
     /// are left alone.
     pub rows: u64,
+    /// Event time that a merged file may span, in microseconds: where rows are kept for a time only,
+    /// a file goes with its newest row. Default without bound, as a file is of one day.
+    pub span: i64,
 }
 
 impl MergeLimits {
     fn is_small(self, file: &ArchiveFile) -> bool {
         file.bytes < self.bytes / 2 && file.rows < self.rows / 2
     }
+
+    /// Whether the rows of both are near enough to each other.
+    fn is_near(self, (from, to): (i64, i64), file: &ArchiveFile) -> bool {
+        let (from, to) = widened((from, to), file);
+        to.saturating_sub(from) <= self.span
+    }
 }
+
+/// A span of event time and that of a file.
+fn widened((from, to): (i64, i64), file: &ArchiveFile) -> (i64, i64) {
+    (
+        from.min(file.min_ts.as_micros()),
+        to.max(file.max_ts.as_micros()),
+    )
+}
+
+/// Nothing yet, to be [`widened`].
+const NO_SPAN: (i64, i64) = (i64::MAX, i64::MIN);
 
 /// Files that become one.
 pub(crate) type Merge = Vec<Arc<ArchiveFile>>;
@@ -86,7 +106,8 @@ fn open_day(small: &[&Arc<ArchiveFile>], limits: MergeLimits, merges: &mut Vec<M
     for tier in tiers.into_values() {
         for filled in fill(&tier, limits) {
             // The last one may not be full: it waits for more, unless there are many.
-            if filled.is_full || filled.files.len() >= OPEN_FILES_MIN {
+            let many = filled.files.len();
+            if (filled.is_full && many >= 2) || many >= OPEN_FILES_MIN {
                 merges.push(filled.files);
             }
         }
@@ -127,21 +148,22 @@ struct Filled {
     is_full: bool,
 }
 
-/// Divides files, in order, into merges within the limits. Any two of them fit together, as they
-/// are small.
+/// Divides files, in order, into merges within the limits. Any two of them that are near each other
+/// fit together, as they are small.
 fn fill(files: &[&Arc<ArchiveFile>], limits: MergeLimits) -> Vec<Filled> {
     let mut all: Vec<Filled> = Vec::new();
-    let (mut bytes, mut rows) = (0_u64, 0_u64);
+    let (mut bytes, mut rows, mut span) = (0_u64, 0_u64, NO_SPAN);
     for file in files {
         let fits = bytes.saturating_add(file.bytes) <= limits.bytes
-            && rows.saturating_add(file.rows) <= limits.rows;
+            && rows.saturating_add(file.rows) <= limits.rows
+            && limits.is_near(span, file);
         match all.last_mut() {
             Some(last) if fits => last.files.push(Arc::clone(file)),
             last => {
                 if let Some(last) = last {
                     last.is_full = true;
                 }
-                (bytes, rows) = (0, 0);
+                (bytes, rows, span) = (0, 0, NO_SPAN);
                 all.push(Filled {
                     files: vec![Arc::clone(file)],
                     is_full: false,
@@ -150,6 +172,7 @@ fn fill(files: &[&Arc<ArchiveFile>], limits: MergeLimits) -> Vec<Filled> {
         }
         bytes = bytes.saturating_add(file.bytes);
         rows = rows.saturating_add(file.rows);
+        span = widened(span, file);
     }
     all
 }
