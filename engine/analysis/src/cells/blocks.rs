@@ -128,6 +128,8 @@ impl Blocks {
                     if let Some(large) = large {
                         large.write(out);
                     }
+                } else if cell.is_computed(at) {
+                    out.put_computed(f64::from_bits(word(at)));
                 } else {
                     out.put_u64(word(at));
                 }

@@ -104,6 +104,15 @@ impl Cell {
             what => matches!(self.class, Class::Text) && what.is_value(),
         }
     }
+
+    /// Whether the word there is a float that arithmetic gave.
+    pub(crate) const fn is_computed(&self, at: usize) -> bool {
+        match self.what {
+            What::Sum => matches!(self.class, Class::Float),
+            What::Moments => at > self.at,
+            _ => false,
+        }
+    }
 }
 
 /// How to make an aggregate's result.

@@ -28,3 +28,10 @@ pub(crate) fn less(value: f64, than: f64) -> bool {
 pub(crate) fn same(value: f64, other: f64) -> bool {
     value == other || (value.is_nan() && other.is_nan())
 }
+
+/// A number as it is, and one that is none always with the same bits, as
+/// [`WriteBytes::put_computed`](crate::bytes::WriteBytes::put_computed) has it.
+#[inline]
+pub(crate) fn canonical(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value }
+}

@@ -64,7 +64,9 @@ impl Builder {
 
     fn push(&mut self, value: &Value<'_>) {
         match (self, value) {
-            (Self::Float(column), Value::Float(value)) => column.append_value(*value),
+            (Self::Float(column), Value::Float(value)) => {
+                column.append_value(order::canonical(*value));
+            }
             (Self::Float(column), _) => column.append_null(),
             (Self::Int(column), Value::Int(value)) => column.append_value(*value),
             (Self::Int(column), _) => column.append_null(),

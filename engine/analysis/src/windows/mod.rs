@@ -253,6 +253,7 @@ impl Windows {
                 self.push_row(&batch, row, out);
             }
             self.settle(Some(&batch), out);
+            self.forget_emptied();
             from = to;
         }
         Ok(())
