@@ -157,7 +157,7 @@ impl Blocks {
             *word = rows;
         }
         for cell in &layout.cells {
-            let is_count = matches!(cell.what, What::Count | What::Moments);
+            let is_count = matches!(cell.what, What::Nulls | What::Moments);
             for at in start + cell.at..start + cell.at + cell.what.words() {
                 let word = if at == start + cell.at && cell.is_in_slab() {
                     let mut number = 0;
@@ -208,7 +208,7 @@ fn merged(cell: &Cell, held: [u64; WORDS_MAX], new: [u64; WORDS_MAX]) -> [u64; W
     };
     let earlier = time(new) < time(held);
     let takes = match cell.what {
-        What::Count => return [held[0].wrapping_add(new[0]), 0, 0],
+        What::Nulls => return [held[0].wrapping_add(new[0]), 0, 0],
         What::Sum if cell.class == Class::Float => {
             let (mut sum, mut lost) = (float(held), f64::from_bits(held[1]));
             order::add(&mut sum, &mut lost, float(new));

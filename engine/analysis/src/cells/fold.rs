@@ -47,12 +47,12 @@ impl Blocks {
 
     fn fold_cell(&mut self, cell: &Cell, runs: &[Run], ts: &[i64], column: &Column<'_>) {
         let width = self.layout.empty.len();
-        if cell.what == What::Count {
+        if cell.what == What::Nulls {
+            let Some(nulls) = column.nulls else {
+                return;
+            };
             for run in runs {
-                let many = match column.nulls {
-                    None => run.rows().len(),
-                    Some(_) => run.rows().filter(|row| column.has(*row)).count(),
-                };
+                let many = run.rows().filter(|row| nulls.is_null(*row)).count();
                 if let Some(count) = self.words.get_mut(run.block as usize * width + cell.at) {
                     *count += many as u64;
                 }
@@ -177,25 +177,31 @@ impl Cells<'_> {
         &mut self,
         values: &[V],
         load: impl Fn([u64; W]) -> S,
-        step: impl Fn(&mut S, V, i64),
+        step: impl Fn(&mut S, V, usize),
         store: impl Fn(S) -> [u64; W],
     ) {
+        let nulls = self.column.nulls;
         for run in self.runs {
             let at = run.block as usize * self.width + self.at;
             let words = self.words.get_mut(at..).and_then(<[u64]>::first_chunk_mut);
-            let (Some(words), Some(values), Some(ts)) =
-                (words, values.get(run.rows()), self.ts.get(run.rows()))
-            else {
+            let (Some(words), Some(first)) = (words, values.get(run.from as usize)) else {
                 continue;
             };
             let mut state = load(*words);
-            let rows = values.iter().zip(ts);
-            match self.column.nulls {
-                None => rows.for_each(|(value, ts)| step(&mut state, *value, *ts)),
+            match nulls {
+                // A row of each of many devices: as little as possible is done around it.
+                None if run.to - run.from == 1 => step(&mut state, *first, run.from as usize),
+                None => {
+                    let values = values.get(run.rows()).unwrap_or(&[]);
+                    for (value, row) in values.iter().zip(run.rows()) {
+                        step(&mut state, *value, row);
+                    }
+                }
                 Some(nulls) => {
-                    for (row, (value, ts)) in run.rows().zip(rows) {
+                    let values = values.get(run.rows()).unwrap_or(&[]);
+                    for (value, row) in values.iter().zip(run.rows()) {
                         if nulls.is_valid(row) {
-                            step(&mut state, *value, *ts);
+                            step(&mut state, *value, row);
                         }
                     }
                 }
@@ -213,10 +219,12 @@ impl Cells<'_> {
         to_word: impl Fn(V) -> u64,
         is_better: impl Fn(V, i64, V, i64) -> bool,
     ) {
+        let times = self.ts;
         self.each(
             values,
             |[value, at]| (of_word(value), at.cast_signed()),
-            |held, value, ts| {
+            |held, value, row| {
+                let ts = times.get(row).copied().unwrap_or_default();
                 if is_better(value, ts, held.0, held.1) {
                     *held = (value, ts);
                 }
@@ -229,7 +237,7 @@ impl Cells<'_> {
 fn floats(cells: &mut Cells<'_>, what: What, values: &[f64]) {
     let (of, to) = (f64::from_bits, f64::to_bits);
     match what {
-        What::Count => {}
+        What::Nulls => {}
         What::Sum => cells.each(
             values,
             |[sum, lost]| (of(sum), of(lost)),
@@ -278,7 +286,7 @@ fn floats(cells: &mut Cells<'_>, what: What, values: &[f64]) {
 fn ints(cells: &mut Cells<'_>, what: What, values: &[i64]) {
     let (of, to) = (u64::cast_signed, i64::cast_unsigned);
     match what {
-        What::Count => {}
+        What::Nulls => {}
         What::Sum => cells.each(
             values,
             wide,

@@ -6,8 +6,8 @@ use crate::spec::{Aggregate, ArgumentType, Function, SpecError, WindowSpec};
 /// What a cell keeps of an argument's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum What {
-    /// Their number.
-    Count,
+    /// How many are null: of most columns none, so that nothing is to be counted.
+    Nulls,
     /// Their sum, in two words: of floats with what rounding lost, of integers in 128 bits.
     Sum,
     /// The least.
@@ -35,7 +35,7 @@ pub(crate) enum What {
 impl What {
     pub(crate) const fn words(self) -> usize {
         match self {
-            Self::Count
+            Self::Nulls
             | Self::Min
             | Self::Max
             | Self::Digest
@@ -122,8 +122,8 @@ pub(crate) struct Recipe {
     pub(crate) parameter: f64,
     pub(crate) class: Class,
     pub(crate) result: ArgumentType,
-    /// Where the argument's count is; where the rows' is for [`Function::Rows`].
-    pub(crate) count: usize,
+    /// Where the number of the argument's nulls is; `None` without an argument.
+    pub(crate) nulls: Option<usize>,
     /// The cells it is made of, by their first words; the second is of `delta` and `rate` only.
     pub(crate) cells: [usize; 2],
 }
@@ -152,12 +152,14 @@ impl Layout {
             let Some(argument) = aggregate.argument else {
                 continue;
             };
-            wanted.push((argument, What::Count));
+            wanted.push((argument, What::Nulls));
             let whats = needs(aggregate.function).iter();
             wanted.extend(whats.map(|what| (argument, *what)));
         }
         wanted.sort_unstable();
         wanted.dedup();
+        // What is hardly ever touched comes last, so that the rest lies close together.
+        wanted.sort_by_key(|(_, what)| *what == What::Nulls);
         let timed: Vec<_> = wanted.clone();
         wanted.retain(|(argument, what)| {
             let more = match what {
@@ -208,10 +210,10 @@ impl Layout {
 
     fn recipe(&self, aggregate: &Aggregate, spec: &WindowSpec) -> Result<Recipe, SpecError> {
         let mut cells = [ROWS; 2];
-        let mut count = ROWS;
+        let mut nulls = None;
         let mut class = Class::Int;
         if let Some(argument) = aggregate.argument {
-            count = self.find(argument, What::Count).unwrap_or(ROWS);
+            nulls = self.find(argument, What::Nulls);
             let kind = spec.arguments.get(argument).copied();
             class = Class::of(kind.unwrap_or(ArgumentType::Float64));
             for (cell, what) in cells.iter_mut().zip(needs(aggregate.function)) {
@@ -233,7 +235,7 @@ impl Layout {
             parameter,
             class,
             result: spec.result(aggregate)?,
-            count,
+            nulls,
             cells,
         })
     }
@@ -250,7 +252,7 @@ impl Layout {
     }
 }
 
-/// What an aggregate is made of, beside the count.
+/// What an aggregate is made of, beside the numbers of rows and nulls.
 const fn needs(function: Function) -> &'static [What] {
     match function {
         Function::Rows | Function::Count => &[],
@@ -286,7 +288,7 @@ fn initial(what: What, class: Class) -> [u64; WORDS_MAX] {
         What::Max | What::MaxAt => [value(f64::NEG_INFINITY, i64::MIN), late, 0],
         What::First => [value(f64::NAN, 0), late, 0],
         What::Last => [value(f64::NAN, 0), early, 0],
-        What::Count
+        What::Nulls
         | What::Sum
         | What::Moments
         | What::Digest

@@ -52,6 +52,8 @@ use crate::{
 
 /// Rows whose arithmetic is done at once: their blocks should fit into a core's cache.
 const CHUNK: usize = 1_024;
+/// No times for which rows go the way of the one before.
+const NO_STRETCH: (i64, i64) = (0, 0);
 /// Event times that windows are made of: years 1 to 9999.
 const TIMES: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 /// What a device or key is taken to need beside its panes and its text, in bytes.
@@ -130,6 +132,9 @@ pub struct Windows {
     /// Numbers of the batch's devices, by their numbers in the batch; `NONE` where not known yet.
     names: Vec<u32>,
     scratch: Vec<u8>,
+    /// Event times for which a row of the device and key of the last one goes to the same panes;
+    /// none if the first is not before the second.
+    stretch: (i64, i64),
 }
 
 /// The rows at hand.
@@ -178,6 +183,7 @@ impl Windows {
             counters: Counters::default(),
             names: Vec::new(),
             scratch: Vec::new(),
+            stretch: NO_STRETCH,
         })
     }
 
@@ -249,8 +255,13 @@ impl Windows {
         let mut from = 0;
         while from < rows.ts.len() {
             let to = rows.ts.len().min(from + CHUNK);
-            for row in from..to {
+            let mut row = from;
+            while row < to {
                 self.push_row(&batch, row, out);
+                row += 1;
+                if self.stretch.0 < self.stretch.1 {
+                    row = self.push_alike(rows, row, to);
+                }
             }
             self.settle(Some(&batch), out);
             self.forget_emptied();
@@ -259,9 +270,48 @@ impl Windows {
         Ok(())
     }
 
+    /// Takes the rows from one on that go the way of the one before it, up to `to` or the first that
+    /// does not; gives back the number of that.
+    #[inline]
+    fn push_alike(&mut self, rows: &Rows<'_>, from: usize, to: usize) -> usize {
+        let number = rows.device_number(from - 1);
+        let Some(device) = self.names.get(number) else {
+            return from;
+        };
+        let policy = self.spec.time;
+        let clock = &mut self.clocks[*device as usize];
+        let due = clock.due;
+        let mut row = from;
+        while row < to && rows.device_number(row) == number {
+            let (Some(ts), Some(arrival)) = (rows.ts.get(row), rows.arrival.get(row)) else {
+                break;
+            };
+            let latest = clock.latest.max(*ts);
+            if !(self.stretch.0..self.stretch.1).contains(ts)
+                || policy
+                    .judge(*ts, *arrival, policy.watermark(clock.latest))
+                    .is_some()
+                || policy.watermark(latest) >= due
+            {
+                break;
+            }
+            clock.latest = latest;
+            row += 1;
+        }
+        self.counters.rows += (row - from) as u64;
+        for track in &mut self.tracks {
+            if let Some(run) = track.runs.last_mut() {
+                // Fewer rows than a chunk has.
+                run.to += u32::try_from(row - from).unwrap_or_default();
+            }
+        }
+        row
+    }
+
     #[inline]
     fn push_row(&mut self, batch: &Batch<'_>, row: usize, out: &mut Output) {
         self.counters.rows += 1;
+        self.stretch = NO_STRETCH;
         let rows = batch.rows;
         let (Some(ts), Some(arrival)) = (rows.ts.get(row), rows.arrival.get(row)) else {
             return;
@@ -298,7 +348,16 @@ impl Windows {
             }
         }
         self.touch_device(device);
+        if self.spec.key.columns() == 0 {
+            self.stretch = (i64::MIN, i64::MAX);
+        }
         self.place(batch, row, ts, device, None, out);
+    }
+
+    /// Says for which times the row at hand went to a pane.
+    #[inline]
+    fn narrow_stretch(&mut self, start: i64, end: i64) {
+        self.stretch = (self.stretch.0.max(start), self.stretch.1.min(end));
     }
 
     /// Whether late rows change what was put out.

@@ -77,6 +77,14 @@ impl Shape {
         })
     }
 
+    /// Whether rows of some span of time go to one pane each, all to the same.
+    pub(crate) const fn has_stretches(&self) -> bool {
+        matches!(
+            self,
+            Self::Windows { overlap: false, .. } | Self::Hops { .. } | Self::Sliding { .. }
+        )
+    }
+
     /// When, in event time, something is to be done for a pane, all that was to be done before
     /// `horizon` being done.
     pub(crate) fn due(&self, pane: &Pane, horizon: i64) -> i64 {
