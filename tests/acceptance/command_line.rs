@@ -576,10 +576,9 @@ fn a_file_enrolls_what_is_right_and_names_the_lines_that_are_not() {
             .success()
     );
     let controls = server.sql("SELECT count(*) FROM quiver_control WHERE kind = 'registry'");
-    assert!(
-        controls[0].parse::<u64>().unwrap() >= 10_003,
-        "{controls:?}"
-    );
+    // What is enrolled as it was is not written again.
+    let controls: u64 = controls[0].parse().unwrap();
+    assert!((5_003..5_100).contains(&controls), "{controls}");
 
     // The engine bounds what it takes at once, and names what is wrong by its place.
     let (token, path) = (server.token(), "/api/v1/devices/bulk");

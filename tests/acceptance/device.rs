@@ -1,6 +1,6 @@
 //! Devices made of the SDK.
 
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use quiver_client::{Client, ClientOptions};
@@ -11,10 +11,15 @@ use crate::server::Server;
 
 /// Options for a client with this credential.
 pub fn options(server: &Server, credential: &Path) -> ClientOptions {
+    options_to(server.quic(), credential)
+}
+
+/// The same, for a server at this address.
+pub fn options_to(address: SocketAddr, credential: &Path) -> ClientOptions {
     let credential = Credential::load(credential).unwrap();
     let tls =
         rustls_client_config(ClientTls::new(credential), Arc::new(SystemClock::new())).unwrap();
-    ClientOptions::new(server.quic(), "localhost", tls)
+    ClientOptions::new(address, "localhost", tls)
 }
 
 /// A connected device with a certificate of its own.

@@ -12,6 +12,7 @@
     reason = "these are tests, on the real clock"
 )]
 
+mod attributes;
 mod backpressure;
 mod bench;
 mod command_line;
@@ -19,8 +20,10 @@ mod damage;
 mod damaged_archive;
 mod decimals;
 mod device;
+mod examples;
 mod files;
 mod fleet;
+mod graph;
 mod hostile;
 mod http;
 mod kill;
@@ -30,3 +33,5 @@ mod protocol;
 mod python;
 mod readme;
 mod server;
+mod times;
+mod top;

@@ -163,6 +163,13 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// SIGHUP.
+    pub fn reload(&self) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let signalled = Command::new("kill").args(["-HUP", &pid]).status();
+        assert!(signalled.unwrap().success());
+    }
+
     /// SIGTERM, and waits for the graceful end.
     pub fn stop(&mut self) {
         let mut child = self.child.take().unwrap();

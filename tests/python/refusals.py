@@ -41,6 +41,7 @@ async def reject_conflict(ctx: Context) -> None:
     producer, other = draw(), draw()
     good = ctx.batch(ROWS)
     wrong = ctx.batch(ROWS, temperature=pa.array(["warm"] * ROWS))
+    times = ctx.batch(ROWS, count=pa.array(range(ROWS), TS))
     async with ctx.session() as connection:
         bystander = connection.open(ctx.stream, other, good.schema)
         bystander.write(ctx.batch(ROWS, 10 * ROWS))
@@ -57,9 +58,14 @@ async def reject_conflict(ctx: Context) -> None:
         await connection.acknowledged(other, ctx.stream, 1)
         await connection.acknowledged(producer, ctx.stream, 2)
         second.finish()
-        third = connection.open(ctx.stream, producer, good.schema, first_sequence=3)
-        third.write(ctx.batch(ROWS, ROWS))
+        third = connection.open(ctx.stream, producer, times.schema, first_sequence=3)
+        third.write(times)
+        await ctx.rejected(connection, producer, 3, RejectCode.TYPE_CONFLICT)
         await connection.acknowledged(producer, ctx.stream, 3)
+        third.finish()
+        fourth = connection.open(ctx.stream, producer, good.schema, first_sequence=4)
+        fourth.write(ctx.batch(ROWS, ROWS))
+        await connection.acknowledged(producer, ctx.stream, 4)
         closes = [i for i in connection.received if isinstance(i, (q.StreamClosed, Stopped))]
         ctx.check(not closes, "the QUIC stream goes on after a Reject", closes)
         await ctx.stored(4 * ROWS)
@@ -109,7 +115,6 @@ async def reject_codes(ctx: Context) -> None:
             "lists": pa.array([[1]] * rows),
             "structs": pa.array([{"a": 1}] * rows),
             "views": pa.array(["a"] * rows, pa.string_view()),
-            "timestamps other than ts": pa.array([1] * rows, TS),
             "duration": pa.array([1] * rows, pa.duration("us")),
         }.items()
     ]

@@ -11,6 +11,8 @@ from harness import TS, Context, scenario
 from quiver_client import Connection, ConnectionClosed, IpcWriter, Producer, TelemetryStream, draw
 
 ROWS = 50
+# The least and the greatest time that a field holds: 0001-01-01 and the end of 9999.
+FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def _open(ctx: Context, connection: Connection, producer: int, first: int) -> TelemetryStream:
@@ -100,6 +102,9 @@ async def types(ctx: Context) -> None:
         "text_large": pa.array(["a", None, "b", "c"], pa.large_string()),
         "flag": pa.array([True, False, None, True]),
         "nothing": pa.nulls(n),
+        "at_us": pa.array([FIRST_TIME, None, LAST_TIME, 0], TS),
+        "at_s": pa.array([-7, None, 7, 0], pa.timestamp("s")),
+        "at_ns": pa.array([-1, None, 1_999, 0], pa.timestamp("ns", "Europe/Berlin")),
     }
     async with ctx.session() as connection:
         total = 0
@@ -119,6 +124,8 @@ async def types(ctx: Context) -> None:
             (1, {"temperature": pa.array([1, 2, 3, (1 << 53) + 1], pa.int64())}),
             (1, {"ts": pa.array([None] + [1_700_000_300_000_000 + i for i in range(3)], TS)}),
             (1, {"ts": pa.array([-1, 1, 2, 3], TS)}),
+            (2, {"at_us": pa.array([FIRST_TIME - 1, None, 5, LAST_TIME + 1], TS)}),
+            (1, {"at_s": pa.array([1 << 62, None, 5, 6], pa.timestamp("s"))}),
         ):
             producer, batch = draw(), ctx.batch(n, total, **columns)
             connection.open(ctx.stream, producer, batch.schema).write(batch)
@@ -128,6 +135,17 @@ async def types(ctx: Context) -> None:
         rejects = [item for item in connection.received if isinstance(item, q.Reject)]
         ctx.check(not rejects, "rows that cannot be stored do not reject their batch", rejects)
         await ctx.stored(total - refused)
+        for column, least, greatest in (
+            ("at_us", FIRST_TIME, LAST_TIME),
+            ("at_s", -7_000_000, 7_000_000),
+            ("at_ns", -1, 1),
+        ):
+            naive = "CAST(arrow_cast({}, 'Timestamp(Microsecond, None)') AS BIGINT) AS {}".format
+            least_of, greatest_of = naive(f"min({column})", "least"), naive(f"max({column})", "greatest")
+            got = await ctx.query(f"{least_of}, {greatest_of}")
+            if got is not None:
+                bounds = (int(got[0]["least"]), int(got[0]["greatest"]))
+                ctx.check(bounds == (least, greatest), f"{column} is microseconds UTC", bounds)
 
 
 @scenario

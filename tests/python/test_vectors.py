@@ -171,6 +171,23 @@ def test_the_compact_vector_is_read_and_written():
     assert len(written[1]) == len(payloads[1]) == 4
 
 
+def test_the_compact_vector_of_times_is_read_and_written():
+    splitter = q.Splitter(q.MAX_OPEN_STREAM)
+    splitter.append(vector("telemetry_compact_times.bin"))
+    assert splitter.take() is not None
+    schema, *payloads = compact.split(splitter.rest)
+    decoder = compact.Decoder(schema)
+    batches = [decoder.batch(payload) for payload in payloads]
+    assert [batch.num_rows for batch in batches] == [2, 1, 1]
+    opened = pa.Table.from_batches(batches).column("opened")
+    assert opened.type == pa.timestamp("us", "UTC")
+    times = [1_699_999_980_000_000, -1_000_000, None, 1_699_999_990_123_456]
+    assert opened.cast(pa.int64()).to_pylist() == times
+    encoder = compact.Encoder(batches[0].schema)
+    again = compact.Decoder(compact.split(encoder.schema())[0])
+    assert [again.batch(encoder.payload(batch)) for batch in batches] == batches
+
+
 def test_every_type_comes_back_from_the_compact_encoding():
     values = [0.1, -0.0, None, float("inf"), 1e300, 81.25, 5e-324, 3.0]
     integers = [0, -1, None, 127, -128, 5, 5, 7]

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    TimestampSecondArray,
 };
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use quiver_model::Timestamp;
 
 use crate::{
-    model::{Kind, value_of},
+    model::{Kind, seen_of, value_of},
     seeded::Random,
 };
 
@@ -46,6 +47,10 @@ pub fn batch(
     columns.push(Arc::new(Int64Array::from(vec![id; rows as usize])));
     fields.push(Field::new("row", DataType::Int64, false));
     columns.push(Arc::new(Int64Array::from_iter_values(0..i64::from(rows))));
+    let seconds = DataType::Timestamp(TimeUnit::Second, None);
+    fields.push(Field::new("seen", seconds, true));
+    let seen = (0..rows).map(|row| seen_of(id, i64::from(row)));
+    columns.push(Arc::new(seen.collect::<TimestampSecondArray>()));
     if kind == Kind::WrongType {
         fields.push(Field::new("value", DataType::Utf8, true));
         columns.push(Arc::new(StringArray::from(vec!["high"; rows as usize])));

@@ -11,7 +11,7 @@ use quiver_hot::{MemoryArchive, Tables};
 use quiver_model::{Position, StreamName};
 use quiver_runtime::Engine;
 
-use crate::model::{Contents, RejectRow, StoredRow};
+use crate::model::{Contents, RejectRow, StoredRow, seen_of};
 
 fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> &'a T {
     let column = batch.column_by_name(name);
@@ -36,6 +36,11 @@ pub fn stored_rows(stream: &StreamName, batch: &RecordBatch) -> Vec<StoredRow> {
     let id: &Int64Array = column(batch, "batch");
     let row: &Int64Array = column(batch, "row");
     let value: &Float64Array = column(batch, "value");
+    let seen: &TimestampMicrosecondArray = column(batch, "seen");
+    for (index, seen) in seen.iter().enumerate() {
+        let sent = seen_of(id.value(index), row.value(index));
+        assert_eq!(seen, sent.map(|seconds| seconds * 1_000_000));
+    }
     let devices = devices(batch).into_iter().enumerate();
     devices
         .map(|(index, device)| StoredRow {

@@ -72,6 +72,11 @@ impl Spawner for SimSpawner {
     fn spawn_background(&self, future: BoxFuture) {
         self.keep(&actix_rt::spawn(future));
     }
+
+    fn spawn_analysis(&self, future: BoxFuture) -> std::io::Result<()> {
+        self.keep(&actix_rt::spawn(future));
+        Ok(())
+    }
 }
 
 /// How an engine is killed.

@@ -103,6 +103,13 @@ pub fn value_of(batch: i64, row: i64) -> f64 {
     (batch * 1_000 + row) as f64 / 8.0
 }
 
+/// The time that a row has beside its event time, in seconds since 1970; some have none. As sent it
+/// has this unit and no zone, and is stored in microseconds of UTC.
+pub fn seen_of(batch: i64, row: i64) -> Option<i64> {
+    let number = batch * 1_000 + row;
+    (number % 3 != 0).then_some(if number % 2 == 0 { number } else { -number })
+}
+
 impl Model {
     /// The batches that must be there: those whose sender was told that they are settled.
     pub fn acknowledged(&self) -> BTreeSet<i64> {

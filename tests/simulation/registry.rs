@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{
+    Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    TimestampSecondArray,
+};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use quiver_client::Settled;
 use quiver_model::{DeviceId, SenderId, SenderKind, StreamName};
@@ -16,7 +19,7 @@ use crate::{
     contents::read,
     device::{Device, sender_of},
     machine::{Kill, options},
-    model::{Contents, device_name},
+    model::{Contents, device_name, seen_of},
     seeded::EPOCH,
     simulate::simulate,
     stage::Stage,
@@ -39,6 +42,7 @@ fn rows_of_three() -> RecordBatch {
         Field::new("device", DataType::Utf8, false),
         Field::new("batch", DataType::Int64, false),
         Field::new("row", DataType::Int64, false),
+        Field::new("seen", DataType::Timestamp(TimeUnit::Second, None), true),
         Field::new("value", DataType::Float64, false),
     ]);
     let devices: Vec<String> = (0..3).map(device_name).collect();
@@ -48,6 +52,11 @@ fn rows_of_three() -> RecordBatch {
         Arc::new(StringArray::from(devices)),
         Arc::new(Int64Array::from(vec![0; 3])),
         Arc::new(Int64Array::from_iter_values(0..3)),
+        Arc::new(
+            (0..3)
+                .map(|row| seen_of(0, row))
+                .collect::<TimestampSecondArray>(),
+        ),
         Arc::new(Float64Array::from(vec![1.0; 3])),
     ];
     RecordBatch::try_new(Arc::new(schema), columns).unwrap()

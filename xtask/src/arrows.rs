@@ -28,6 +28,10 @@ const MAP: &[(&str, May)] = &[
     ("quiver-pki", May::Use(&["quiver-model"])),
     ("quiver-analysis", May::Use(&["quiver-model"])),
     ("quiver-expression", May::Use(&["quiver-model"])),
+    (
+        "quiver-pipeline",
+        May::Use(&["quiver-model", "quiver-expression", "quiver-analysis"]),
+    ),
     ("quiver-protocol", May::Use(&["quiver-model"])),
     (
         "quiver-client",

@@ -7,6 +7,8 @@
 //!           │ └─▶ Output: results of closed windows, late rows
 //!           ▼
 //!         Changed: what a checkpoint adds ─▶ restore
+//!
+//! what came of a device, ticks ─▶ missing::Missing ─▶ silences, their beginnings and ends
 //! ```
 //!
 //! [`missing`] is the watch for silence, used in the same way.

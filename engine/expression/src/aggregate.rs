@@ -134,7 +134,7 @@ impl AggregateSelect {
                     problems
                         .0
                         .into_iter()
-                        .map(|problem| not_aggregated(problem, text, scope))
+                        .map(|problem| not_aggregated(problem, scope))
                         .collect(),
                 )
             })?;
@@ -143,7 +143,7 @@ impl AggregateSelect {
 }
 
 /// A name of the rows that is used as if it were one of the results.
-fn not_aggregated(problem: Problem, text: &str, scope: &Scope) -> Problem {
+fn not_aggregated(problem: Problem, scope: &Scope) -> Problem {
     let Some(name) = problem.unknown_column.as_deref() else {
         return problem;
     };

@@ -20,6 +20,13 @@ pub enum Input {
     Column(usize),
     /// The attribute of the row's device that has this key: text.
     Attribute(String),
+    /// The last value of a field of a stream, of the row's device.
+    Last {
+        /// The stream.
+        stream: String,
+        /// The field.
+        field: String,
+    },
 }
 
 /// An expression that was checked against a [`Scope`].

@@ -29,7 +29,7 @@ pub use compiled::{Compiled, Input};
 pub use error::{Problem, Problems};
 pub use evaluate::{Evaluated, FailedRow};
 pub use projection::{Item, Projection};
-pub use scope::{ATTRIBUTES, Scope, ScopeColumn};
+pub use scope::{ATTRIBUTES, LAST, LastStream, Scope, ScopeColumn};
 
 #[cfg(test)]
 mod tests;

@@ -116,6 +116,7 @@ pub(crate) fn compile(
     let type_of = |input: &Input| match input {
         Input::Column(index) => scope.columns()[*index].data_type.clone(),
         Input::Attribute(_) => DataType::Utf8,
+        Input::Last { stream, field } => scope.last_type(stream, field),
     };
     let fields: Vec<Field> = names
         .inputs

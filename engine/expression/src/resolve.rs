@@ -16,7 +16,7 @@ use crate::{
     compiled::Input,
     error::Problem,
     functions::{self, Function},
-    scope::{ATTRIBUTES, Scope},
+    scope::{ATTRIBUTES, LAST, Scope},
     text::range,
 };
 
@@ -84,11 +84,16 @@ impl VisitorMut for Resolver<'_> {
                             self.problems.push(Problem::new(message, span));
                         }
                     }
+                    [qualifier, stream, field] if qualifier.value.eq_ignore_ascii_case(LAST) => {
+                        if let Some(input) = self.last(&stream.value, &field.value, span) {
+                            *expr = self.input(input, place);
+                        }
+                    }
                     _ => {
                         let name = self.text.get(span.clone()).unwrap_or_default();
                         let message = format!("unknown name `{name}` in {}", self.scope.subject());
                         self.problems.push(Problem::new(message, span).help(
-                            "a column is named by itself, an attribute of a device as `device.key`",
+                            "a column is named by itself, an attribute of a device as `device.key`, a last value as `last.stream.field`",
                         ));
                     }
                 }
@@ -105,11 +110,42 @@ impl Resolver<'_> {
         let name = match &input {
             Input::Column(index) => self.scope.columns()[*index].name.clone(),
             Input::Attribute(key) => format!("{ATTRIBUTES}.{key}"),
+            Input::Last { stream, field } => format!("{LAST}.{stream}.{field}"),
         };
         if !self.names.inputs.iter().any(|(_, known)| *known == input) {
             self.names.inputs.push((name.clone(), input));
         }
         Expr::Identifier(Ident::with_quote_and_span('"', place, name))
+    }
+
+    fn last(&mut self, stream: &str, field: &str, span: std::ops::Range<usize>) -> Option<Input> {
+        let input = Input::Last {
+            stream: stream.to_owned(),
+            field: field.to_owned(),
+        };
+        let lasts = self.scope.lasts();
+        let Some(known) = lasts.iter().find(|known| known.name == stream) else {
+            let message = format!("there is no stream `{stream}` whose last values are known");
+            let help = meant(
+                stream,
+                lasts.iter().map(|known| known.name.clone()).collect(),
+            );
+            self.problems.push(Problem {
+                help,
+                ..Problem::new(message, span)
+            });
+            return None;
+        };
+        if known.is_open || known.fields.iter().any(|known| known.name == field) {
+            return Some(input);
+        }
+        let message = format!("unknown field `{field}` in stream `{stream}`");
+        let names = known.fields.iter().map(|known| known.name.clone());
+        self.problems.push(Problem {
+            help: meant(field, names.collect()),
+            ..Problem::new(message, span)
+        });
+        None
     }
 
     fn column(&mut self, name: &Ident) -> Option<Input> {

@@ -5,6 +5,20 @@ use arrow_schema::DataType;
 /// The qualifier of a device's attributes: `device.fleet`.
 pub const ATTRIBUTES: &str = "device";
 
+/// The qualifier of last values: `last.readings.velocity`.
+pub const LAST: &str = "last";
+
+/// A stream whose last values an expression may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastStream {
+    /// Its name.
+    pub name: String,
+    /// Its fields, as far as they are known.
+    pub fields: Vec<ScopeColumn>,
+    /// Whether there may be others: of these no value is known yet.
+    pub is_open: bool,
+}
+
 /// A column that an expression may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeColumn {
@@ -20,6 +34,7 @@ pub struct ScopeColumn {
 pub struct Scope {
     columns: Vec<ScopeColumn>,
     has_attributes: bool,
+    lasts: Vec<LastStream>,
     /// What the columns are of, for messages: `stream readings`.
     subject: String,
 }
@@ -38,6 +53,27 @@ impl Scope {
     pub fn with_attributes(mut self) -> Self {
         self.has_attributes = true;
         self
+    }
+
+    /// With last values of these streams.
+    #[must_use]
+    pub fn with_lasts(mut self, lasts: impl IntoIterator<Item = LastStream>) -> Self {
+        self.lasts.extend(lasts);
+        self
+    }
+
+    /// Streams whose last values may be asked for.
+    pub fn lasts(&self) -> &[LastStream] {
+        &self.lasts
+    }
+
+    /// The type of a last value.
+    pub(crate) fn last_type(&self, stream: &str, field: &str) -> DataType {
+        let stream = self.lasts.iter().find(|known| known.name == stream);
+        let fields = stream.iter().flat_map(|stream| &stream.fields);
+        let mut found = fields.filter(|known| known.name == field);
+        let field = found.next();
+        field.map_or(DataType::Null, |field| field.data_type.clone())
     }
 
     /// With another column, whose index is the number of columns before.

@@ -69,7 +69,9 @@ fn inputs(compiled: &Compiled) -> Vec<ArrayRef> {
         .map(|input| match input {
             Input::Column(index) => Arc::clone(&columns[*index]),
             Input::Attribute(key) if key == "fleet" => Arc::clone(&fleets),
-            Input::Attribute(_) => Arc::new(StringArray::new_null(4)) as ArrayRef,
+            Input::Attribute(_) | Input::Last { .. } => {
+                Arc::new(StringArray::new_null(4)) as ArrayRef
+            }
         })
         .collect()
 }
@@ -177,7 +179,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_was_meant() {
             "readings.rpm > 1",
             "unknown name `readings.rpm` in stream `readings`",
             "readings.rpm",
-            "a column is named by itself, an attribute of a device as `device.key`",
+            "a column is named by itself, an attribute of a device as `device.key`, a last value as `last.stream.field`",
         ),
         (
             "rpm > (select 1)",

@@ -50,8 +50,8 @@ pub use part::BatchPart;
 pub use refusal::{BatchRefusal, RefusedRow, RejectCode, Verdict, VerdictCounts};
 pub use refused_rows::RefusedRows;
 pub use schema::{
-    ARRIVAL, DEVICE, FIELDS_PER_STREAM_MAX, FieldType, POSITION, QUIVER_DAY, RESERVED_COLUMNS,
-    SchemaConflict, StreamField, StreamSchema, TS,
+    ARRIVAL, DEVICE, FIELD_TIME_MAX, FIELD_TIME_MIN, FIELDS_PER_STREAM_MAX, FieldType, POSITION,
+    QUIVER_DAY, RESERVED_COLUMNS, SchemaConflict, StreamField, StreamSchema, TS,
 };
 pub use sender::{DeviceId, SenderId, SenderKind};
 pub use together::Placed;

@@ -15,11 +15,12 @@ use arrow_cast::cast;
 use arrow_schema::{DataType, Schema, TimeUnit};
 
 use crate::{
-    ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DecimalScale, FieldName, FieldType, POSITION,
-    QUIVER_DAY, RefusedRow, RejectCode, SenderId, SenderKind, StreamField, StreamName,
-    StreamSchema, TS, Timestamp, Verdict, VerdictCounts,
+    ARRIVAL, BatchRefusal, CheckedBatch, DEVICE, DecimalScale, FIELD_TIME_MAX, FIELD_TIME_MIN,
+    FieldName, FieldType, POSITION, QUIVER_DAY, RefusedRow, RejectCode, SenderId, SenderKind,
+    StreamField, StreamName, StreamSchema, TS, Timestamp, Verdict, VerdictCounts,
     devices::{constant_device, count_mismatches, judge_devices, named_devices},
     gather::gather_names,
+    schema::FIXED_COLUMN_COUNT,
 };
 
 /// Most days that the event times of one batch may span.
@@ -93,7 +94,11 @@ fn role(name: &str, data_type: &DataType, sender: &SenderId) -> Result<Role, Bat
     }
     if is(ARRIVAL) {
         return match (sender.kind, data_type) {
-            (SenderKind::Gateway, DataType::Timestamp(..)) if name == ARRIVAL => Ok(Role::Arrival),
+            (SenderKind::Gateway | SenderKind::Node, DataType::Timestamp(..))
+                if name == ARRIVAL =>
+            {
+                Ok(Role::Arrival)
+            }
             (SenderKind::Gateway, other) => Err(BatchRefusal::new(
                 RejectCode::ReservedColumn,
                 format!(
@@ -117,7 +122,7 @@ fn role(name: &str, data_type: &DataType, sender: &SenderId) -> Result<Role, Bat
         None => Err(BatchRefusal::new(
             RejectCode::UnsupportedType,
             format!(
-                "column {name:?} has type {data_type}; send integers, floats, text (or a dictionary of text) or booleans"
+                "column {name:?} has type {data_type}; send integers, floats, text (or a dictionary of text), booleans or timestamps"
             ),
         )),
     }
@@ -133,6 +138,7 @@ fn field_type(data_type: &DataType) -> Option<Option<FieldType>> {
         T::Float16 | T::Float32 | T::Float64 => Some(FieldType::Float64),
         T::Utf8 | T::LargeUtf8 => Some(FieldType::Utf8),
         T::Boolean => Some(FieldType::Bool),
+        T::Timestamp(..) => Some(FieldType::Timestamp),
         T::Dictionary(_, value) if matches!(**value, T::Utf8 | T::LargeUtf8) => {
             Some(FieldType::Utf8)
         }
@@ -205,6 +211,9 @@ pub fn judge(batch: &RecordBatch, context: &NormaliseContext<'_>) -> Result<Judg
             Role::Field(Some(offered)) => {
                 let (stored, scale) = known_type(field.name(), offered, context, &mut new_fields)?;
                 judge_values(column, offered, stored, &mut refusals);
+                if offered == FieldType::Timestamp {
+                    judge_times(column, &mut refusals, &mut counts);
+                }
                 if let Some(scale) = scale {
                     judge_decimals(column, scale, &mut refusals);
                 }
@@ -341,7 +350,7 @@ fn judge_event_time(
     counts: &mut VerdictCounts,
 ) -> Result<(), BatchRefusal> {
     let times = Micros::of(column);
-    counts.truncated_timestamps = times.truncated;
+    counts.truncated_timestamps = counts.truncated_timestamps.saturating_add(times.truncated);
     let latest = context.now.plus(context.future_limit).as_micros();
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     for row in 0..times.values.len() {
@@ -377,7 +386,7 @@ fn judge_event_time(
     Ok(())
 }
 
-/// Event times in microseconds. `nulls` also marks values that do not fit.
+/// Times in microseconds. `nulls` also marks values that do not fit.
 struct Micros {
     values: ScalarBuffer<i64>,
     nulls: Option<NullBuffer>,
@@ -397,19 +406,13 @@ impl Micros {
             }
             DataType::Timestamp(TimeUnit::Nanosecond, _) => {
                 let array: &TimestampNanosecondArray = column.as_primitive();
-                let mut truncated = 0;
-                let values = array
-                    .values()
-                    .iter()
-                    .map(|nanos| {
-                        truncated += u32::from(nanos % 1_000 != 0);
-                        nanos.div_euclid(1_000)
-                    })
-                    .collect();
+                let nanos = array.values().iter();
+                // What lies in the slot of a null is no time.
+                let truncated = array.iter().flatten().filter(|nanos| nanos % 1_000 != 0);
                 Self {
-                    values,
+                    truncated: u32::try_from(truncated.count()).unwrap_or(u32::MAX),
+                    values: nanos.map(|nanos| nanos.div_euclid(1_000)).collect(),
                     nulls: array.nulls().cloned(),
-                    truncated,
                 }
             }
             DataType::Timestamp(TimeUnit::Millisecond, _) => {
@@ -468,6 +471,19 @@ fn judge_values(column: &ArrayRef, offered: FieldType, stored: FieldType, refusa
             if value.is_some_and(|value| !is_exact_float(value)) {
                 refusals.refuse(row, RejectCode::InexactFloat);
             }
+        }
+    }
+}
+
+/// Refuses what a timestamp field cannot hold, and counts the digits that it loses.
+fn judge_times(column: &ArrayRef, refusals: &mut Refusals, counts: &mut VerdictCounts) {
+    let times = Micros::of(column);
+    counts.truncated_timestamps = counts.truncated_timestamps.saturating_add(times.truncated);
+    let holds = FIELD_TIME_MIN.as_micros()..=FIELD_TIME_MAX.as_micros();
+    for (row, time) in times.values.iter().enumerate() {
+        let fits = times.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row));
+        if column.is_valid(row) && !(fits && holds.contains(time)) {
+            refusals.refuse(row, RejectCode::TimestampRange);
         }
     }
 }
@@ -553,11 +569,20 @@ pub fn apply(
                     ))
                 })?;
                 let selected = select(column, kept.as_ref())?;
-                let converted = if *selected.data_type() == stored.field_type.arrow() {
+                let stored_type = schema
+                    .stored()
+                    .field(FIXED_COLUMN_COUNT + index)
+                    .data_type();
+                let converted = if selected.data_type() == stored_type {
                     selected
+                } else if stored.field_type == FieldType::Timestamp {
+                    if !matches!(selected.data_type(), DataType::Timestamp(..)) {
+                        return Err(malformed(format!("field {:?} is no time", field.name())));
+                    }
+                    // As for `ts`: a cast rounds towards 1970.
+                    nullable_time_column(&selected)
                 } else {
-                    cast(&selected, &stored.field_type.arrow())
-                        .map_err(|error| malformed(error.to_string()))?
+                    cast(&selected, stored_type).map_err(|error| malformed(error.to_string()))?
                 };
                 let converted = match stored.scale {
                     Some(_) => without_negative_zeros(&converted),

@@ -46,9 +46,12 @@ codes! {
     BatchTooLarge = 10, "batch_too_large";
     /// The batches before this one were declared lost by the sender.
     DeclaredLost = 11, "declared_lost";
+    /// The stream is strict, and the batch has a field that is not declared.
+    UndeclaredField = 12, "undeclared_field";
     /// The row has no event time.
     NullTimestamp = 100, "null_timestamp";
-    /// The row's event time is before 1970 or beyond what microseconds can hold.
+    /// The row's event time is before 1970 or beyond what microseconds can hold, or a time in a field
+    /// is not of the years 1 to 9999.
     TimestampRange = 101, "timestamp_range";
     /// The row's event time is too far ahead of its arrival; it is quarantined.
     FutureTimestamp = 102, "future_timestamp";

@@ -1,11 +1,11 @@
-//! What a stream's rows look like: learned or declared fields of four types, beside the columns
+//! What a stream's rows look like: learned or declared fields of five types, beside the columns
 //! every stream has. Schemas only ever grow.
 
 use std::{collections::HashMap, sync::Arc};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{DecimalScale, FieldName, SchemaId, StreamName};
+use crate::{DecimalScale, FieldName, SchemaId, StreamName, Timestamp};
 
 /// Event time column.
 pub const TS: &str = "ts";
@@ -33,7 +33,16 @@ pub enum FieldType {
     Utf8,
     /// Booleans.
     Bool,
+    /// Points in time, in microseconds UTC, from [`FIELD_TIME_MIN`] to [`FIELD_TIME_MAX`]:
+    /// timestamps of every unit and time zone of the wire.
+    Timestamp,
 }
+
+/// The earliest time that a timestamp field holds: 0001-01-01T00:00:00Z, the first that is written
+/// alike in SQL, in RFC 3339 and by those who read the archive.
+pub const FIELD_TIME_MIN: Timestamp = Timestamp(-62_135_596_800_000_000);
+/// The latest: 9999-12-31T23:59:59.999999Z.
+pub const FIELD_TIME_MAX: Timestamp = Timestamp(253_402_300_799_999_999);
 
 impl FieldType {
     /// The Arrow type that stores it.
@@ -43,6 +52,7 @@ impl FieldType {
             Self::Float64 => DataType::Float64,
             Self::Utf8 => DataType::Utf8,
             Self::Bool => DataType::Boolean,
+            Self::Timestamp => timestamp_type(),
         }
     }
 
@@ -53,6 +63,7 @@ impl FieldType {
             DataType::Float64 => Some(Self::Float64),
             DataType::Utf8 => Some(Self::Utf8),
             DataType::Boolean => Some(Self::Bool),
+            time if *time == timestamp_type() => Some(Self::Timestamp),
             _ => None,
         }
     }
@@ -64,6 +75,7 @@ impl FieldType {
             Self::Float64 => "float64",
             Self::Utf8 => "utf8",
             Self::Bool => "bool",
+            Self::Timestamp => "timestamp",
         }
     }
 }
@@ -123,6 +135,7 @@ impl StreamField {
             "float64" => FieldType::Float64,
             "utf8" => FieldType::Utf8,
             "bool" => FieldType::Bool,
+            "timestamp" => FieldType::Timestamp,
             _ => {
                 let digits = word.strip_prefix("decimal(")?.strip_suffix(')')?;
                 let scale = digits.parse().ok().and_then(DecimalScale::new)?;
@@ -303,7 +316,7 @@ impl StreamSchema {
 /// Number of columns in front of the fields in [`StreamSchema::stored`].
 pub(crate) const FIXED_COLUMN_COUNT: usize = 4;
 
-/// Type of `ts` and `arrival`.
+/// Type of `ts`, of `arrival` and of timestamp fields.
 pub(crate) fn timestamp_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
@@ -334,7 +347,11 @@ mod tests {
             FieldType::Float64,
             FieldType::Utf8,
             FieldType::Bool,
+            FieldType::Timestamp,
         ];
+        for field_type in types {
+            assert_eq!(FieldType::from_arrow(&field_type.arrow()), Some(field_type));
+        }
         let plain = types.map(|field_type| StreamField::new(name.clone(), field_type));
         let decimals = DecimalScale::all().map(|scale| StreamField::decimal(name.clone(), scale));
         for field in plain.into_iter().chain(decimals) {

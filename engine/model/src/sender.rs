@@ -66,6 +66,9 @@ pub enum SenderKind {
     Gateway,
     /// A tool of the people who run the engine; speaks for devices as a gateway does.
     Operator,
+    /// A node of the pipeline graph, whose rows enter the log from within. Nothing that connects can
+    /// be one.
+    Node,
 }
 
 impl SenderKind {
@@ -75,10 +78,11 @@ impl SenderKind {
             Self::Device => "device",
             Self::Gateway => "gateway",
             Self::Operator => "operator",
+            Self::Node => "node",
         }
     }
 
-    /// The kind that [`SenderKind::as_str`] is the word of.
+    /// The kind of a sender that connects, from its word.
     pub fn from_word(word: &str) -> Option<Self> {
         match word {
             "device" => Some(Self::Device),
@@ -90,16 +94,16 @@ impl SenderKind {
 
     /// Whether this kind may send rows for other devices.
     pub const fn speaks_for_others(self) -> bool {
-        matches!(self, Self::Gateway | Self::Operator)
+        matches!(self, Self::Gateway | Self::Operator | Self::Node)
     }
 }
 
 /// The identity of a connection: a device, a gateway, or an operator tool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SenderId {
-    /// Device, gateway or operator.
+    /// Device, gateway, operator, or a node of the graph.
     pub kind: SenderKind,
-    /// The id; the three kinds have separate name spaces.
+    /// The id; the kinds have separate name spaces.
     pub id: DeviceId,
 }
 

@@ -9,7 +9,7 @@ use arrow_array::{
     builder::{BooleanBuilder, StringBuilder},
     cast::AsArray,
     new_null_array,
-    types::{ArrowPrimitiveType, Float64Type, Int64Type},
+    types::{ArrowPrimitiveType, Float64Type, Int64Type, TimestampMicrosecondType},
 };
 use arrow_buffer::NullBufferBuilder;
 use arrow_schema::ArrowError;
@@ -206,8 +206,11 @@ fn joined(
     rows: usize,
 ) -> Result<ArrayRef, ArrowError> {
     Ok(match field_type {
-        FieldType::Int64 => numbers::<Int64Type>(pieces, rows)?,
-        FieldType::Float64 => numbers::<Float64Type>(pieces, rows)?,
+        FieldType::Int64 => Arc::new(numbers::<Int64Type>(pieces, rows)?),
+        FieldType::Float64 => Arc::new(numbers::<Float64Type>(pieces, rows)?),
+        FieldType::Timestamp => {
+            Arc::new(numbers::<TimestampMicrosecondType>(pieces, rows)?.with_timezone("UTC"))
+        }
         FieldType::Bool => {
             let mut builder = BooleanBuilder::with_capacity(rows);
             for piece in pieces {
@@ -250,7 +253,7 @@ fn joined(
 fn numbers<T: ArrowPrimitiveType>(
     pieces: &[Piece<'_>],
     rows: usize,
-) -> Result<ArrayRef, ArrowError> {
+) -> Result<PrimitiveArray<T>, ArrowError> {
     let mut values: Vec<T::Native> = Vec::with_capacity(rows);
     let mut nulls = NullBufferBuilder::new(rows);
     for piece in pieces {
@@ -275,10 +278,7 @@ fn numbers<T: ArrowPrimitiveType>(
             (None, rows) => nulls.append_n_non_nulls(rows.map_or(column.len(), <[u32]>::len)),
         }
     }
-    Ok(Arc::new(PrimitiveArray::<T>::try_new(
-        values.into(),
-        nulls.finish(),
-    )?))
+    PrimitiveArray::<T>::try_new(values.into(), nulls.finish())
 }
 
 fn wrong_type() -> ArrowError {
@@ -300,6 +300,7 @@ mod tests {
             field("count", FieldType::Int64),
             field("on", FieldType::Bool),
             field("note", FieldType::Utf8),
+            field("seen", FieldType::Timestamp),
         ];
         let stream = StreamName::new("readings").unwrap();
         Arc::new(StreamSchema::new(stream, SchemaId(7), fields).unwrap())
@@ -356,6 +357,13 @@ mod tests {
                         None,
                         Some(false),
                     ])),
+                ),
+                (
+                    4,
+                    Arc::new(
+                        TimestampMicrosecondArray::from(vec![Some(-5), None, Some(0)])
+                            .with_timezone("UTC"),
+                    ),
                 ),
             ],
             Some(vec![0, 2, 3]),
@@ -458,6 +466,15 @@ mod tests {
                     Arc::new(StringArray::from_iter(
                         (0..rows).map(|row| some(row).map(|row| "x".repeat(row))),
                     )),
+                ),
+                (
+                    4,
+                    Arc::new(
+                        (0..rows)
+                            .map(|row| some(row).map(|row| -(row as i64)))
+                            .collect::<TimestampMicrosecondArray>()
+                            .with_timezone("UTC"),
+                    ),
                 ),
             ],
             Some((0..rows as u32).map(|row| row + row / 15).collect()),

@@ -5,6 +5,8 @@
 //!                                   │ every problem: file, line, column, what was meant
 //!                                   ▼
 //!                              diagnostics                  graph ─draw─▶ svg, dot, mermaid, ascii
+//!                                                             graph ─execute─▶ rows in, rows out
+//!                                                             tests ─testing─▶ what was not as expected
 //! ```
 //!
 //! Invariant: nothing here reads a clock or the environment, or speaks with a network; what a
@@ -13,12 +15,15 @@
 pub mod config;
 pub mod diagnostics;
 pub mod draw;
+pub mod execute;
 pub mod graph;
 pub mod source;
+pub mod testing;
 pub mod value;
 
 pub use config::Config;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use execute::Executor;
 pub use graph::Graph;
 pub use source::Sources;
 

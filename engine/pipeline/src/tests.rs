@@ -1,6 +1,10 @@
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema};
+
 use crate::{
     Config, Diagnostics, Graph, Severity, Sources,
-    graph::{Origin, Port},
+    graph::{Origin, Port, TableSchemas},
     value::Reference,
 };
 
@@ -16,7 +20,7 @@ fn read(text: &str) -> (Graph, Diagnostics, Sources) {
     let sources = Sources::text("graph.toml", text);
     let mut diagnostics = Diagnostics::default();
     let config = Config::read(&sources, &lookup, &mut diagnostics);
-    let graph = Graph::new(&config, &mut diagnostics);
+    let graph = Graph::new(&config, &TableSchemas::new(), &mut diagnostics);
     (graph, diagnostics, sources)
 }
 
@@ -84,7 +88,6 @@ after = "5m"
 
 [store.kept]
 from = ["metric", "rest", "metric.errors"]
-keep = "30d"
 "#;
 
 #[test]
@@ -150,7 +153,7 @@ from = ["hot", "hot2"]
     assert_eq!(
         told(text),
         [
-            "error 4:7 `\"int\"`: field `rpm` of stream `readings` cannot be of type \"int\"; a type is one of float64, int64, utf8, bool",
+            "error 4:7 `\"int\"`: field `rpm` of stream `readings` cannot be of type \"int\"; a type is one of float64, int64, utf8, bool, timestamp",
             "error 7:10 `reading`: there is no stream or node `reading`; did you mean `readings`?",
             "error 12:10 `temprature`: unknown field `temprature` in stream `readings`; did you mean `temperature`?",
             "error 13:1 `colour`: route `hot2` has no setting `colour`; there is `default`, `description`, `from`, `limit`, `sample`, `where`",
@@ -260,4 +263,128 @@ fn hostile_files_are_told_and_nothing_else() {
         let (_, diagnostics, sources) = read(text);
         let _ = diagnostics.render(&sources, false);
     }
+}
+
+#[test]
+fn what_windows_and_stores_cannot_be_is_told_before_they_run() {
+    let text = r#"
+[stream.s.fields]
+x = "float64"
+
+[window.a]
+from = "s"
+by = "device"
+gap = "1m"
+max = "0s"
+emit = "update"
+select = "count(*)"
+
+[window.b]
+from = "s"
+by = "device"
+size = ["day", "1m"]
+every = "30s"
+emit = "update"
+select = "count(*) AS window_size, sum(x) AS revision, avg(x) AS mean"
+
+[map.b_late]
+from = "b.late"
+
+[store.k]
+from = ["b.late", "b_late"]
+hot = "5m"
+archive = false
+"#;
+    assert_eq!(
+        told(text),
+        [
+            "error 9:7 `\"0s\"`: `max` of window `a`: it has to be longer than nothing; -",
+            "error 10:8 `\"update\"`: `emit` of window `a`: a session is put out when it closes, and cannot be revised; -",
+            "error 16:9 `\"day\"`: windows of the calendar do not overlap, and have no `every`; a size is a span of time (\"1m\"), or `day`, `week`, `month` of the calendar",
+            "error 19:11 `count(*) AS window_size`: `window_size` is a column that every result has by itself; leave it out, or give it another name with `AS`",
+            "error 19:36 `sum(x) AS revision`: `revision` is a column that every result has by itself; leave it out, or give it another name with `AS`",
+            "warning 24:8 `k`: this version does not do what `archive = false` of store `k` asks for; -",
+            "error 25:9 `\"b.late\"`: rows of `b.late` are kept as stream `b_late`, and there is another `b_late`; rename the other `b_late`",
+            "warning 26:7 `\"5m\"`: this version does not do what `hot` of store `k` asks for; -",
+        ]
+    );
+}
+
+#[test]
+fn columns_of_a_table_can_be_named_and_have_types() {
+    let text = r#"
+[stream.s.fields]
+x = "float64"
+owner = "int64"
+
+[lookup.trucks]
+from = "s"
+file = "trucks.csv"
+
+[lookup.fleets]
+from = "s"
+registry = true
+columns = ["fleet", "device"]
+
+[lookup.wrong]
+from = "s"
+file = "trucks.csv"
+on = { y = "devise" }
+columns = ["tonk"]
+
+[lookup.nothing]
+from = "s"
+registry = true
+
+[map.m]
+from = ["trucks", "fleets"]
+select = "x, upper(fleet) AS fleet"
+
+[map.n]
+from = "trucks"
+select = "tank * 2 AS double, upper(owner) AS owner, x + onwer AS z"
+
+[store.k]
+from = ["m", "n", "wrong", "nothing"]
+"#;
+    let sources = Sources::text("graph.toml", text);
+    let mut diagnostics = Diagnostics::default();
+    let config = Config::read(&sources, &lookup, &mut diagnostics);
+    let field = |name: &str, data_type| Field::new(name, data_type, true);
+    let trucks = Arc::new(Schema::new(vec![
+        field("device", DataType::Utf8),
+        field("tank", DataType::Int32),
+        field("owner", DataType::Utf8),
+    ]));
+    let tables = ["trucks", "wrong"].map(|node| (node.to_owned(), trucks.clone()));
+    let graph = Graph::new(&config, &TableSchemas::from(tables), &mut diagnostics);
+    let columns = graph.columns(graph.find("trucks").unwrap());
+    assert_eq!(
+        columns.fields,
+        [
+            ("x".to_owned(), DataType::Float64),
+            ("tank".to_owned(), DataType::Int64),
+            ("owner".to_owned(), DataType::Utf8),
+        ]
+    );
+    let messages: Vec<String> = diagnostics
+        .sorted()
+        .into_iter()
+        .map(|problem| {
+            let help = problem.help.as_deref().unwrap_or("-");
+            format!("{}; {help}", problem.message)
+        })
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "`device` is a column that every row has by itself; leave it out, or give it another name with `AS`",
+            "the rows have no column `y`; there is `x`, `owner`",
+            "the table has no column `devise`; did you mean `device`?",
+            "the table has no column `tonk`; did you mean `tank`?",
+            "lookup `nothing` adds nothing; name attributes of the device: `columns = [\"fleet\"]`",
+            "unknown field `fleet` in the rows of lookup `trucks`; -",
+            "unknown field `onwer` in the rows of lookup `trucks`; did you mean `owner`?",
+        ]
+    );
 }

@@ -139,7 +139,9 @@ impl Limits {
         Self {
             quic_streams: match kind {
                 SenderKind::Device => DEVICE_QUIC_STREAMS,
-                SenderKind::Gateway | SenderKind::Operator => GATEWAY_QUIC_STREAMS,
+                SenderKind::Gateway | SenderKind::Operator | SenderKind::Node => {
+                    GATEWAY_QUIC_STREAMS
+                }
             },
             control_message_bytes: CONTROL_MESSAGE_BYTES_MAX as u32,
             ipc_metadata_bytes: IPC_METADATA_BYTES_MAX as u32,

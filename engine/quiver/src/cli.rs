@@ -7,9 +7,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     given::Given,
     logging::LogFormat,
-    numbers::{parse_duration, parse_lifetime},
+    numbers::{parse_duration, parse_interval, parse_lifetime},
     settings::EngineArgs,
-    verbs::send::SendArgs,
+    verbs::{send::SendArgs, top::Column},
 };
 
 /// Where data are unless said otherwise.
@@ -54,7 +54,9 @@ impl Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Run the engine with a simulated fleet of trucks, no configuration needed
-    #[command(after_help = "Example:\n  quiver demo --devices 200 --rate 50000 --duration 12s")]
+    #[command(
+        after_help = "Examples:\n  quiver demo --devices 200 --rate 50000 --duration 12s\n  quiver demo --config examples/fleet.toml"
+    )]
     Demo(DemoArgs),
     /// Run the engine
     #[command(
@@ -91,7 +93,7 @@ pub enum Verb {
     Pki(PkiArgs),
     /// The identities that may connect
     #[command(
-        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices enroll --from fleet.csv --gateway gw_1\n  quiver devices list\n  quiver devices revoke truck_1"
+        after_help = "Examples:\n  quiver devices enroll truck_1 truck_2 --attribute fleet=north\n  quiver devices enroll --from fleet.csv --gateway gw_1\n  quiver devices set truck_1 truck_2 --attribute fleet=west --remove model\n  quiver devices import fleet.csv\n  quiver devices list --where fleet=west\n  quiver devices revoke truck_1"
     )]
     Devices(DevicesArgs),
     /// The streams: what fields they have
@@ -99,6 +101,32 @@ pub enum Verb {
         after_help = "Example:\n  quiver streams declare readings fuel=decimal(1) velocity=decimal(0) note=utf8"
     )]
     Streams(StreamsArgs),
+    /// Check a configuration: every problem at once, with its place and how to mend it
+    #[command(after_help = "Example:\n  quiver validate fleet.toml")]
+    Validate(ValidateArgs),
+    /// Draw a configuration's graph
+    #[command(
+        after_help = "Examples:\n  quiver graph fleet.toml\n  quiver graph fleet.toml --format svg > fleet.svg\n  quiver graph fleet.toml --format svg --server 127.0.0.1:8080 > now.svg"
+    )]
+    Graph(GraphArgs),
+    /// Say what an engine would do with a changed configuration: what is kept, what begins anew
+    #[command(after_help = "Example:\n  quiver plan fleet.toml --server 127.0.0.1:8080")]
+    Plan(PlanArgs),
+    /// Show rows of a stream, node or port as they come
+    #[command(
+        after_help = "Examples:\n  quiver tail readings\n  quiver tail coolant_5m\n  quiver tail coolant_5m.late --json --limit 10"
+    )]
+    Tail(TailArgs),
+    /// Show what passes through the graph of an engine, live: rows a second in and out of every node
+    #[command(
+        after_help = "Examples:\n  quiver top\n  quiver top --server 127.0.0.1:8080 --sort in/s\n  quiver top --once > now.txt\n\nKeys: q, Esc or Ctrl-C ends; left and right choose the column to sort by, r reverses, g is the order of the graph; up and down scroll. Not on a terminal: one table."
+    )]
+    Top(TopArgs),
+    /// Run the tests of a configuration, in virtual time
+    #[command(
+        after_help = "Examples:\n  quiver test fleet.toml\n  quiver test fleet.toml --only hot --junit report.xml\n\nTests are in the configuration, or beside it in NAME.test.toml. Exit code 65: a test failed."
+    )]
+    Test(TestArgs),
     /// Show the version
     #[command(after_help = "Example:\n  quiver version")]
     Version,
@@ -116,6 +144,9 @@ pub struct DemoArgs {
     /// End by itself after this long [default: at Ctrl-C]
     #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// Configuration of a graph over the fleet's streams: a file, or a directory of *.toml
+    #[arg(long, env = "QUIVER_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub node: NodeArgs,
 }
@@ -157,6 +188,9 @@ pub struct ServeArgs {
     /// Enroll unknown identities that have a certificate of the CA (loopback only)
     #[arg(long, env = "QUIVER_ENROLL_UNKNOWN")]
     pub enroll_unknown: bool,
+    /// Configuration of the graph: a file, or a directory of *.toml. SIGHUP reads it again
+    #[arg(long, env = "QUIVER_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub node: NodeArgs,
 }
@@ -306,10 +340,20 @@ pub struct DevicesArgs {
 /// Actions of `devices`.
 #[derive(Subcommand, Debug)]
 pub enum DevicesAction {
-    /// List every identity
+    /// List every identity, or those that have an attribute
+    #[command(after_help = "Example:\n  quiver devices list --where fleet=west --where model=TGX")]
     List {
         #[command(flatten)]
         target: TargetArgs,
+        /// Attribute that it must have, key=value; may be repeated, in the environment one a line:
+        /// it must have all of them
+        #[arg(
+            long = "where",
+            env = "QUIVER_WHERE",
+            value_name = "KEY=VALUE",
+            value_delimiter = '\n'
+        )]
+        with: Vec<String>,
         /// Show the result as JSON
         #[arg(long, env = "QUIVER_JSON")]
         json: bool,
@@ -337,7 +381,8 @@ pub enum DevicesAction {
         /// Gateway that may speak for it; may be repeated
         #[arg(long, env = "QUIVER_GATEWAY", value_delimiter = ',')]
         gateway: Vec<String>,
-        /// key=value; may be repeated, in the environment one a line
+        /// key=value; may be repeated, in the environment one a line. At most 64, of 256 bytes; keys
+        /// are [A-Za-z_][A-Za-z0-9_]{0,62}, so that expressions can name them: device.key
         // Not at commas: values may have them.
         #[arg(long, env = "QUIVER_ATTRIBUTE", value_delimiter = '\n')]
         attribute: Vec<String>,
@@ -352,6 +397,46 @@ pub enum DevicesAction {
         #[arg(required_unless_present = "from", value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Change attributes of identities, and nothing else: they stay connected
+    #[command(
+        after_help = "Examples:\n  quiver devices set truck_1 truck_2 --attribute fleet=west --attribute \"site=Oslo, north\"\n  quiver devices set truck_1 --remove model\n\nWhat is not named stays as it is, and so does what is so already. An identity that is not enrolled is named (exit code 65), and the others are done."
+    )]
+    Set {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// device, gateway or operator
+        #[arg(long, env = "QUIVER_KIND", default_value = "device")]
+        kind: String,
+        /// key=value to be set; may be repeated, in the environment one a line. At most 64 in all, of
+        /// 256 bytes; keys are [A-Za-z_][A-Za-z0-9_]{0,62}, so that expressions can name them: device.key
+        #[arg(
+            long,
+            env = "QUIVER_ATTRIBUTE",
+            value_name = "KEY=VALUE",
+            value_delimiter = '\n',
+            required_unless_present = "remove"
+        )]
+        attribute: Vec<String>,
+        /// Key of an attribute to be removed; may be repeated
+        #[arg(long, env = "QUIVER_REMOVE", value_name = "KEY", value_delimiter = ',')]
+        remove: Vec<String>,
+        /// Ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// Take attributes of many identities from a CSV file; running it again changes nothing
+    #[command(
+        after_help = "Examples:\n  quiver devices import fleet.csv\n  quiver devices import --existing-only - < fleet.csv\n\nThe file begins with a header: id[,kind][,gateway][,fingerprint], and any other column is an attribute.\n  id,gateway,fleet,site\n  truck_1,gw_1,west,\"Oslo, north\"\n  truck_2,,east,\nAn empty cell of an attribute removes it (truck_2 has no site then), an empty one of another column leaves what there is. A gateway is one more that may speak for the device. Who is not known is enrolled; who is revoked stays so. A cell does not have line breaks. Lines that are wrong are named with their number and left out (exit code 65), and the others are done."
+    )]
+    Import {
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Leave out, and name, identities that are not enrolled, instead of enrolling them
+        #[arg(long, env = "QUIVER_EXISTING_ONLY")]
+        existing_only: bool,
+        /// The file, - for standard input
+        file: PathBuf,
+    },
     /// Close its connections, and let it connect no more
     Revoke {
         #[command(flatten)]
@@ -362,6 +447,88 @@ pub enum DevicesAction {
         /// Its id
         id: String,
     },
+}
+
+/// `validate`.
+#[derive(Args, Debug)]
+pub struct ValidateArgs {
+    /// Show the problems as JSON
+    #[arg(long, env = "QUIVER_JSON")]
+    pub json: bool,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
+}
+
+/// `graph`.
+#[derive(Args, Debug)]
+pub struct GraphArgs {
+    /// Form of the picture: ascii, svg, dot or mermaid
+    #[arg(long, env = "QUIVER_FORMAT", default_value = "ascii")]
+    pub format: String,
+    /// HTTP address of an engine that runs the graph: rows a second are drawn at the connections
+    #[arg(long, env = "QUIVER_SERVER")]
+    pub server: Option<SocketAddr>,
+    /// Data directory of that engine, which has its token
+    #[arg(long, env = "QUIVER_DATA_DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// How long rows are counted for
+    #[arg(long, env = "QUIVER_DURATION", value_parser = parse_duration, default_value = "2s")]
+    pub duration: Duration,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
+}
+
+/// `plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
+}
+
+/// `tail`.
+#[derive(Args, Debug)]
+pub struct TailArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Show rows as JSON, one a line
+    #[arg(long, env = "QUIVER_JSON")]
+    pub json: bool,
+    /// End after so many rows
+    #[arg(long, env = "QUIVER_LIMIT")]
+    pub limit: Option<u64>,
+    /// Stream, node, or node.port
+    pub port: String,
+}
+
+/// `top`.
+#[derive(Args, Debug)]
+pub struct TopArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Print one table and end
+    #[arg(long, env = "QUIVER_ONCE")]
+    pub once: bool,
+    /// Time between two looks, at least 100ms: rates are of this time
+    #[arg(long, env = "QUIVER_INTERVAL", value_parser = parse_interval, default_value = "1s")]
+    pub interval: Duration,
+    /// Column to sort by: name, kind, in/s, out/s, in, out, late, errors, delay or state [default: the order of the graph]
+    #[arg(long, env = "QUIVER_SORT")]
+    pub sort: Option<Column>,
+}
+
+/// `test`.
+#[derive(Args, Debug)]
+pub struct TestArgs {
+    /// Run only the tests whose names have this in them
+    #[arg(long, env = "QUIVER_ONLY")]
+    pub only: Option<String>,
+    /// Write the results as JUnit XML to this file
+    #[arg(long, env = "QUIVER_JUNIT", value_name = "REPORT")]
+    pub junit: Option<PathBuf>,
+    /// The configuration: a file, or a directory of *.toml
+    pub file: PathBuf,
 }
 
 /// `streams`.
@@ -381,8 +548,9 @@ pub enum StreamsAction {
         target: TargetArgs,
         /// The stream
         stream: String,
-        /// name=type, the type being int64, float64, utf8, bool, or decimal(N): a float64 with N digits
-        /// after the point, 0 to 9, which takes less in the archive; other values are refused
+        /// name=type, the type being int64, float64, utf8, bool, timestamp (microseconds UTC), or
+        /// decimal(N): a float64 with N digits after the point, 0 to 9, which takes less in the archive;
+        /// other values are refused
         #[arg(required = true, value_name = "NAME=TYPE")]
         fields: Vec<String>,
     },
@@ -445,6 +613,18 @@ mod tests {
         ]));
         assert!(!enroll(&[]) && !enroll(&["truck_1", "--from", "-"]));
         assert!(!enroll(&["--from", "-", "--token"]));
+    }
+
+    #[test]
+    fn a_set_names_what_it_changes_and_of_whom() {
+        let set = |more: &[&str]| {
+            let arguments = [&["quiver", "devices", "set"][..], more].concat();
+            Cli::command().try_get_matches_from(arguments).is_ok()
+        };
+        assert!(set(&["truck_1", "--attribute", "fleet=west"]));
+        assert!(set(&["truck_1", "truck_2", "--remove", "fleet,model"]));
+        assert!(set(&["a", "--remove", "x", "--attribute", "y=1"]));
+        assert!(!set(&["truck_1"]) && !set(&["--remove", "model"]));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! holder   who holds a data directory that cannot be opened
 //! http/    the HTTP door: liveness, metrics, SQL, administration, and who may use it
 //! remote   the command line's side of that door
+//! pipeline reading the configuration of a graph, and the tables that it refers to
 //! say      what verbs tell their user
 //! ```
 
@@ -25,6 +26,7 @@ mod logging;
 mod memory;
 mod node;
 mod numbers;
+mod pipeline;
 mod remote;
 mod say;
 mod settings;

@@ -31,6 +31,7 @@ use crate::{
     holder::Holder,
     http::{HttpDoor, HttpState},
     memory,
+    pipeline::RunningPipeline,
     settings::{Doors, EngineArgs},
     sources::{Sources, open_archive},
 };
@@ -46,6 +47,8 @@ pub struct Node {
     pub engine: Arc<Engine>,
     /// The archive.
     pub archive: Arc<DeltaArchive>,
+    /// The graph, if there is one.
+    pub pipeline: Option<Arc<RunningPipeline>>,
     /// Where it listens.
     pub addresses: ServerAddresses,
     data_dir: PathBuf,
@@ -133,8 +136,14 @@ impl Node {
         check_doors(&doors)?;
         let shares = args.memory_shares();
         shares.check()?;
-        let options = args.options(data_dir, doors.enroll_unknown);
+        let mut options = args.options(data_dir, doors.enroll_unknown);
+        options.holds_log_for_graph = doors.config.is_some();
         options.check().map_err(start_failure)?;
+        // Before anything is opened: a configuration that is wrong changes nothing.
+        let loaded = match &doors.config {
+            Some(path) => Some(RunningPipeline::load(path)?),
+            None => None,
+        };
         let http = HttpDoor::open(doors.http, doors.http_hosts.clone())?;
         // Whole from the start: a runtime may not be dropped on this thread, also when starting fails.
         let runtimes = Runtimes::start(usize::from(options.shard_count))?;
@@ -157,6 +166,10 @@ impl Node {
             enroll_local_operator(&engine).await?;
             access::operator_credential(data_dir)?;
         }
+        let pipeline = match loaded {
+            Some(loaded) => Some(Arc::new(loaded.start(&engine).await?)),
+            None => None,
+        };
         let quic = endpoint.local_addr().map_err(Failure::with(IO))?;
         let sources = Sources {
             tables: engine.tables().clone(),
@@ -182,6 +195,7 @@ impl Node {
             token: access::http_token(data_dir)?,
             started: clock.wall(),
             turns: Arc::default(),
+            pipeline: pipeline.clone(),
         };
         let addresses = ServerAddresses {
             quic,
@@ -191,6 +205,9 @@ impl Node {
         let background = runtimes.background.handle()?;
         // It ends with the runtime.
         background.spawn(memory::watch(shares, engine.metrics().clone()));
+        if let (Some(pipeline), Some(analyzer)) = (&pipeline, engine.analyzer()) {
+            background.spawn(pipeline.clone().watch_tables(analyzer.clone()));
+        }
         engine.serve(endpoint.clone(), doors.tokens);
         http.admit(state);
         addresses.save(data_dir)?;
@@ -199,6 +216,7 @@ impl Node {
         Ok(Self {
             engine,
             archive,
+            pipeline,
             addresses,
             data_dir: data_dir.to_owned(),
             doors,

@@ -58,6 +58,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
 }
 
+/// Parses the time between two looks.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_millis(100) || interval > Duration::from_secs(3_600) {
+        return Err("the time between two looks is 100ms to 1h".to_owned());
+    }
+    Ok(interval)
+}
+
 /// Parses the lifetime of a certificate, which a CA outlives.
 pub fn parse_lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = parse_duration(text)?;
@@ -112,6 +121,8 @@ mod tests {
         assert_eq!(parse_duration("12s"), Ok(Duration::from_secs(12)));
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert!(parse_duration("5 parsecs").is_err());
+        assert_eq!(parse_interval("100ms"), Ok(Duration::from_millis(100)));
+        assert!(parse_interval("0").is_err() && parse_interval("2h").is_err());
         assert_eq!(
             parse_lifetime("365d"),
             Ok(Duration::from_secs(365 * 86_400))

@@ -74,6 +74,11 @@ impl Remote {
         remote.get("/api/v1/status").ok().map(|_| remote)
     }
 
+    /// Where it is: `http://127.0.0.1:8080`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     fn failed(&self, error: &ureq::Error) -> Failure {
         Failure::new(
             UNAVAILABLE,
@@ -104,9 +109,15 @@ impl Remote {
 
     /// GET, as JSON text.
     pub fn get(&self, path: &str) -> Result<String, Failure> {
+        self.get_with(path, &[])
+    }
+
+    /// GET with these parameters (name and value), as JSON text.
+    pub fn get_with(&self, path: &str, parameters: &[(&str, &str)]) -> Result<String, Failure> {
         let response = self
             .agent
             .get(format!("{}{path}", self.base))
+            .query_pairs(parameters.iter().copied())
             .header("Authorization", format!("Bearer {}", self.token))
             .call()
             .map_err(|error| self.failed(&error))?;
@@ -115,6 +126,21 @@ impl Remote {
             .limit(ANSWER_BYTES_MAX)
             .read_to_string()
             .map_err(|error| self.failed(&error))
+    }
+
+    /// GET of an answer that does not end by itself.
+    pub fn stream(&self, path: &str) -> Result<impl Read + use<>, Failure> {
+        let response = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .call()
+            .map_err(|error| self.failed(&error))?;
+        Ok(self
+            .checked(response)?
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader())
     }
 
     /// POST of JSON; the body of the answer.

@@ -72,6 +72,8 @@ pub struct Doors {
     pub tokens: bool,
     /// Whether unknown identities with a certificate of the CA are enrolled.
     pub enroll_unknown: bool,
+    /// Configuration of the graph, if there is one.
+    pub config: Option<std::path::PathBuf>,
 }
 
 impl EngineArgs {

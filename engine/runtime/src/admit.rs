@@ -209,12 +209,11 @@ fn held(prepared: Prepared, tables: &Tables, budget: &MemoryBudget) -> RowParts 
     prepared.into_parts(tables, reservation)
 }
 
-fn decode(
+/// The batch of a record as it was sent, and the schema that it was normalised to.
+pub fn decode_record(
     record: &Record,
     control: &ControlState,
-    sender: &SenderId,
-    tables: &Tables,
-) -> Result<Prepared, ReplayRefusal> {
+) -> Result<(RecordBatch, Arc<StreamSchema>), ReplayRefusal> {
     let wire = control
         .catalog
         .wire(record.wire_schema)
@@ -231,6 +230,16 @@ fn decode(
         other => return Err(ReplayRefusal::Encoding(other.number())),
     }
     .map_err(|error| ReplayRefusal::Payload(error.to_string()))?;
+    Ok((batch, schema))
+}
+
+fn decode(
+    record: &Record,
+    control: &ControlState,
+    sender: &SenderId,
+    tables: &Tables,
+) -> Result<Prepared, ReplayRefusal> {
+    let (batch, schema) = decode_record(record, control)?;
     prepare(
         &batch,
         &schema,

@@ -332,6 +332,28 @@ mod tests {
         assert_eq!(read.to_fields(), Some(fields));
     }
 
+    #[test]
+    fn the_records_words_of_types_stay_what_they_are() {
+        let json = r#"{"fields":[["a","int64"],["b","float64"],["c","utf8"],["d","bool"],["e","timestamp"]]}"#;
+        let read: SchemaPayload = serde_json::from_str(json).unwrap();
+        let fields = read.to_fields().unwrap();
+        let types: Vec<_> = fields.iter().map(|field| field.field_type).collect();
+        assert_eq!(
+            types,
+            [
+                FieldType::Int64,
+                FieldType::Float64,
+                FieldType::Utf8,
+                FieldType::Bool,
+                FieldType::Timestamp
+            ]
+        );
+        assert_eq!(
+            serde_json::to_string(&SchemaPayload::of(&fields)).unwrap(),
+            json
+        );
+    }
+
     fn field(name: &str) -> StreamField {
         StreamField::new(FieldName::new(name).unwrap(), FieldType::Float64)
     }

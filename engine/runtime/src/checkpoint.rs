@@ -212,7 +212,7 @@ impl Checkpointer {
             self.flusher.set_checkpointed(*older);
             self.control
                 .catalog
-                .forget_unused_wire_schemas(replay_from.min(*older));
+                .forget_unused_wire_schemas(replay_from.min(*older).min(self.flusher.analysed()));
         }
         self.flusher.trim().await;
         Ok(position)

@@ -3,16 +3,16 @@
 //! in position order.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use quiver_log::{ControlKind, Encoding, Record, RecordKind};
 use quiver_model::{
-    BatchRefusal, Position, RejectCode, SenderId, SenderKind, StreamField, StreamName,
-    StreamSchema, Timestamp,
+    BatchRefusal, FieldName, Position, RESERVED_COLUMNS, RejectCode, SenderId, SenderKind,
+    StreamField, StreamName, StreamSchema, Timestamp,
 };
 use quiver_protocol::{DecodeLimits, decode_schema};
 
@@ -21,7 +21,7 @@ use crate::{
     commit::{AppendFailure, AppendQueue},
     damage::{DamageBook, DamageReport},
     record_clock::{ClockStep, RecordClock},
-    registry::{Registry, RegistryChange},
+    registry::{Registry, RegistryChange, RegistryEntry},
 };
 
 /// Wire schemas remembered at once. A stream has one per order and subset of columns that its
@@ -123,6 +123,27 @@ struct Growth {
     wire_schemas: u32,
 }
 
+/// Whether a sender is of those who run the engine, and may bring as much new as there is room for.
+fn is_ours(sender: &SenderId) -> bool {
+    matches!(sender.kind, SenderKind::Operator | SenderKind::Node)
+}
+
+/// What the graph's configuration says of streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamRules {
+    /// Streams that take the declared fields and no others, with those.
+    pub strict: BTreeMap<StreamName, BTreeSet<FieldName>>,
+    /// Streams that nodes of the graph write, and nobody else.
+    pub nodes: BTreeSet<StreamName>,
+}
+
+impl StreamRules {
+    /// Whether a stream's rows come from within.
+    pub fn is_derived(&self, stream: &StreamName) -> bool {
+        self.nodes.contains(stream)
+    }
+}
+
 /// The one writer of schemas and registry changes. Decisions are made one at a time, under a lock
 /// that is held until the record is durable; batches that bring nothing new never come here.
 pub struct ControlWriter {
@@ -131,7 +152,45 @@ pub struct ControlWriter {
     clock: Arc<RecordClock>,
     limits: GrowthLimits,
     deciding: tokio::sync::Mutex<()>,
+    /// Whose turn it is to change what the registry says: see [`ControlWriter::registry_turn`].
+    registry_turn: tokio::sync::RwLock<()>,
     growth: Mutex<HashMap<SenderId, Growth>>,
+    rules: RwLock<Arc<StreamRules>>,
+}
+
+impl StreamRules {
+    /// Whether a sender's batch of a stream may have these columns.
+    ///
+    /// # Errors
+    /// If the stream is a node's, or is strict and one of the columns is not declared.
+    pub fn check<'a>(
+        &self,
+        stream: &StreamName,
+        columns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), EnsureError> {
+        if self.nodes.contains(stream) {
+            return Err(EnsureError::NotAllowed(format!(
+                "stream {stream} is written by a node of the graph; choose another name"
+            )));
+        }
+        let Some(fields) = self.strict.get(stream) else {
+            return Ok(());
+        };
+        let is_known = |column: &str| {
+            let is = |name: &str| name.eq_ignore_ascii_case(column);
+            RESERVED_COLUMNS.iter().any(|name| is(name))
+                || fields.iter().any(|field| is(field.as_str()))
+        };
+        match columns.into_iter().find(|column| !is_known(column)) {
+            None => Ok(()),
+            Some(column) => Err(EnsureError::Refused(BatchRefusal::new(
+                RejectCode::UndeclaredField,
+                format!(
+                    "stream {stream} is strict, and has no field {column:?}; declare it in the configuration, or do not send it"
+                ),
+            ))),
+        }
+    }
 }
 
 impl ControlWriter {
@@ -142,15 +201,27 @@ impl ControlWriter {
         clock: Arc<RecordClock>,
         limits: GrowthLimits,
     ) -> Self {
-        let deciding = tokio::sync::Mutex::new(());
         Self {
             state,
             queue,
             clock,
             limits,
-            deciding,
+            deciding: tokio::sync::Mutex::default(),
+            registry_turn: tokio::sync::RwLock::default(),
             growth: Mutex::default(),
+            rules: RwLock::default(),
         }
+    }
+
+    /// What the graph's configuration says of streams, now.
+    pub fn rules(&self) -> Arc<StreamRules> {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.clone()
+    }
+
+    /// Puts other rules in force. Fields that streams have already stay.
+    pub fn set_rules(&self, rules: StreamRules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// The state that the records add up to.
@@ -232,7 +303,7 @@ impl ControlWriter {
                 self.limits.streams_max
             )));
         }
-        if sender.kind == SenderKind::Operator {
+        if is_ours(sender) {
             return Ok(());
         }
         let growth = self.growth_today(sender, today);
@@ -301,7 +372,7 @@ impl ControlWriter {
         }
         let today = self.clock.now().day();
         let new_today = self.growth_today(sender, today).wire_schemas;
-        if sender.kind != SenderKind::Operator && new_today >= NEW_WIRE_SCHEMAS_PER_DAY {
+        if !is_ours(sender) && new_today >= NEW_WIRE_SCHEMAS_PER_DAY {
             return Err(EnsureError::NotAllowed(format!(
                 "{sender} has brought {new_today} new orders of columns today, as many as allowed; send the columns of a stream in one order"
             )));
@@ -316,6 +387,29 @@ impl ControlWriter {
         Ok(catalog.wire(id).unwrap_or_else(|| {
             catalog.apply_wire_schema(id, schema.clone(), message.clone(), position)
         }))
+    }
+
+    /// The turn of one who changes entries: held from reading what is known until the change is
+    /// in force, so that nobody's change is overwritten by what another made of the entry before.
+    pub async fn registry_turn(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.registry_turn.write().await
+    }
+
+    /// Enrolls an identity durably, unless it is known. Those who do so wait for the disk together,
+    /// and not for each other.
+    pub async fn enroll_unknown(&self, sender: &SenderId) -> Result<(), AppendFailure> {
+        let registry = &self.state.registry;
+        if registry.get(sender).is_some() {
+            return Ok(());
+        }
+        let _turn = self.registry_turn.read().await;
+        // Somebody may have enrolled it with more to say of it, meanwhile.
+        if registry.get(sender).is_some() {
+            return Ok(());
+        }
+        let entry = RegistryEntry::new(sender, self.clock.now());
+        let put = RegistryChange::Put { entry };
+        self.change_registry(&put).await.map(drop)
     }
 
     /// Makes a registry change durable and in force.
@@ -377,3 +471,7 @@ impl ControlWriter {
         self.queue.append_control(record).await
     }
 }
+
+#[cfg(test)]
+#[path = "control/tests.rs"]
+mod tests;

@@ -8,26 +8,29 @@ use std::{
 use actix::{Actor, Addr};
 use quinn::Endpoint;
 use quiver_hot::{Archive, LastValues, MemoryBudget, Tables};
-use quiver_log::{DirLock, Vfs};
-use quiver_model::{Clock, SenderId, StreamField, StreamName, StreamSchema};
+use quiver_log::{DirLock, LogReader, Vfs};
+use quiver_model::{Clock, Entropy, SenderId, StreamField, StreamName, StreamSchema};
 use quiver_protocol::{ConnectionClose, ConnectionCloseCode};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
     EngineOptions, Metrics, Progress, Spawner,
+    analyze::{Analysis, Analyzer, AnalyzerHandle, AnalyzerParts, Appender, StateLogError},
     checkpoint::{CheckpointCollector, Checkpointer},
     commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
-    control::{ControlState, ControlWriter, EnsureError, GrowthLimits},
+    control::{ControlState, ControlWriter, EnsureError, GrowthLimits, StreamRules},
     disk::{check, watch_disk},
     flush::{FlushRules, Flusher, FlusherParts},
     ingest::{IngestContext, ReceiveBudget, accept_connections},
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
-    registry::{AdmissionError, Enrolment, RegistryChange, RegistryEntry},
+    registry::{AdmissionError, Decision, Outcome, RegistryChange, RegistryEntry, Wish},
     shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
 };
 
 /// How long a stopping engine waits for the archive. What is not archived by then is in the log.
+const ANALYSIS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long flushing everything may take at a stop.
 const FLUSH_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// When clients of a stopping engine may come back, in milliseconds.
 const RESTART_PAUSE_MS: u32 = 2_000;
@@ -56,6 +59,9 @@ pub struct Engine {
     report: RecoveryReport,
     stopped: Arc<Notify>,
     lock: Mutex<Option<DirLock>>,
+    reader: LogReader,
+    vfs: Arc<dyn Vfs>,
+    analyzer: OnceLock<AnalyzerHandle>,
 }
 
 impl Engine {
@@ -116,6 +122,7 @@ impl Engine {
 
         let fatal = Arc::new(OnceLock::new());
         let on_fatal = Arc::new(Notify::new());
+        let reader = log.reader();
         let commit = CommitLoop {
             log,
             commands,
@@ -158,12 +165,17 @@ impl Engine {
             progress: parts.progress.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            control: writer.clone(),
             rules: FlushRules {
                 bytes: options.flush_bytes_effective(),
                 age: options.flush_age,
                 log_bytes: options.log_bytes_max,
             },
         });
+        if options.holds_log_for_graph {
+            // Until the graph has said what it needs, it may need everything.
+            flusher.set_analysed(quiver_model::Position(0));
+        }
         let checkpointer = Checkpointer::new(
             checkpoints,
             queue.clone(),
@@ -204,6 +216,9 @@ impl Engine {
             report,
             stopped: Arc::new(Notify::new()),
             lock: Mutex::new(Some(lock)),
+            reader,
+            vfs: vfs.clone(),
+            analyzer: OnceLock::new(),
             options,
         };
         engine.spawn_background(vfs);
@@ -254,6 +269,56 @@ impl Engine {
         self.spawner.spawn_io(Box::pin(accept));
     }
 
+    /// Lets a graph follow the log from where it was, in the directory `analysis`. Call it before
+    /// [`Self::serve`], so that it sees everything, and once.
+    ///
+    /// # Errors
+    /// If what its nodes remember cannot be read.
+    pub fn analyze(
+        &self,
+        analysis: Box<dyn Analysis>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<AnalyzerHandle, StateLogError> {
+        let appender = Appender {
+            control: self.control.clone(),
+            queue: self.queue.clone(),
+            tables: self.tables.clone(),
+            budget: self.budget.clone(),
+            metrics: self.metrics.clone(),
+            record_clock: self.record_clock.clone(),
+            shards: self.shards.clone(),
+            shard_count: self.options.shard_count,
+            next: std::collections::HashMap::new(),
+        };
+        let parts = AnalyzerParts {
+            reader: self.reader.clone(),
+            appender,
+            progress: self.progress.clone(),
+            flusher: self.flusher.clone(),
+            metrics: self.metrics.clone(),
+            record_clock: self.record_clock.clone(),
+            vfs: self.vfs.clone(),
+            entropy,
+            directory: self.options.data_dir.join("analysis"),
+            checkpoint_interval: self.options.checkpoint_interval,
+        };
+        let (analyzer, handle) = Analyzer::open(parts, analysis)?;
+        self.spawner.spawn_analysis(Box::pin(analyzer.run()))?;
+        // A second graph would be refused by the lock of its directory.
+        let _ = self.analyzer.set(handle.clone());
+        Ok(handle)
+    }
+
+    /// Puts what a graph's configuration says of streams in force.
+    pub fn set_stream_rules(&self, rules: StreamRules) {
+        self.control.set_rules(rules);
+    }
+
+    /// The graph that follows the log, if there is one.
+    pub fn analyzer(&self) -> Option<&AnalyzerHandle> {
+        self.analyzer.get()
+    }
+
     /// Ends everything: connections are told, what was accepted becomes durable, every stream is
     /// flushed, and a checkpoint is taken. The error says what could not be done; nothing that was
     /// acknowledged is lost by it. Call it once.
@@ -281,6 +346,15 @@ impl Engine {
         }
         let fatal = self.fatal.get().cloned();
         let mut result = Ok(());
+        if let (Some(analyzer), None) = (self.analyzer.get(), &fatal) {
+            // It may be waiting for a log that refuses what it has: then the next start goes through
+            // that again.
+            let stopped = tokio::time::timeout(ANALYSIS_PATIENCE, analyzer.stop()).await;
+            let waited = || Err("the graph is still waiting for the log".to_owned());
+            if let Err(error) = stopped.unwrap_or_else(|_| waited()) {
+                tracing::error!(error, "what nodes of the graph remember could not be kept");
+            }
+        }
         if fatal.is_none() {
             match tokio::time::timeout(FLUSH_PATIENCE, self.flusher.flush_all()).await {
                 Ok(Ok(())) => {}
@@ -378,19 +452,37 @@ impl Engine {
         }
     }
 
-    /// Enrolls identities, or changes what is said of them, durably and together; how many entries
-    /// were written. Whoever decides about the registry must not do so at the same time.
+    /// Enrolls identities, or changes what is said of them, durably and together; what became of
+    /// each wish. Entries that stay the same are not written. Such changes are decided one after
+    /// the other.
     ///
     /// # Errors
     /// If the log does not take all of the records. Those that it did take are in force.
-    pub async fn enroll(&self, wishes: Vec<Enrolment>) -> Result<usize, RegistryFailure> {
-        let entries = self.control.state().registry.entries_of(wishes, self.now());
-        let count = entries.len();
+    pub async fn change_identities(&self, wishes: Vec<Wish>) -> Result<Outcome, RegistryFailure> {
+        let _turn = self.control.registry_turn().await;
+        let registry = &self.control.state().registry;
+        let Decision { entries, outcome } = registry.decide(wishes, self.now());
         let changes = entries
             .into_iter()
             .map(|entry| RegistryChange::Put { entry });
         self.change_registry_all(changes.collect()).await?;
-        Ok(count)
+        Ok(outcome)
+    }
+
+    /// Revokes an identity, durably, and closes its connections; whether it is known.
+    ///
+    /// # Errors
+    /// If the log does not take the record.
+    pub async fn revoke(&self, sender: &SenderId) -> Result<bool, AppendFailure> {
+        let _turn = self.control.registry_turn().await;
+        if self.control.state().registry.get(sender).is_none() {
+            return Ok(false);
+        }
+        let revoke = RegistryChange::Revoke {
+            id: sender.id.to_string(),
+            kind: sender.kind.as_str().to_owned(),
+        };
+        self.change_registry(revoke).await.map(|()| true)
     }
 
     /// Closes the connections that a change does not leave as they were; `before` is the entry

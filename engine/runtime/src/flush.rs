@@ -25,6 +25,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::{
     commit::{AppendQueue, CommitCommand},
+    control::ControlWriter,
     metrics::Metrics,
     progress::Progress,
 };
@@ -122,6 +123,9 @@ pub struct FlushRules {
     pub log_bytes: u64,
 }
 
+/// The log is kept for a graph that lags until it is so many times what it may be otherwise.
+const ANALYSIS_LOG_FACTOR: u64 = 4;
+
 /// Flushes streams, and trims the log.
 pub struct Flusher {
     tables: Arc<Tables>,
@@ -131,6 +135,7 @@ pub struct Flusher {
     progress: Arc<Progress>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    control: Arc<ControlWriter>,
     rules: FlushRules,
     at_once: Semaphore,
     streams: Mutex<HashMap<StreamName, Arc<tokio::sync::Mutex<()>>>>,
@@ -139,6 +144,8 @@ pub struct Flusher {
     stopped: std::sync::atomic::AtomicBool,
     /// Position of the older checkpoint; nothing above it is trimmed.
     checkpointed: std::sync::atomic::AtomicU64,
+    /// The graph goes on from here after a start; `u64::MAX` without one.
+    analysed: std::sync::atomic::AtomicU64,
 }
 
 /// What a flusher works with.
@@ -157,6 +164,8 @@ pub struct FlusherParts {
     pub metrics: Arc<Metrics>,
     /// Monotonic time.
     pub clock: Arc<dyn Clock>,
+    /// Which streams are of nodes of the graph.
+    pub control: Arc<ControlWriter>,
     /// When to flush.
     pub rules: FlushRules,
 }
@@ -172,6 +181,7 @@ impl Flusher {
             progress,
             metrics,
             clock,
+            control,
             rules,
         } = parts;
         Arc::new(Self {
@@ -182,6 +192,7 @@ impl Flusher {
             progress,
             metrics,
             clock,
+            control,
             rules,
             at_once: Semaphore::new(FLUSHES_AT_ONCE),
             streams: Mutex::default(),
@@ -189,6 +200,7 @@ impl Flusher {
             stop: Notify::new(),
             stopped: std::sync::atomic::AtomicBool::new(false),
             checkpointed: std::sync::atomic::AtomicU64::new(0),
+            analysed: std::sync::atomic::AtomicU64::new(u64::MAX),
         })
     }
 
@@ -213,6 +225,22 @@ impl Flusher {
     pub(crate) fn set_checkpointed(&self, position: Position) {
         self.checkpointed
             .store(position.get(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The graph needs the log from `position` on.
+    pub(crate) fn set_analysed(&self, position: Position) {
+        self.analysed
+            .store(position.get(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// What the graph needs of the log; everything may go if it is so far behind that the log would
+    /// fill the disk for it: it goes on where the log begins then, and says what it has missed.
+    pub(crate) fn analysed(&self) -> Position {
+        let log_size = u64::try_from(self.metrics.log_size.get()).unwrap_or(0);
+        if log_size > self.rules.log_bytes.saturating_mul(ANALYSIS_LOG_FACTOR) {
+            return Position(u64::MAX);
+        }
+        Position(self.analysed.load(std::sync::atomic::Ordering::SeqCst))
     }
 
     /// Looks for streams that are due, until stopped. A stream whose flush takes long, or fails
@@ -246,6 +274,11 @@ impl Flusher {
         let waiting = self.budget.waiting(Share::Device) > 0;
         let uses = |percent| self.budget.used(Share::Device) > capacity / 100 * percent;
         let pressed = waiting || uses(PRESSURE_PERCENT);
+        // Rows of nodes have memory of their own, which only their streams give back.
+        let derived = self.budget.capacity(Share::Derived);
+        let derived_pressed = self.budget.waiting(Share::Derived) > 0
+            || self.budget.used(Share::Derived) > derived / 100 * PRESSURE_PERCENT;
+        let rules = self.control.rules();
         self.archive.set_hurried(waiting || uses(HURRY_PERCENT));
         let log_size = u64::try_from(self.metrics.log_size.get()).unwrap_or(0);
         let log_full = log_size > self.rules.log_bytes;
@@ -259,6 +292,13 @@ impl Flusher {
             .map(|(_, stats)| stats.active_bytes)
             .max()
             .unwrap_or(0);
+        let is_derived = |table: &Arc<StreamTable>| rules.is_derived(table.name());
+        let largest_derived = stats
+            .iter()
+            .filter(|(table, _)| is_derived(table))
+            .map(|(_, stats)| stats.active_bytes)
+            .max()
+            .unwrap_or(0);
         let oldest = stats
             .iter()
             .filter_map(|(_, stats)| stats.oldest_active_position)
@@ -266,12 +306,15 @@ impl Flusher {
         stats
             .iter()
             .filter(|(_, stats)| stats.active_rows > 0)
-            .filter(|(_, stats)| {
+            .filter(|(table, stats)| {
                 stats.active_bytes >= self.rules.bytes
                     || stats
                         .active_since
                         .is_some_and(|since| now.saturating_sub(since) >= self.rules.age)
                     || (pressed && stats.active_bytes == largest)
+                    || (derived_pressed
+                        && stats.active_bytes == largest_derived
+                        && is_derived(table))
                     || (log_full && stats.oldest_active_position == oldest)
             })
             .map(|(table, _)| Arc::clone(table))
@@ -388,7 +431,10 @@ impl Flusher {
         if checkpointed == Position(0) {
             return;
         }
-        let floor = self.first_unflushed().min(checkpointed.plus(1));
+        let floor = self
+            .first_unflushed()
+            .min(checkpointed.plus(1))
+            .min(self.analysed());
         let (reply, answer) = oneshot::channel();
         if self
             .queue

@@ -6,10 +6,12 @@ use quiver_model::{DeviceId, SenderId, SenderKind};
 /// Most bytes of an id.
 const ID_BYTES_MAX: usize = 128;
 
-const LETTERS: [(SenderKind, u8); 3] = [
+const LETTERS: [(SenderKind, u8); 4] = [
     (SenderKind::Device, b'd'),
     (SenderKind::Gateway, b'g'),
     (SenderKind::Operator, b'o'),
+    // Of the pipeline.
+    (SenderKind::Node, b'p'),
 ];
 
 const fn letter(kind: SenderKind) -> u8 {
@@ -17,6 +19,7 @@ const fn letter(kind: SenderKind) -> u8 {
         SenderKind::Device => b'd',
         SenderKind::Gateway => b'g',
         SenderKind::Operator => b'o',
+        SenderKind::Node => b'p',
     }
 }
 
@@ -73,6 +76,7 @@ mod tests {
             SenderKind::Operator,
             SenderKind::Device,
             SenderKind::Gateway,
+            SenderKind::Node,
         ]
         .into_iter()
         .flat_map(|kind| {

@@ -15,6 +15,7 @@
 //! - [`commit`]: the queue and the loop that give positions and make groups durable.
 //! - [`shard`]: what is known and held in memory of a part of the identities.
 //! - [`flush`], [`checkpoint`], [`recover`]: from memory to disk and back.
+//! - [`analyze`]: the graph beside the log.
 //! - [`catalog`], [`registry`], [`damage`], [`control`]: schemas, identities and reported damage,
 //!   as the log's control records add up to them.
 //!
@@ -23,6 +24,7 @@
 //! Delta, and nothing on the path to the log waits for a query, a flush or a subscriber.
 
 pub mod admit;
+pub mod analyze;
 pub mod catalog;
 pub mod checkpoint;
 pub mod commit;

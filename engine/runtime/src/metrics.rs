@@ -94,6 +94,14 @@ pub struct Metrics {
     pub handshakes: Counter,
     /// Connections refused or closed for an error, before or after identification.
     pub connections_refused: Counter,
+    /// Rows of nodes of the graph that entered the log.
+    pub derived_rows: Counter,
+    /// Rows that nodes put out again after a start, and that were there already.
+    pub derived_again: Counter,
+    /// Rows of nodes that no stream could take.
+    pub derived_refused: Counter,
+    /// Positions that the graph has missed.
+    pub analysis_missed: Counter,
     /// Batches accepted into the log.
     pub batches: Counter,
     /// Rows accepted.

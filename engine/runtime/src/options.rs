@@ -72,6 +72,9 @@ pub struct EngineOptions {
     /// Whether an unknown identity with a valid certificate is enrolled when it connects, and
     /// unknown devices that an operator speaks for. For demonstrations and loopback only.
     pub enroll_unknown: bool,
+    /// Whether a graph is going to follow the log: nothing of it is given up before the graph has
+    /// said what it needs. Default: no.
+    pub holds_log_for_graph: bool,
     /// Streams that an engine may have. Default 1,000.
     pub streams_max: usize,
     /// New streams that one device or gateway may create in a day. Default 8.
@@ -110,6 +113,7 @@ impl EngineOptions {
             handshakes_max: 1_024,
             rows_per_second_max: 0,
             enroll_unknown: false,
+            holds_log_for_graph: false,
             streams_max: 1_000,
             new_streams_per_day: 8,
             new_fields_per_day: 64,

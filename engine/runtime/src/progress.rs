@@ -14,6 +14,8 @@ pub struct Progress {
     committed: AtomicU64,
     applied: Vec<AtomicU64>,
     moved: Notify,
+    /// Wakes whoever follows the log.
+    grown: Notify,
 }
 
 impl Progress {
@@ -25,6 +27,7 @@ impl Progress {
                 .map(|_| AtomicU64::new(position.get()))
                 .collect(),
             moved: Notify::new(),
+            grown: Notify::new(),
         }
     }
 
@@ -35,6 +38,21 @@ impl Progress {
 
     pub(crate) fn set_committed(&self, position: Position) {
         self.committed.store(position.get(), Ordering::Release);
+        self.grown.notify_waiters();
+    }
+
+    /// Returns when something after `position` is committed.
+    pub async fn wait_committed_beyond(&self, position: Position) {
+        loop {
+            let grown = self.grown.notified();
+            tokio::pin!(grown);
+            // Registered before the check: a commit between the two is not missed.
+            grown.as_mut().enable();
+            if self.committed() > position {
+                return;
+            }
+            grown.await;
+        }
     }
 
     /// The position up to which a shard has applied everything.

@@ -1,9 +1,12 @@
 //! Who may connect, and for whom a gateway may speak. Every change is a control record; this is
 //! the state those records add up to.
 
+mod amendment;
+mod attributes;
 mod enrolment;
 mod entries;
 mod portions;
+mod wish;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +16,13 @@ use std::{
 use quiver_model::{DeviceId, SenderId, SenderKind, Timestamp};
 use serde::{Deserialize, Serialize};
 
-pub use enrolment::{Enrolment, MalformedFingerprint};
+pub use amendment::Amendment;
+pub use attributes::{
+    ATTRIBUTE_VALUE_BYTES_MAX, ATTRIBUTES_MAX, AttributeError, check_attribute, check_attribute_key,
+};
+pub use enrolment::{Enrolment, MalformedFingerprint, fingerprint_digits};
 pub(crate) use entries::{FrozenEntries, Known};
+pub use wish::{Decision, Outcome, Wish, WishRefusal};
 
 use entries::Entries;
 
@@ -171,8 +179,18 @@ impl Registry {
 
     /// Every entry, by kind and id.
     pub fn all(&self) -> Vec<RegistryEntry> {
+        self.all_with(&[])
+    }
+
+    /// Every entry that has all of these attributes (key and value), by kind and id.
+    pub fn all_with(&self, attributes: &[(String, String)]) -> Vec<RegistryEntry> {
         let entries = self.freeze();
-        let mut all: Vec<_> = entries.iter().collect();
+        let has_all = |known: &Known<'_>| {
+            attributes
+                .iter()
+                .all(|(key, value)| known.attribute(key) == Some(value))
+        };
+        let mut all: Vec<_> = entries.iter().filter(has_all).collect();
         all.sort_unstable_by_key(|known| known.name());
         all.into_iter().map(Known::to_entry).collect()
     }
@@ -268,3 +286,6 @@ fn active<'a>(entries: &'a Entries, sender: &SenderId) -> Result<Known<'a>, Admi
 #[cfg(test)]
 #[path = "registry/tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "registry/wish_tests.rs"]
+mod wish_tests;

@@ -21,6 +21,8 @@ pub trait Spawner: Send + Sync {
     fn spawn_io(&self, future: BoxFuture);
     /// Runs flushes and checkpoints, which may use a core for long.
     fn spawn_background(&self, future: BoxFuture);
+    /// Runs the graph, which uses a core for as long as there are rows.
+    fn spawn_analysis(&self, future: BoxFuture) -> std::io::Result<()>;
 }
 
 /// Threads of the machine: an arbiter per shard, a thread for commits, a runtime for QUIC and one
@@ -76,6 +78,15 @@ impl Spawner for ThreadSpawner {
     fn spawn_background(&self, future: BoxFuture) {
         self.background.spawn(future);
     }
+
+    fn spawn_analysis(&self, future: BoxFuture) -> std::io::Result<()> {
+        let background = self.background.clone();
+        // Polled on a thread of its own; timers and wakes are the runtime's.
+        thread::Builder::new()
+            .name("quiver-analyze".into())
+            .spawn(move || background.block_on(future))?;
+        Ok(())
+    }
 }
 
 /// Everything on the thread that calls, for simulations: needs an actix system on it.
@@ -98,5 +109,10 @@ impl Spawner for LocalSpawner {
 
     fn spawn_background(&self, future: BoxFuture) {
         actix_rt::spawn(future);
+    }
+
+    fn spawn_analysis(&self, future: BoxFuture) -> std::io::Result<()> {
+        actix_rt::spawn(future);
+        Ok(())
     }
 }

@@ -90,6 +90,14 @@ fn batch(schema: &StreamSchema, first: i64) -> Result<RecordBatch, Box<dyn Error
                     .map(|at| present(&at).then_some(at % 2 == 0))
                     .collect::<BooleanArray>(),
             ),
+            FieldType::Timestamp => {
+                // A day before 1970 and after, by the microsecond.
+                let times = positions
+                    .clone()
+                    .map(|at| present(&at).then_some((at % 2 * 2 - 1) * 86_400_000_000 - at));
+                let times: TimestampMicrosecondArray = times.collect();
+                Arc::new(times.with_timezone("UTC"))
+            }
             FieldType::Utf8 => {
                 let text = positions
                     .clone()
@@ -119,6 +127,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ("noise", FieldType::Float64),
         ("gear", FieldType::Int64),
         ("moving", FieldType::Bool),
+        ("seen", FieldType::Timestamp),
     ];
     let wide = [narrow.as_slice(), &[("note", FieldType::Utf8)]].concat();
     for (flush, fields) in [narrow.as_slice(), &narrow, &wide].into_iter().enumerate() {

@@ -46,6 +46,8 @@ mod keeping;
 mod many_days;
 #[path = "archive_tests/outcomes.rs"]
 mod outcomes;
+#[path = "archive_tests/times.rs"]
+mod times;
 #[path = "archive_tests/trouble.rs"]
 mod trouble;
 

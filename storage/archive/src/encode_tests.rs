@@ -10,7 +10,7 @@ use arrow_array::{
 };
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use proptest::prelude::*;
-use quiver_model::{FieldName, FieldType, StreamField, StreamName};
+use quiver_model::{FIELD_TIME_MAX, FIELD_TIME_MIN, FieldName, FieldType, StreamField, StreamName};
 
 use super::*;
 use crate::{
@@ -167,6 +167,7 @@ fn every_column_comes_back_and_only_common_encodings_are_used() {
         StreamField::new(name("code"), FieldType::Int64),
         StreamField::new(name("note"), FieldType::Utf8),
         StreamField::new(name("flag"), FieldType::Bool),
+        StreamField::new(name("seen"), FieldType::Timestamp),
     ];
     let schema = layout(&fields);
     let count = 5_000_i64;
@@ -177,6 +178,10 @@ fn every_column_comes_back_and_only_common_encodings_are_used() {
         .collect();
     let code: Int64Array = (0..count)
         .map(|at| (at % 5 > 0).then_some([i64::MIN, i64::MAX, 0, 7][(at % 4) as usize]))
+        .collect();
+    let (first, last) = (FIELD_TIME_MIN.as_micros(), FIELD_TIME_MAX.as_micros());
+    let seen: TimestampMicrosecondArray = (0..count)
+        .map(|at| (at % 6 > 0).then_some([first, last, -1, 0, at][(at % 5) as usize]))
         .collect();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Float64Array::from_iter_values(noise)),
@@ -191,6 +196,7 @@ fn every_column_comes_back_and_only_common_encodings_are_used() {
         Arc::new(BooleanArray::from_iter(
             (0..count).map(|at| Some(at % 3 == 0)),
         )),
+        Arc::new(seen.with_timezone("UTC")),
     ];
     let batch = rows(&schema, columns);
     for way in ways() {

@@ -28,6 +28,7 @@ fn delta_type(field: &StreamField) -> Cow<'static, str> {
         FieldType::Float64 => "double",
         FieldType::Utf8 => "string",
         FieldType::Bool => "boolean",
+        FieldType::Timestamp => "timestamp",
     }
     .into()
 }
@@ -87,6 +88,7 @@ pub(crate) fn fields_of(schema_string: &str) -> Result<Vec<StreamField>, String>
             "double" => FieldType::Float64,
             "string" => FieldType::Utf8,
             "boolean" => FieldType::Bool,
+            "timestamp" => FieldType::Timestamp,
             _ if decimal_scale(data_type).is_some() => FieldType::Float64,
             _ => {
                 return Err(format!(
@@ -187,6 +189,7 @@ mod tests {
             field("gear", FieldType::Int64),
             field("note", FieldType::Utf8),
             field("moving", FieldType::Bool),
+            field("seen", FieldType::Timestamp),
             decimal("load", 2),
         ];
         assert_eq!(fields_of(&schema_string(&fields)).unwrap(), fields);
@@ -206,5 +209,6 @@ mod tests {
         let both = [field("b", FieldType::Bool), field("a", FieldType::Int64)];
         assert_eq!(grown(&known, &both).unwrap().unwrap().len(), 2);
         assert!(grown(&known, &[field("a", FieldType::Utf8)]).is_err());
+        assert!(grown(&known, &[field("a", FieldType::Timestamp)]).is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use arrow_array::{
     Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
     cast::AsArray,
     types::{Float64Type, Int64Type},
 };
@@ -49,6 +50,11 @@ enum Cell {
         bit: usize,
         word: usize,
     },
+    Time {
+        block: usize,
+        bit: usize,
+        word: usize,
+    },
     /// Its value is the bit after the one that says that there is one.
     Bool {
         block: usize,
@@ -65,6 +71,7 @@ enum Source<'a> {
     Absent,
     Int64(&'a Int64Array),
     Float64(&'a Float64Array),
+    Time(&'a TimestampMicrosecondArray),
     Bool(&'a BooleanArray),
     Text(&'a StringArray),
 }
@@ -94,7 +101,7 @@ impl Cells {
         let bits: usize = fields
             .iter()
             .map(|(_, field_type)| match field_type {
-                FieldType::Int64 | FieldType::Float64 => 1,
+                FieldType::Int64 | FieldType::Float64 | FieldType::Timestamp => 1,
                 FieldType::Bool => 2,
                 FieldType::Utf8 => 0,
             })
@@ -106,6 +113,7 @@ impl Cells {
             let cell = match field_type {
                 FieldType::Int64 => Cell::Int64 { block, bit, word },
                 FieldType::Float64 => Cell::Float64 { block, bit, word },
+                FieldType::Timestamp => Cell::Time { block, bit, word },
                 FieldType::Bool => Cell::Bool { block, bit },
                 FieldType::Utf8 => {
                     let mut texts = Pages::default();
@@ -117,7 +125,9 @@ impl Cells {
                 }
             };
             match cell {
-                Cell::Int64 { .. } | Cell::Float64 { .. } => (bit, word) = (bit + 1, word + 1),
+                Cell::Int64 { .. } | Cell::Float64 { .. } | Cell::Time { .. } => {
+                    (bit, word) = (bit + 1, word + 1)
+                }
                 Cell::Bool { .. } => bit += 2,
                 Cell::Text { .. } => {}
             }
@@ -214,6 +224,12 @@ impl Cells {
                 let nulls = NullBuffer::new(bits(block, bit));
                 Arc::new(Float64Array::new(values.into(), Some(nulls)))
             }
+            Cell::Time { block, bit, word } => {
+                let values: Vec<i64> = words(block, word).map(u64::cast_signed).collect();
+                let nulls = NullBuffer::new(bits(block, bit));
+                let times = TimestampMicrosecondArray::new(values.into(), Some(nulls));
+                Arc::new(times.with_timezone("UTC"))
+            }
             Cell::Bool { block, bit } => {
                 let nulls = NullBuffer::new(bits(block, bit));
                 Arc::new(BooleanArray::new(bits(block, bit + 1), Some(nulls)))
@@ -242,6 +258,7 @@ impl<'a> Source<'a> {
         match cell {
             Cell::Int64 { .. } => column.as_primitive_opt::<Int64Type>().map(Self::Int64),
             Cell::Float64 { .. } => column.as_primitive_opt::<Float64Type>().map(Self::Float64),
+            Cell::Time { .. } => column.as_primitive_opt().map(Self::Time),
             Cell::Bool { .. } => column.as_boolean_opt().map(Self::Bool),
             Cell::Text { .. } => column.as_string_opt::<i32>().map(Self::Text),
         }
@@ -250,9 +267,14 @@ impl<'a> Source<'a> {
 
     fn write(&self, row: usize, cell: Cell, cells: &mut [u64]) {
         match cell {
-            Cell::Int64 { bit, word, .. } | Cell::Float64 { bit, word, .. } => {
+            Cell::Int64 { bit, word, .. }
+            | Cell::Float64 { bit, word, .. }
+            | Cell::Time { bit, word, .. } => {
                 let number = match self {
                     Self::Int64(array) if array.is_valid(row) => {
+                        Some(array.value(row).cast_unsigned())
+                    }
+                    Self::Time(array) if array.is_valid(row) => {
                         Some(array.value(row).cast_unsigned())
                     }
                     Self::Float64(array) if array.is_valid(row) => Some(array.value(row).to_bits()),

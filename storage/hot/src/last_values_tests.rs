@@ -162,7 +162,9 @@ fn what_was_frozen_stays_as_it_was_while_rows_come_and_is_read_in_portions() {
 
 #[test]
 fn every_type_of_field_keeps_its_values_and_nulls_also_if_it_came_later() {
-    use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, StringArray};
+    use arrow_array::{
+        Array, ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray,
+    };
     use quiver_model::{FieldName, FieldType, SchemaId, StreamField, StreamName, StreamSchema};
     let field =
         |name: &str, field_type| StreamField::new(FieldName::new(name).unwrap(), field_type);
@@ -171,9 +173,10 @@ fn every_type_of_field_keeps_its_values_and_nulls_also_if_it_came_later() {
         FieldType::Bool,
         FieldType::Utf8,
         FieldType::Bool,
+        FieldType::Timestamp,
     ];
     let fields: Vec<_> = (0..70)
-        .map(|index| field(&format!("f{index}"), names[index % 4]))
+        .map(|index| field(&format!("f{index}"), names[index % names.len()]))
         .collect();
     let stream = StreamName::new("readings").unwrap();
     let old = StreamSchema::new(stream.clone(), SchemaId(1), fields[..2].to_vec()).unwrap();
@@ -189,6 +192,12 @@ fn every_type_of_field_keeps_its_values_and_nulls_also_if_it_came_later() {
             let values = (0..rows.len()).map(value);
             columns.push(match field.field_type {
                 FieldType::Int64 => Arc::new(values.collect::<Int64Array>()) as ArrayRef,
+                FieldType::Timestamp => Arc::new(
+                    values
+                        .map(|value| value.map(|value| 250 - value))
+                        .collect::<TimestampMicrosecondArray>()
+                        .with_timezone("UTC"),
+                ),
                 FieldType::Bool => Arc::new(
                     values
                         .map(|value| value.map(|value| value % 2 == 0))
@@ -223,6 +232,16 @@ fn every_type_of_field_keeps_its_values_and_nulls_also_if_it_came_later() {
         }
     }
     assert!(values.bytes() > 4 * 70 * 8);
+    let restored = LastValues::new(1);
+    for part in portions(&values, 0) {
+        restored.import(&part).unwrap();
+    }
+    let restored = restored.snapshot(&new).unwrap();
+    for (index, (restored, found)) in restored.columns().iter().zip(found.columns()).enumerate() {
+        if index != 1 {
+            assert_eq!(restored.to_data(), found.to_data(), "column {index}");
+        }
+    }
 }
 
 #[test]

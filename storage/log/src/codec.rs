@@ -102,6 +102,7 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
                 SenderKind::Device => 1,
                 SenderKind::Gateway => 2,
                 SenderKind::Operator => 3,
+                SenderKind::Node => 4,
             });
             put_name(out, sender.id.as_str());
         }
@@ -186,6 +187,7 @@ pub(crate) fn decode_head(bytes: &[u8]) -> Result<RecordHead, RecordError> {
                 1 => SenderKind::Device,
                 2 => SenderKind::Gateway,
                 3 => SenderKind::Operator,
+                4 => SenderKind::Node,
                 _ => return Err(RecordError::Field("sender kind")),
             };
             let id = DeviceId::new(fields.name()?).map_err(|_| RecordError::Field("sender id"))?;

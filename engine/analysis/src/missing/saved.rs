@@ -37,6 +37,15 @@ impl Missing {
         changed.into_iter().map(bytes).collect()
     }
 
+    /// Counts everything as changed: the next [`Self::changed`] has all there is.
+    pub fn change_all(&mut self) {
+        for slot in 0..self.slots.len() {
+            if let Ok(slot) = u32::try_from(slot) {
+                self.list(slot);
+            }
+        }
+    }
+
     /// Takes an entry that [`Missing::changed`] gave for a device that this watch has not seen.
     /// There may be more series than the limit by them, if it was lowered; no new one is then
     /// watched until there are fewer. After an error the watch is as it was.

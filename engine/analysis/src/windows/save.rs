@@ -71,6 +71,20 @@ impl Windows {
         Changed { common, entries }
     }
 
+    /// Counts everything as changed: the next [`Self::changed`] has all there is.
+    pub fn change_all(&mut self) {
+        for device in 0..self.devices.len() {
+            self.touch_device(u32::try_from(device).unwrap_or(NONE));
+        }
+        for key in 0..self.keys.len() {
+            let tracks = self.tracks.len();
+            let opens = self.opens.iter().skip(key * tracks).take(tracks);
+            if opens.map(|open| open.count).sum::<u32>() > 0 {
+                self.touch_key(u32::try_from(key).unwrap_or(NONE));
+            }
+        }
+    }
+
     /// Takes back what was saved: the last `common`, and of each key the last entry that was not
     /// `None`. To be called once, on windows of the same definition that took no rows.
     ///

@@ -44,6 +44,13 @@ pub(super) enum Role {
     Dropped,
 }
 
+impl Role {
+    /// Whether its values are read as points in time.
+    pub fn is_time(&self) -> bool {
+        matches!(self, Self::Time | Self::Field(_, FieldType::Timestamp))
+    }
+}
+
 /// What becomes of every column.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {

@@ -170,7 +170,7 @@ pub struct ColumnMap {
 /// Not a column mapping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "column mapping {0:?} must be SOURCE=NAME, SOURCE=NAME:TYPE or SOURCE=:TYPE, with a type of float64, int64, utf8 or bool"
+    "column mapping {0:?} must be SOURCE=NAME, SOURCE=NAME:TYPE or SOURCE=:TYPE, with a type of float64, int64, utf8, bool or timestamp"
 )]
 pub struct ColumnMapError(pub String);
 
@@ -203,6 +203,7 @@ fn field_type(name: &str) -> Option<FieldType> {
         FieldType::Float64,
         FieldType::Utf8,
         FieldType::Bool,
+        FieldType::Timestamp,
     ]
     .into_iter()
     .find(|field_type| field_type.as_str() == name)

@@ -4,14 +4,14 @@ use std::{collections::VecDeque, fs, sync::Arc, time::SystemTime};
 
 use arrow_array::{RecordBatch, timezone::Tz};
 use arrow_schema::SchemaRef;
-use quiver_model::Producer;
+use quiver_model::{FieldType, Producer};
 use sha2::{Digest, Sha256};
 
 use super::{
     FileError, FileFormat, FileOptions,
     batching::{BATCHING_VERSION, Batcher},
     json::{self, JsonChunks},
-    layout::{Layout, SourceColumn},
+    layout::{Layout, Role, SourceColumn},
     rows::RowBuilder,
     text::{self, CsvChunks},
     time::{TimeReader, zone},
@@ -31,7 +31,8 @@ pub struct FilePlan {
     format: FileFormat,
     layout: Arc<Layout>,
     zone: Tz,
-    time_reader: Option<TimeReader>,
+    /// Of a file of text: for each of its columns that are times, how they are written.
+    time_readers: Option<Vec<Option<TimeReader>>>,
     producer: Producer,
     rows: u64,
     bytes: u64,
@@ -74,21 +75,22 @@ impl FilePlan {
             return Err(FileError::Empty { path });
         }
         let layout = Layout::new(&options, &columns)?;
-        let time_reader = firsts.map(|firsts| {
-            let first = firsts
-                .get(layout.time_column())
-                .cloned()
-                .flatten()
-                .unwrap_or_default();
-            TimeReader::new(&options, zone, &first)
+        let time_readers = firsts.map(|firsts| {
+            let of_column = |(first, role): (Option<String>, &Role)| {
+                let first = first.unwrap_or_default();
+                role.is_time()
+                    .then(|| TimeReader::new(&options, zone, &first))
+            };
+            let columns = firsts.into_iter().zip(&layout.roles);
+            columns.map(of_column).collect()
         });
-        let producer = producer(&options, format, hash, &columns);
+        let producer = producer(&options, format, hash, &columns, &layout);
         let plan = Self {
             options: Arc::new(options),
             format,
             layout: Arc::new(layout),
             zone,
-            time_reader,
+            time_readers,
             producer,
             rows,
             bytes,
@@ -133,9 +135,9 @@ impl FilePlan {
     /// If the file cannot be opened again.
     pub fn batches(&self) -> Result<FileBatches, FileError> {
         let (options, layout) = (Arc::clone(&self.options), Arc::clone(&self.layout));
-        let source: Box<dyn ChunkSource> = match (&self.time_reader, self.format) {
-            (Some(reader), format) => {
-                let rows = RowBuilder::new(Arc::clone(&options), layout, reader.clone());
+        let source: Box<dyn ChunkSource> = match (&self.time_readers, self.format) {
+            (Some(readers), format) => {
+                let rows = RowBuilder::new(Arc::clone(&options), layout, readers);
                 match format {
                     FileFormat::JsonLines => Box::new(JsonChunks::open(options, rows)?),
                     format => Box::new(CsvChunks::open(options, delimiter(format), rows)?),
@@ -180,6 +182,7 @@ fn producer(
     format: FileFormat,
     content: Sha256,
     columns: &[SourceColumn],
+    layout: &Layout,
 ) -> Producer {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
@@ -199,18 +202,19 @@ fn producer(
             .as_bytes(),
     );
     // What a mapping means does not depend on the order it was given in.
-    for column in columns {
+    for (column, role) in columns.iter().zip(&layout.roles) {
         let map = options.map.iter().find(|map| map.source == column.name);
         part(
             map.and_then(|map| map.target.as_deref())
                 .unwrap_or_default()
                 .as_bytes(),
         );
-        part(
-            map.and_then(|map| map.field_type)
-                .map_or("", |field_type| field_type.as_str())
-                .as_bytes(),
-        );
+        let mut field_type = map.and_then(|map| map.field_type);
+        // Before there were such fields, the column was sent as text: those batches are others.
+        if let Role::Field(_, FieldType::Timestamp) = role {
+            field_type = Some(FieldType::Timestamp);
+        }
+        part(field_type.map_or("", FieldType::as_str).as_bytes());
         part(&[u8::from(options.drop.contains(&column.name))]);
     }
     part(

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, RecordBatch, TimestampMicrosecondArray,
-    builder::{ArrayBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder},
+    builder::{
+        ArrayBuilder, BooleanBuilder, Float64Builder, Int64Builder, StringBuilder,
+        TimestampMicrosecondBuilder,
+    },
 };
 use quiver_model::{DeviceId, FieldType};
 
@@ -26,13 +29,15 @@ enum FieldBuilder {
     Int(Int64Builder),
     Bool(BooleanBuilder),
     Text(StringBuilder),
+    Time(TimestampMicrosecondBuilder),
 }
 
 /// Turns rows of text into a chunk of the layout.
 pub(super) struct RowBuilder {
     options: Arc<FileOptions>,
     layout: Arc<Layout>,
-    time_reader: TimeReader,
+    /// For each column of the file that is a time.
+    time_readers: Vec<Option<TimeReader>>,
     times: Vec<i64>,
     devices: StringBuilder,
     fields: Vec<FieldBuilder>,
@@ -44,13 +49,21 @@ pub(super) struct RowBuilder {
 }
 
 impl RowBuilder {
-    pub fn new(options: Arc<FileOptions>, layout: Arc<Layout>, time_reader: TimeReader) -> Self {
+    /// `time_readers` has one for each column of the file that is a time.
+    pub fn new(
+        options: Arc<FileOptions>,
+        layout: Arc<Layout>,
+        time_readers: &[Option<TimeReader>],
+    ) -> Self {
         let fields = layout.roles.iter().filter_map(|role| match role {
             Role::Field(_, field_type) => Some(match field_type {
                 FieldType::Float64 => FieldBuilder::Float(Float64Builder::new()),
                 FieldType::Int64 => FieldBuilder::Int(Int64Builder::new()),
                 FieldType::Bool => FieldBuilder::Bool(BooleanBuilder::new()),
                 FieldType::Utf8 => FieldBuilder::Text(StringBuilder::new()),
+                FieldType::Timestamp => {
+                    FieldBuilder::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
+                }
             }),
             _ => None,
         });
@@ -58,7 +71,7 @@ impl RowBuilder {
             fields: fields.collect(),
             options,
             layout,
-            time_reader,
+            time_readers: time_readers.to_vec(),
             times: Vec::new(),
             devices: StringBuilder::new(),
             has_time: false,
@@ -101,16 +114,11 @@ impl RowBuilder {
         let text = cell.text.trim();
         match self.layout.roles.get(index) {
             None | Some(Role::Dropped) => {}
-            Some(Role::Time) => match self.time_reader.read(text) {
-                Ok(time) => {
-                    self.times.push(time);
-                    self.has_time = true;
-                }
-                Err(fault) => {
-                    let (fault, remedy) = self.time_reader.explain(fault);
-                    return Err(self.wrong(index, line, text, &fault, remedy));
-                }
-            },
+            Some(Role::Time) => {
+                let time = self.read_time(index, text, line)?;
+                self.times.push(time);
+                self.has_time = true;
+            }
             Some(Role::Device) => {
                 if !DeviceId::is_well_formed(text) {
                     let fault = "is not a device id (1 to 128 characters of [A-Za-z0-9._:@/-], starting with a letter or digit)";
@@ -121,6 +129,16 @@ impl RowBuilder {
             }
             Some(Role::Field(field, field_type)) => {
                 let (field, field_type) = (*field, *field_type);
+                if field_type == FieldType::Timestamp {
+                    let is_value = !text.is_empty();
+                    let time = is_value.then(|| self.read_time(index, text, line));
+                    let time = time.transpose()?;
+                    if let Some(FieldBuilder::Time(builder)) = self.fields.get_mut(field) {
+                        builder.append_option(time);
+                    }
+                    self.row_bytes += cell.text.len();
+                    return Ok(());
+                }
                 let name = || self.layout.names.get(index).cloned().unwrap_or_default();
                 let is_number = matches!(field_type, FieldType::Int64 | FieldType::Float64);
                 if is_number && !self.is_typed(index) && has_leading_zeros(text) {
@@ -160,6 +178,23 @@ impl RowBuilder {
         Ok(())
     }
 
+    /// A point in time, in microseconds since 1970, as the column has them.
+    fn read_time(&self, index: usize, text: &str, line: u64) -> Result<i64, FileError> {
+        let reader = self.time_readers.get(index).and_then(Option::as_ref);
+        let Some(reader) = reader else {
+            let remedy = "mend the value".to_owned();
+            return Err(self.wrong(index, line, text, "is not a point in time", remedy));
+        };
+        reader.read(text).map_err(|fault| {
+            let (fault, mut remedy) = reader.explain(fault);
+            if self.layout.time_column() != index {
+                let name = self.layout.names.get(index).cloned().unwrap_or_default();
+                remedy += &format!(", or send the column as text with --map {name:?}=:utf8");
+            }
+            self.wrong(index, line, text, &fault, remedy)
+        })
+    }
+
     /// Whether somebody said what type the column has.
     fn is_typed(&self, index: usize) -> bool {
         let name = self.layout.names.get(index);
@@ -181,13 +216,10 @@ impl RowBuilder {
         self.row_bytes = 0;
         if !self.has_time {
             let remedy = "give every row a time".to_owned();
-            return Err(self.wrong(
-                self.layout.time_column(),
-                line,
-                "",
-                &format!("is not {}", self.time_reader.expectation()),
-                remedy,
-            ));
+            let column = self.layout.time_column();
+            let reader = self.time_readers.get(column).and_then(Option::as_ref);
+            let expected = reader.map_or("a point in time".into(), TimeReader::expectation);
+            return Err(self.wrong(column, line, "", &format!("is not {expected}"), remedy));
         }
         if !self.has_device {
             match &self.options.device {
@@ -218,6 +250,7 @@ impl RowBuilder {
                 FieldBuilder::Int(builder) => pad(builder, rows),
                 FieldBuilder::Bool(builder) => pad(builder, rows),
                 FieldBuilder::Text(builder) => pad(builder, rows),
+                FieldBuilder::Time(builder) => pad(builder, rows),
             }
         }
         Ok(())
@@ -237,6 +270,7 @@ impl RowBuilder {
                 FieldBuilder::Int(builder) => Arc::new(builder.finish()),
                 FieldBuilder::Bool(builder) => Arc::new(builder.finish()),
                 FieldBuilder::Text(builder) => Arc::new(builder.finish()),
+                FieldBuilder::Time(builder) => Arc::new(builder.finish()),
             });
         }
         RecordBatch::try_new(Arc::clone(&self.layout.schema), columns)
@@ -273,6 +307,11 @@ impl Nulls for StringBuilder {
         self.append_null();
     }
 }
+impl Nulls for TimestampMicrosecondBuilder {
+    fn push_null(&mut self) {
+        self.append_null();
+    }
+}
 
 fn pad(builder: &mut impl Nulls, rows: usize) {
     while builder.len() < rows {
@@ -298,6 +337,8 @@ fn append_cell(builder: &mut FieldBuilder, cell: Cell<'_>) -> bool {
         FieldBuilder::Bool(builder) => {
             append(text, boolean(text), |value| builder.append_option(value))
         }
+        // Read with the column's format, which is not known here.
+        FieldBuilder::Time(_) => false,
     }
 }
 

@@ -21,6 +21,8 @@ use crate::tests::fake_server::FakeServer;
 
 /// Which columns are what, and which cannot be.
 mod columns;
+/// Times beside the event time.
+mod time_fields;
 /// Parquet and Arrow files that are damaged, and their times.
 mod typed_files;
 /// What becomes of single values, and where wrong ones are found.

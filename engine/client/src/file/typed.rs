@@ -11,7 +11,7 @@ use arrow_array::{
     Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray,
     cast::AsArray,
     timezone::Tz,
-    types::{Float64Type, Int64Type, TimestampMicrosecondType},
+    types::{Float64Type, Int64Type, TimestampMicrosecondType, TimestampNanosecondType},
 };
 use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::{FileReader, StreamReader};
@@ -170,6 +170,7 @@ fn source_column(name: &str, data_type: &DataType) -> SourceColumn {
     );
     let suggested = match data_type {
         DataType::Null => None,
+        DataType::Timestamp(..) => Some(FieldType::Timestamp),
         other if other.is_integer() => Some(FieldType::Int64),
         other if other.is_floating() || other.is_decimal() => Some(FieldType::Float64),
         DataType::Boolean => Some(FieldType::Bool),
@@ -191,6 +192,11 @@ fn source_column(name: &str, data_type: &DataType) -> SourceColumn {
     }
 }
 
+/// For a column without a value.
+fn no_times(column: &ArrayRef) -> TimestampMicrosecondArray {
+    TimestampMicrosecondArray::new_null(column.len()).with_timezone("UTC")
+}
+
 fn is_text(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
@@ -209,8 +215,8 @@ pub(super) struct TypedChunks {
     /// What is left of the batch that was read last.
     rest: Option<RecordBatch>,
     zone: Tz,
-    /// For times that are numbers or text; made at the first value.
-    times: Option<TimeReader>,
+    /// By column, for times that are numbers or text; made at the first value.
+    time_readers: Vec<Option<TimeReader>>,
     /// Rows given out so far.
     rows: u64,
 }
@@ -225,6 +231,7 @@ impl TypedChunks {
         let (batches, ..) = guarded(&options.path, format, || {
             Batches::open(&options.path, format)
         })?;
+        let readers = layout.roles.len();
         Ok(Self {
             options,
             layout,
@@ -232,7 +239,7 @@ impl TypedChunks {
             batches: Some(batches),
             rest: None,
             zone,
-            times: None,
+            time_readers: vec![None; readers],
             rows: 0,
         })
     }
@@ -272,6 +279,9 @@ impl TypedChunks {
                 Role::Dropped => {}
                 Role::Time => times = Some(self.event_times(index, column)?),
                 Role::Device => devices = Some(self.devices(index, column)?),
+                Role::Field(_, FieldType::Timestamp) => {
+                    fields.push(Arc::new(self.times(index, column)?));
+                }
                 Role::Field(_, field_type) => {
                     fields.push(self.convert(index, column, *field_type)?);
                 }
@@ -369,67 +379,59 @@ impl TypedChunks {
         )
     }
 
+    /// The event times: every row has one.
     fn event_times(
         &mut self,
         index: usize,
         column: &ArrayRef,
     ) -> Result<TimestampMicrosecondArray, FileError> {
-        let fault = "is not a point in time";
         let nulls = column.logical_nulls();
         let null = nulls.and_then(|nulls| (0..nulls.len()).find(|row| nulls.is_null(*row)));
         if let Some(row) = null {
+            let fault = "is not a point in time";
             return Err(self.wrong(index, row, "null", fault, "give every row a time"));
         }
-        let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-        let times: TimestampMicrosecondArray = match column.data_type() {
+        self.times(index, column)
+    }
+
+    /// A column as points in time; what is null stays null.
+    fn times(
+        &mut self,
+        index: usize,
+        column: &ArrayRef,
+    ) -> Result<TimestampMicrosecondArray, FileError> {
+        let times = match column.data_type() {
             DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => {
                 // What names no zone is a local time of the zone given.
-                let naive = self
-                    .cast(column, &DataType::Timestamp(TimeUnit::Microsecond, None))
-                    .map_err(|error| self.malformed(error))?;
-                let naive = naive.as_primitive::<TimestampMicrosecondType>();
+                let naive = self.micros(column)?;
                 if self.options.time_zone.is_none() {
-                    naive.clone()
+                    naive
                 } else {
-                    self.local_times(index, column, naive)?
+                    self.local_times(index, column, &naive)?
                 }
             }
-            DataType::Timestamp(..) => {
-                let cast = self
-                    .cast(column, &utc)
-                    .map_err(|error| self.malformed(error))?;
-                cast.as_primitive::<TimestampMicrosecondType>().clone()
-            }
+            DataType::Timestamp(..) => self.micros(column)?,
             data_type if data_type.is_integer() => {
                 let cast = self.convert(index, column, FieldType::Int64)?;
                 let numbers = cast.as_primitive::<Int64Type>();
-                let Some(first) = numbers.values().first().copied() else {
-                    return Ok(Vec::<i64>::new().into());
+                let Some(first) = numbers.iter().flatten().next() else {
+                    return Ok(no_times(column));
                 };
-                let reader = self.number_reader(first);
-                self.read_each(
-                    index,
-                    &reader,
-                    numbers.values().iter().map(ToString::to_string),
-                )?
+                let reader = self.number_reader(index, first);
+                let read = |number: &i64| reader.read(&number.to_string());
+                self.read_each(index, numbers.iter(), read, &reader)?
             }
             data_type if data_type.is_floating() => {
                 let cast = self
                     .cast(column, &DataType::Float64)
                     .map_err(|error| self.malformed(error))?;
                 let numbers = cast.as_primitive::<Float64Type>();
-                let Some(first) = numbers.values().first().copied() else {
-                    return Ok(Vec::<i64>::new().into());
+                let Some(first) = numbers.iter().flatten().next() else {
+                    return Ok(no_times(column));
                 };
-                let reader = self.number_reader(first as i64);
-                let mut times = Vec::with_capacity(numbers.len());
-                for (row, value) in numbers.values().iter().enumerate() {
-                    times.push(reader.read_float(*value).map_err(|fault| {
-                        let (fault, remedy) = reader.explain(fault);
-                        self.wrong(index, row, &value.to_string(), &fault, &remedy)
-                    })?);
-                }
-                times.into()
+                let reader = self.number_reader(index, first as i64);
+                let read = |number: &f64| reader.read_float(*number);
+                self.read_each(index, numbers.iter(), read, &reader)?
             }
             data_type if is_text(data_type) => {
                 let cast = self
@@ -437,13 +439,12 @@ impl TypedChunks {
                     .map_err(|error| self.malformed(error))?;
                 let texts = cast.as_string::<i32>();
                 let Some(first) = texts.iter().flatten().next() else {
-                    return Ok(Vec::<i64>::new().into());
+                    return Ok(no_times(column));
                 };
-                let reader = self
-                    .times
-                    .get_or_insert_with(|| TimeReader::new(&self.options, self.zone, first))
-                    .clone();
-                self.read_each(index, &reader, texts.iter().flatten().map(str::to_owned))?
+                let reader =
+                    self.reader(index, |options, zone| TimeReader::new(options, zone, first));
+                let read = |text: &&str| reader.read(text);
+                self.read_each(index, texts.iter(), read, &reader)?
             }
             other => {
                 return Err(self.malformed(format!(
@@ -455,32 +456,81 @@ impl TypedChunks {
         Ok(times.with_timezone("UTC"))
     }
 
-    /// For times that are numbers, of which the first of the file is `first`.
-    fn number_reader(&mut self, first: i64) -> TimeReader {
-        let format = match &self.options.time_format {
-            TimeFormat::Auto => unit_of(first),
-            format => format.clone(),
+    /// Timestamps and dates in microseconds; digits below are cut.
+    fn micros(&self, column: &ArrayRef) -> Result<TimestampMicrosecondArray, FileError> {
+        if let Some(nanos) = column.as_primitive_opt::<TimestampNanosecondType>() {
+            // A cast would round towards 1970.
+            return Ok(nanos.unary(|nanos| nanos.div_euclid(1_000)));
+        }
+        let zone = match column.data_type() {
+            DataType::Timestamp(_, zone) => zone.clone(),
+            _ => None,
         };
-        let (options, zone) = (&self.options, self.zone);
-        self.times
-            .get_or_insert_with(|| TimeReader::new(options, zone, "").of_format(format))
-            .clone()
+        let cast = self
+            .cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone))
+            .map_err(|error| self.malformed(error))?;
+        Ok(cast.as_primitive::<TimestampMicrosecondType>().clone())
     }
 
-    fn read_each(
+    /// The column's reader of times, made by `make` if it has none yet.
+    fn reader(
+        &mut self,
+        index: usize,
+        make: impl FnOnce(&FileOptions, Tz) -> TimeReader,
+    ) -> TimeReader {
+        let (options, zone) = (&self.options, self.zone);
+        match self.time_readers.get_mut(index) {
+            Some(known) => known.get_or_insert_with(|| make(options, zone)).clone(),
+            None => make(options, zone),
+        }
+    }
+
+    /// For times that are numbers, of which the first of the column is `first`.
+    fn number_reader(&mut self, index: usize, first: i64) -> TimeReader {
+        self.reader(index, |options, zone| {
+            let format = match &options.time_format {
+                TimeFormat::Auto => unit_of(first),
+                format => format.clone(),
+            };
+            TimeReader::new(options, zone, "").of_format(format)
+        })
+    }
+
+    /// Each of a column's values as `read` reads it.
+    fn read_each<T: ToString>(
         &self,
         index: usize,
+        values: impl Iterator<Item = Option<T>>,
+        read: impl Fn(&T) -> Result<i64, TimeFault>,
         reader: &TimeReader,
-        values: impl Iterator<Item = String>,
     ) -> Result<TimestampMicrosecondArray, FileError> {
         let mut times = Vec::new();
         for (row, value) in values.enumerate() {
-            times.push(reader.read(&value).map_err(|fault| {
-                let (fault, remedy) = reader.explain(fault);
-                self.wrong(index, row, &value, &fault, &remedy)
-            })?);
+            let Some(value) = value else {
+                times.push(None);
+                continue;
+            };
+            times.push(Some(read(&value).map_err(|fault| {
+                self.wrong_time(index, row, &value.to_string(), fault, reader)
+            })?));
         }
         Ok(times.into())
+    }
+
+    fn wrong_time(
+        &self,
+        index: usize,
+        row: usize,
+        value: &str,
+        fault: TimeFault,
+        reader: &TimeReader,
+    ) -> FileError {
+        let (fault, mut remedy) = reader.explain(fault);
+        if self.layout.time_column() != index {
+            let name = &self.layout.names[index];
+            remedy += &format!(", or send the column as text with --map {name:?}=:utf8");
+        }
+        self.wrong(index, row, value, &fault, &remedy)
     }
 
     /// Local times, each looked up in the zone given.
@@ -492,13 +542,16 @@ impl TypedChunks {
     ) -> Result<TimestampMicrosecondArray, FileError> {
         let reader = TimeReader::new(&self.options, self.zone, "");
         let mut times = Vec::with_capacity(naive.len());
-        for (row, time) in naive.values().iter().enumerate() {
-            let local = DateTime::from_timestamp_micros(*time).ok_or(TimeFault::NotOne);
+        for (row, time) in naive.iter().enumerate() {
+            let Some(time) = time else {
+                times.push(None);
+                continue;
+            };
+            let local = DateTime::from_timestamp_micros(time).ok_or(TimeFault::NotOne);
             let read = local.and_then(|local| reader.local(local.naive_utc()));
-            times.push(read.map_err(|fault| {
-                let (fault, remedy) = reader.explain(fault);
-                self.wrong(index, row, &shown(column, row), &fault, &remedy)
-            })?);
+            times.push(Some(read.map_err(|fault| {
+                self.wrong_time(index, row, &shown(column, row), fault, &reader)
+            })?));
         }
         Ok(times.into())
     }

@@ -6,7 +6,7 @@ use arrow_array::{
 };
 
 use super::*;
-use crate::{DeviceId, Position, SchemaId};
+use crate::{DeviceId, Position, SchemaId, schema::timestamp_type};
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
 
@@ -90,6 +90,7 @@ fn every_wire_type_is_normalised_to_its_stored_type() {
         ("single", Arc::new(Float32Array::from(vec![0.5, 1.5]))),
         ("text", Arc::new(StringArray::from(vec!["a", "b"]))),
         ("flag", Arc::new(BooleanArray::from(vec![true, false]))),
+        ("seen", Arc::new(TimestampSecondArray::from(vec![3, -3]))),
     ]);
     let judged = judge_as(&device(), &sent, None).unwrap();
     let types: Vec<_> = judged
@@ -103,7 +104,8 @@ fn every_wire_type_is_normalised_to_its_stored_type() {
             FieldType::Int64,
             FieldType::Float64,
             FieldType::Utf8,
-            FieldType::Bool
+            FieldType::Bool,
+            FieldType::Timestamp
         ]
     );
     let schema = Arc::new(
@@ -482,4 +484,170 @@ fn values_beyond_a_decimal_fields_scale_are_refused_and_the_others_stay_as_they_
     ]);
     let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
     assert_eq!(judged.verdict.refused.len(), 1);
+}
+
+/// The values of field `index` of stored rows.
+fn field_times(rows: &RecordBatch, index: usize) -> Vec<Option<i64>> {
+    let column = rows.column(FIXED_COLUMN_COUNT + index);
+    let times = column.as_primitive::<arrow_array::types::TimestampMicrosecondType>();
+    assert_eq!(*times.data_type(), timestamp_type());
+    times.iter().collect()
+}
+
+#[test]
+fn timestamps_of_every_unit_and_zone_are_microseconds_of_utc() {
+    let of = |column: ArrayRef| {
+        let rows = column.len();
+        let sent = batch(vec![("ts", times(&vec![NOW.0; rows])), ("seen", column)]);
+        let judged = judge_as(&device(), &sent, None).unwrap();
+        let [field] = judged.new_fields.as_slice() else {
+            panic!("one new field");
+        };
+        assert_eq!(field.type_word(), "timestamp");
+        let schema = schema(&[("seen", FieldType::Timestamp)]);
+        let truncated = judged.verdict.counts.truncated_timestamps;
+        (
+            field_times(&stored(&device(), &sent, &schema), 0),
+            truncated,
+        )
+    };
+    let seconds = vec![Some(-1), None, Some(0), Some(7)];
+    let micros = vec![Some(-1_000_000), None, Some(0), Some(7_000_000)];
+    let seconds = TimestampSecondArray::from(seconds);
+    let zoned = Arc::new(seconds.clone().with_timezone("+02:00"));
+    assert_eq!(of(Arc::new(seconds)), (micros.clone(), 0));
+    assert_eq!(of(zoned), (micros, 0));
+    let millis = TimestampMillisecondArray::from(vec![-1, 1]).with_timezone("Europe/Berlin");
+    assert_eq!(of(Arc::new(millis)), (vec![Some(-1_000), Some(1_000)], 0));
+    let extremes = [FIELD_TIME_MIN.0, -1, 0, FIELD_TIME_MAX.0];
+    let same = extremes.map(Some).to_vec();
+    assert_eq!(of(times(&extremes)), (same.clone(), 0));
+    let zoneless = TimestampMicrosecondArray::from(extremes.to_vec());
+    assert_eq!(of(Arc::new(zoneless)), (same, 0));
+
+    // What lies under a null is not looked at.
+    let nulls = NullBuffer::from(vec![true, true, true, true, false]);
+    let nanos = vec![1_999, -1, -1_000, i64::MIN, 7].into();
+    let nanos = TimestampNanosecondArray::new(nanos, Some(nulls));
+    let floor = i64::MIN.div_euclid(1_000);
+    let micros = vec![Some(1), Some(-1), Some(-1), Some(floor), None];
+    assert_eq!(of(Arc::new(nanos)), (micros, 3));
+    let garbage = vec![i64::MAX, 5].into();
+    let garbage = TimestampSecondArray::new(garbage, Some(vec![false, true].into()));
+    assert_eq!(of(Arc::new(garbage)), (vec![None, Some(5_000_000)], 0));
+}
+
+#[test]
+fn times_beyond_what_a_field_holds_are_refused_row_by_row() {
+    let refused = |column: ArrayRef| -> Vec<_> {
+        let sent = batch(vec![
+            ("ts", times(&vec![NOW.0; column.len()])),
+            ("seen", column),
+        ]);
+        let judged = judge_as(&device(), &sent, None).unwrap();
+        let rows = judged.verdict.refused.iter();
+        rows.map(|row| (row.row, row.code)).collect()
+    };
+    let all = |rows: &[u32]| -> Vec<_> {
+        let refused = rows.iter().map(|row| (*row, RejectCode::TimestampRange));
+        refused.collect()
+    };
+    let (min, max) = (FIELD_TIME_MIN.0, FIELD_TIME_MAX.0);
+    let micros = times(&[i64::MIN, min - 1, min, 0, max, max + 1, i64::MAX]);
+    assert_eq!(refused(micros), all(&[0, 1, 5, 6]));
+    let sent = batch(vec![("ts", times(&[1])), ("seen", times(&[i64::MAX]))]);
+    let kept = crate::row_as_json(&sent, 0, 1_024);
+    assert!(kept.contains(&i64::MAX.to_string()), "{kept}");
+    let seconds = vec![Some(i64::MIN), Some(min / 1_000_000), None, Some(i64::MAX)];
+    let seconds = Arc::new(TimestampSecondArray::from(seconds));
+    assert_eq!(refused(seconds), all(&[0, 3]));
+}
+
+#[test]
+fn times_and_numbers_do_not_become_each_other() {
+    let schema = schema(&[
+        ("seen", FieldType::Timestamp),
+        ("count", FieldType::Int64),
+        ("speed", FieldType::Float64),
+    ]);
+    let number = || Arc::new(Int64Array::from(vec![1])) as ArrayRef;
+    for (name, column, message) in [
+        ("seen", number(), "is timestamp; the batch has int64"),
+        ("count", times(&[1]), "is int64; the batch has timestamp"),
+        ("speed", times(&[1]), "is float64; the batch has timestamp"),
+    ] {
+        let sent = batch(vec![("ts", times(&[1])), (name, column)]);
+        let refusal = judge_as(&device(), &sent, Some(&schema)).unwrap_err();
+        assert_eq!(refusal.code, RejectCode::TypeConflict);
+        assert!(refusal.message.contains(message), "{refusal}");
+    }
+    // A log that says otherwise is damaged.
+    let sent = batch(vec![("ts", times(&[1])), ("seen", number())]);
+    let damaged = apply(&sent, &schema, &device(), &Verdict::default(), None).unwrap_err();
+    assert_eq!(damaged.code, RejectCode::MalformedBatch);
+
+    let date = Arc::new(arrow_array::Date32Array::from(vec![1])) as ArrayRef;
+    let sent = batch(vec![("ts", times(&[1])), ("day", date)]);
+    let refusal = judge_as(&device(), &sent, None).unwrap_err();
+    assert_eq!(refusal.code, RejectCode::UnsupportedType);
+}
+
+/// One value of a timestamp column: mostly near the edges of what fits, in any unit.
+fn ticks() -> impl proptest::strategy::Strategy<Value = Option<i64>> {
+    use proptest::prelude::*;
+    let edge = (0..4_u32, any::<bool>(), -2..=2_i64).prop_map(|(unit, is_first, off)| {
+        let edge = if is_first {
+            FIELD_TIME_MIN
+        } else {
+            FIELD_TIME_MAX
+        };
+        let per_second = 1_000_i64.pow(unit);
+        let edge = i128::from(edge.0) * i128::from(per_second) / 1_000_000;
+        i64::try_from(edge).unwrap_or(i64::MAX).saturating_add(off)
+    });
+    let ticks = prop_oneof![edge, any::<i64>(), -2_000..2_000_i64];
+    prop::option::weighted(0.9, ticks)
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_time_is_stored_as_its_microsecond_or_its_row_is_refused(
+        values in proptest::collection::vec(ticks(), 1..20),
+        unit in 0..4_usize,
+        zone in proptest::option::of(proptest::sample::select(vec!["UTC", "+02:00", "Europe/Berlin"])),
+    ) {
+        let zone = zone.map(Arc::<str>::from);
+        macro_rules! of {
+            ($array:ty) => {
+                Arc::new(<$array>::from(values.clone()).with_timezone_opt(zone)) as ArrayRef
+            };
+        }
+        let (column, nanos) = match unit {
+            0 => (of!(TimestampSecondArray), 1_000_000_000),
+            1 => (of!(TimestampMillisecondArray), 1_000_000),
+            2 => (of!(TimestampMicrosecondArray), 1_000),
+            _ => (of!(TimestampNanosecondArray), 1),
+        };
+        let sent = batch(vec![("ts", times(&vec![NOW.0; values.len()])), ("seen", column)]);
+        let schema = schema(&[("seen", FieldType::Timestamp)]);
+        let judged = judge_as(&device(), &sent, Some(&schema)).unwrap();
+
+        let (mut kept, mut refused, mut truncated) = (Vec::new(), Vec::new(), 0);
+        for (row, value) in (0..).zip(&values) {
+            let nanos = value.map(|value| i128::from(value) * nanos);
+            let micros = nanos.map(|nanos| nanos.div_euclid(1_000));
+            truncated += u32::from(nanos.is_some_and(|nanos| nanos % 1_000 != 0));
+            let range = i128::from(FIELD_TIME_MIN.0)..=i128::from(FIELD_TIME_MAX.0);
+            if micros.is_none_or(|micros| range.contains(&micros)) {
+                kept.push(micros.map(|micros| micros as i64));
+            } else {
+                refused.push((row, RejectCode::TimestampRange));
+            }
+        }
+        let found: Vec<_> = judged.verdict.refused.iter().map(|row| (row.row, row.code)).collect();
+        proptest::prop_assert_eq!(found, refused);
+        proptest::prop_assert_eq!(judged.verdict.counts.truncated_timestamps, truncated);
+        let rows = stored(&device(), &sent, &schema);
+        proptest::prop_assert_eq!(field_times(&rows, 0), kept);
+    }
 }

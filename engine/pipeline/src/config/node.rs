@@ -158,6 +158,8 @@ pub struct MissingConfig {
     pub after: Option<Located<i64>>,
     /// The fields without a value; rows at all if empty.
     pub fields: Vec<Located<Text>>,
+    /// After how long a device is taken to be gone for good, in microseconds.
+    pub forget: Option<Located<i64>>,
 }
 
 /// The inputs of a node or store.
@@ -321,7 +323,22 @@ fn missing(reader: &mut TableReader<'_>) -> MissingConfig {
         reader.missing("after", "\"5m\"");
     }
     let fields = reader.texts("fields");
+    let forget = reader.duration("forget_after");
+    if let Some(after) = after.as_ref().filter(|after| after.value <= 0) {
+        reader.invalid(
+            "after",
+            "it has to be longer than nothing",
+            after.place.clone(),
+        );
+    }
+    if let (Some(after), Some(forget)) = (&after, &forget)
+        && forget.value <= after.value
+    {
+        let problem = "nothing would be missing: it has to be longer than `after`";
+        reader.invalid("forget_after", problem, forget.place.clone());
+    }
     MissingConfig {
+        forget,
         after,
         fields: fields.map_or_else(Vec::new, |fields| fields.value),
     }
@@ -464,6 +481,17 @@ fn check_window(window: &WindowConfig, reader: &mut TableReader<'_>) {
             &format!("{word} is as long as its `size`"),
             max.place.clone(),
         );
+    }
+    if let Some(max) = window.max.as_ref().filter(|max| max.value <= 0) {
+        reader.invalid("max", "it has to be longer than nothing", max.place.clone());
+    }
+    let is_revisable = matches!(window.shape, Shape::Tumbling | Shape::Hopping);
+    if window.emit == Emission::Update
+        && !is_revisable
+        && let Some(emit) = reader.any("emit")
+    {
+        let problem = format!("{word} is put out when it closes, and cannot be revised");
+        reader.invalid("emit", &problem, emit.place.clone());
     }
     if let Some(retain) = &window.retain
         && window.emit == Emission::Close

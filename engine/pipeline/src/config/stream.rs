@@ -107,11 +107,12 @@ pub(crate) fn read_stream(name: Located<String>, mut reader: TableReader<'_>) ->
     }
 }
 
-const TYPES: [(&str, FieldType); 4] = [
+const TYPES: [(&str, FieldType); 5] = [
     ("float64", FieldType::Float64),
     ("int64", FieldType::Int64),
     ("utf8", FieldType::Utf8),
     ("bool", FieldType::Bool),
+    ("timestamp", FieldType::Timestamp),
 ];
 
 fn read_field(

@@ -1,16 +1,21 @@
 //! Types: the columns of each port, and whether every expression means something over them.
 
-use std::collections::BTreeMap;
+mod lookup;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_schema::DataType;
-use quiver_expression::{AggregateSelect, Compiled, KeyColumn, Problems, Projection};
+use quiver_expression::{
+    AggregateSelect, Compiled, Input, KeyColumn, LastStream, Problems, Projection, Scope,
+    ScopeColumn,
+};
 use quiver_model::{DEVICE, meant};
 
 use crate::{
     config::{MapConfig, MissingConfig, Mode, NodeKind, RouteConfig, Shape, WindowConfig},
     diagnostics::{Diagnostic, Diagnostics},
     graph::{
-        Columns, Graph, Node, Origin, Port, REVISION, WINDOW_END, WINDOW_START,
+        Columns, Graph, Node, Origin, Port, REVISION, TableSchemas, WINDOW_END, WINDOW_START,
         columns::{is_field, time_type},
     },
     source::{Located, Place},
@@ -18,9 +23,14 @@ use crate::{
 };
 
 /// Columns of the ports, as far as they are known.
-type Ports = BTreeMap<Origin, Columns>;
+pub(crate) type Ports = BTreeMap<Origin, Columns>;
 
-pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) {
+pub(crate) fn check(
+    graph: &Graph,
+    tables: &TableSchemas,
+    diagnostics: &mut Diagnostics,
+) -> (Ports, BTreeSet<(String, String)>) {
+    let mut lasts = BTreeSet::new();
     let mut ports = Ports::new();
     for (number, stream) in graph.streams.iter().enumerate() {
         let columns = match &stream.declared {
@@ -38,6 +48,8 @@ pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) {
             graph,
             node,
             ports: &ports,
+            tables,
+            lasts: &mut lasts,
             diagnostics,
         };
         let out = checker.node();
@@ -53,6 +65,54 @@ pub(crate) fn check(graph: &Graph, diagnostics: &mut Diagnostics) {
                     .with(WINDOW_END, time_type()),
             };
             ports.insert(Origin::Node(*number, *port), columns);
+        }
+    }
+    stores(graph, diagnostics);
+    (ports, lasts)
+}
+
+/// Rows of a port that a store keeps are a stream of their own, whose name nobody else may have. How
+/// long they are kept is the same for all streams as yet, and it is told if that is not what is asked
+/// for.
+fn stores(graph: &Graph, diagnostics: &mut Diagnostics) {
+    for store in &graph.stores {
+        let config = &store.config;
+        let spans = [
+            ("hot", config.hot.as_ref()),
+            ("queue", config.queue.as_ref()),
+            ("keep", config.keep.as_ref()),
+        ];
+        let mut not_done: Vec<(&str, &Place)> = spans
+            .into_iter()
+            .filter_map(|(key, span)| Some((key, &span?.place)))
+            .collect();
+        if !config.archive {
+            not_done.push(("archive = false", &config.name.place));
+        }
+        for (setting, place) in not_done {
+            let message = format!(
+                "this version does not do what `{setting}` of store `{}` asks for",
+                config.name.value
+            );
+            diagnostics.push(
+                Diagnostic::warning(message, place.clone())
+                    .label("its rows are archived, and kept for ever, as those of every stream"),
+            );
+        }
+        for edge in &store.inputs {
+            let Some(name) = graph.kept_as(edge.origin) else {
+                continue;
+            };
+            if graph.name(edge.origin) != name && graph.find(&name).is_some() {
+                let message = format!(
+                    "rows of `{}` are kept as stream `{name}`, and there is another `{name}`",
+                    graph.name(edge.origin)
+                );
+                diagnostics.push(
+                    Diagnostic::error(message, edge.place.clone())
+                        .help(format!("rename the other `{name}`")),
+                );
+            }
         }
     }
 }
@@ -98,10 +158,35 @@ pub fn aggregate_type(function: &str, argument: Option<&DataType>) -> Result<Dat
     }
 }
 
+/// Streams whose rows enter the log, with their columns.
+pub(crate) fn last_streams(graph: &Graph, columns: impl Fn(Origin) -> Columns) -> Vec<LastStream> {
+    let streams = (0..graph.streams.len()).map(Origin::Stream);
+    let nodes = graph.nodes.iter().enumerate();
+    let nodes = nodes
+        .filter(|(_, node)| node.is_derived())
+        .map(|(number, _)| Origin::Node(number, Port::Out));
+    streams
+        .chain(nodes)
+        .map(|origin| {
+            let columns = columns(origin);
+            let fields = columns.fields.into_iter();
+            LastStream {
+                name: graph.name(origin),
+                fields: fields
+                    .map(|(name, data_type)| ScopeColumn { name, data_type })
+                    .collect(),
+                is_open: columns.is_open,
+            }
+        })
+        .collect()
+}
+
 struct Checker<'a> {
     graph: &'a Graph,
     node: &'a Node,
     ports: &'a Ports,
+    tables: &'a TableSchemas,
+    lasts: &'a mut BTreeSet<(String, String)>,
     diagnostics: &'a mut Diagnostics,
 }
 
@@ -139,6 +224,21 @@ impl Checker<'_> {
         }
     }
 
+    /// What an expression over rows of an origin may name.
+    fn scope(&self, origin: Origin, columns: &Columns) -> Scope {
+        let scope = columns.scope(self.subject(origin));
+        scope.with_lasts(last_streams(self.graph, |origin| self.columns_of(origin)))
+    }
+
+    /// Last values that an expression asks for.
+    fn asks(&mut self, inputs: &[Input]) {
+        for input in inputs {
+            if let Input::Last { stream, field } = input {
+                self.lasts.insert((stream.clone(), field.clone()));
+            }
+        }
+    }
+
     /// The columns of the port `out`.
     fn node(&mut self) -> Columns {
         match &self.node.config.kind {
@@ -146,11 +246,7 @@ impl Checker<'_> {
             NodeKind::Map(map) => self.map(map),
             NodeKind::Window(window) => self.window(window),
             NodeKind::Missing(missing) => self.missing(missing),
-            // What it adds is known when its table has been read.
-            NodeKind::Lookup(_) => Columns {
-                is_open: true,
-                ..self.union()
-            },
+            NodeKind::Lookup(lookup) => self.lookup(lookup),
             NodeKind::Later { .. } => Columns::unknown(),
         }
     }
@@ -174,9 +270,10 @@ impl Checker<'_> {
         };
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
-            if let Err(problems) = Compiled::condition(text.as_str(), &scope) {
-                self.tell(text, &columns, problems);
+            let scope = self.scope(edge.origin, &columns);
+            match Compiled::condition(text.as_str(), &scope) {
+                Ok(compiled) => self.asks(compiled.inputs()),
+                Err(problems) => self.tell(text, &columns, problems),
             }
         }
     }
@@ -215,12 +312,13 @@ impl Checker<'_> {
         let mut out = Columns::default();
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
+            let scope = self.scope(edge.origin, &columns);
             match Projection::new(select.as_str(), &scope, is_field) {
                 Ok(projection) => {
                     let has_star = select.as_str().contains('*');
                     out.is_open |= columns.is_open && has_star;
                     for item in projection.items {
+                        self.asks(item.inputs());
                         let place = select.part(&item.span);
                         self.named(&item.name, &place);
                         self.add(&mut out, item.name, item.stored, &place);
@@ -285,8 +383,8 @@ impl Checker<'_> {
                     field.as_str(),
                     self.subject(edge.origin)
                 );
-                let help = meant(field.as_str(), names)
-                    .map(|near| format!("did you mean `{near}`?"));
+                let help =
+                    meant(field.as_str(), names).map(|near| format!("did you mean `{near}`?"));
                 self.diagnostics
                     .push(Diagnostic::error(message, field.place.clone()).maybe_help(help));
             }
@@ -312,17 +410,21 @@ impl Checker<'_> {
             let names = chrono_tz::TZ_VARIANTS
                 .iter()
                 .map(|zone| zone.name().to_owned());
-            let help = meant(zone.as_str(), names)
-                .map(|near| format!("did you mean `{near}`?"));
+            let help = meant(zone.as_str(), names).map(|near| format!("did you mean `{near}`?"));
             let message = format!("there is no time zone {:?}", zone.as_str());
             self.diagnostics
                 .push(Diagnostic::error(message, zone.place.clone()).maybe_help(help));
         }
         for size in &window.sizes {
             let is_calendar = ["day", "week", "month"].contains(&size.as_str());
-            let problem = match (is_calendar, window.shape == Shape::Sliding) {
-                (true, false) => None,
-                (true, true) => Some("a sliding window is as long as a span of time".to_owned()),
+            let problem = match (is_calendar, &window.shape) {
+                (true, Shape::Sliding) => {
+                    Some("a sliding window is as long as a span of time".to_owned())
+                }
+                (true, Shape::Hopping) => {
+                    Some("windows of the calendar do not overlap, and have no `every`".to_owned())
+                }
+                (true, _) => None,
                 (false, _) => match crate::config::parse_duration(size.as_str()) {
                     Ok(0) => Some("a window has to be longer than nothing".to_owned()),
                     Ok(micros) => window
@@ -364,9 +466,13 @@ impl Checker<'_> {
                 .filter(|key| key.name != DEVICE)
                 .map(|key| (key.name.clone(), key.data_type.clone())),
         );
+        if window.sizes.len() > 1 {
+            out = out.with(super::WINDOW_SIZE, DataType::Utf8);
+        }
         if window.emit == crate::config::Emission::Update {
             out = out.with(REVISION, DataType::Int64);
         }
+        let own: Vec<String> = out.fields.iter().map(|(name, _)| name.clone()).collect();
         let Some(select) = &window.select else {
             return out;
         };
@@ -375,7 +481,7 @@ impl Checker<'_> {
         }
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
-            let scope = columns.scope(self.subject(edge.origin));
+            let scope = self.scope(edge.origin, &columns);
             match AggregateSelect::new(select.as_str(), &scope, &results, &aggregate_type) {
                 Ok(compiled) => {
                     if compiled.calls.is_empty() {
@@ -392,6 +498,17 @@ impl Checker<'_> {
                             continue;
                         }
                         self.named(&item.name, &place);
+                        if own.contains(&item.name) {
+                            let message = format!(
+                                "`{}` is a column that every result has by itself",
+                                item.name
+                            );
+                            self.diagnostics.push(
+                                Diagnostic::error(message, place)
+                                    .help("leave it out, or give it another name with `AS`"),
+                            );
+                            continue;
+                        }
                         self.add(&mut out, item.name, item.stored, &place);
                     }
                 }

@@ -12,7 +12,9 @@ pub const LATE_REASON: &str = "late_reason";
 pub const WINDOW_START: &str = "window_start";
 /// When it ends; this is not in it any more.
 pub const WINDOW_END: &str = "window_end";
-/// Number of a window's revision, from 1, of windows that are put out whenever they change.
+/// Which size a window has, of nodes with several.
+pub const WINDOW_SIZE: &str = "window_size";
+/// Number of a window's revision, from 0, of windows that are put out whenever they change.
 pub const REVISION: &str = "revision";
 
 /// The fields that rows of a port have beside `ts`, `device`, `arrival` and `position`.

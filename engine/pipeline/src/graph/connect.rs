@@ -41,6 +41,7 @@ pub(crate) fn connect(config: &Config, diagnostics: &mut Diagnostics) -> Graph {
             inputs,
         });
     }
+    kept_names(&graph, diagnostics);
     actions(&graph, diagnostics);
     unused(&graph, diagnostics);
     graph
@@ -123,6 +124,37 @@ fn origin(
     let message = format!("there is no stream or node `{base}`");
     diagnostics.push(Diagnostic::error(message, name.part(&(0..base.len()))).help(help));
     None
+}
+
+/// Rows that a store keeps of a port beside `out` are a stream of the names of both.
+fn kept_names(graph: &Graph, diagnostics: &mut Diagnostics) {
+    for edge in graph.stores.iter().flat_map(|store| &store.inputs) {
+        let Origin::Node(number, port @ (Port::Late | Port::Errors)) = edge.origin else {
+            continue;
+        };
+        let Some(node) = graph.nodes.get(number) else {
+            continue;
+        };
+        let name = format!("{}_{port}", node.name());
+        let help = "rename the node, whose port it is, or the other";
+        if StreamName::new(&name).is_err() {
+            let message = format!("rows of this port would be stream `{name}`, which is too long");
+            let problem = Diagnostic::error(message, edge.place.clone());
+            diagnostics.push(problem.help("give the node a shorter name"));
+        }
+        let nodes = graph.nodes.iter().map(|node| &node.config.name);
+        let streams = graph.streams.iter();
+        let streams = streams.filter_map(|stream| Some(&stream.declared.as_ref()?.name));
+        if let Some(other) = nodes.chain(streams).find(|other| other.value == name) {
+            let message = format!("rows of this port would be stream `{name}`, and there is one");
+            let problem = Diagnostic::error(message, edge.place.clone());
+            diagnostics.push(
+                problem
+                    .related(other.place.clone(), "it is here")
+                    .help(help),
+            );
+        }
+    }
 }
 
 /// Alerts name actions.

@@ -7,8 +7,14 @@
 mod check;
 mod columns;
 mod connect;
+mod identity;
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use arrow_schema::SchemaRef;
 
 use crate::{
     config::{Config, NodeConfig, NodeKind, StoreConfig, StreamConfig},
@@ -17,7 +23,11 @@ use crate::{
 };
 
 pub use check::aggregate_type;
-pub use columns::{Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_START};
+pub(crate) use check::last_streams;
+pub use columns::{
+    Columns, ERROR_REASON, LATE_REASON, REVISION, WINDOW_END, WINDOW_SIZE, WINDOW_START,
+};
+pub(crate) use columns::{is_field, time_type};
 
 /// An output of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,16 +151,29 @@ pub struct Graph {
     pub stores: Vec<Store>,
     /// Numbers of the nodes, each behind those whose rows it takes.
     pub order: Vec<usize>,
+    columns: check::Ports,
+    /// Last values that expressions ask for: stream and field.
+    pub lasts: BTreeSet<(String, String)>,
 }
 
+/// Schemas of the reference tables of lookups, by node, as far as they could be read.
+pub type TableSchemas = BTreeMap<String, SchemaRef>;
+
 impl Graph {
-    /// Connects and checks a configuration. With errors it is as much as could be made of it, for a
-    /// picture, and cannot be run.
-    pub fn new(config: &Config, diagnostics: &mut Diagnostics) -> Self {
+    /// Connects and checks a configuration, with what is known of the tables that it refers to. With
+    /// errors it is as much as could be made of it, for a picture, and cannot be run.
+    pub fn new(config: &Config, tables: &TableSchemas, diagnostics: &mut Diagnostics) -> Self {
         let mut graph = connect::connect(config, diagnostics);
         graph.order = connect::order(&graph, diagnostics);
-        check::check(&graph, diagnostics);
+        (graph.columns, graph.lasts) = check::check(&graph, tables, diagnostics);
+        crate::testing::check(config, &graph, diagnostics);
         graph
+    }
+
+    /// The columns of an origin's rows, as far as they are known from the configuration.
+    pub fn columns(&self, origin: Origin) -> Columns {
+        let known = self.columns.get(&origin);
+        known.cloned().unwrap_or_else(Columns::unknown)
     }
 
     /// What a name means: `stream`, `node`, `node.port`.
@@ -167,6 +190,20 @@ impl Graph {
         }
         let number = self.streams.iter().position(|stream| stream.name == name)?;
         port.is_none().then_some(Origin::Stream(number))
+    }
+
+    /// The stream as which rows of a view are kept if a store names it: that of the node's name,
+    /// with the port behind it if that is not `out`. `None` of what is a stream by itself.
+    pub fn kept_as(&self, origin: Origin) -> Option<String> {
+        let Origin::Node(number, port) = origin else {
+            return None;
+        };
+        let node = self.nodes.get(number)?;
+        match port {
+            Port::Out if node.is_derived() => None,
+            Port::Out => Some(node.name().to_owned()),
+            port => Some(format!("{}_{port}", node.name())),
+        }
     }
 
     /// The name of an origin: `node` for its port `out`.

@@ -55,16 +55,18 @@ fn update_vectors() {
             Bytes::from_static(encoder.encoding().end_of_stream()),
         ];
         fs::write(golden("protocol/telemetry_zstd.bin"), parts.concat()).unwrap();
-        let mut encoder =
-            BatchEncoder::new(&compact_batches()[0].schema(), Compression::Compact).unwrap();
-        let mut parts = vec![compact_at(2).encode(), encoder.schema_message().unwrap()];
-        parts.extend(
-            compact_batches()
-                .iter()
-                .map(|batch| encoder.encode_next(batch).unwrap()),
-        );
-        parts.push(Bytes::from_static(encoder.encoding().end_of_stream()));
-        fs::write(golden("protocol/telemetry_compact.bin"), parts.concat()).unwrap();
+        for (name, batches) in [
+            ("protocol/telemetry_compact.bin", compact_batches()),
+            ("protocol/telemetry_compact_times.bin", time_batches()),
+        ] {
+            let mut encoder =
+                BatchEncoder::new(&batches[0].schema(), Compression::Compact).unwrap();
+            let mut parts = vec![compact_at(2).encode(), encoder.schema_message().unwrap()];
+            let batches = batches.iter();
+            parts.extend(batches.map(|batch| encoder.encode_next(batch).unwrap()));
+            parts.push(Bytes::from_static(encoder.encoding().end_of_stream()));
+            fs::write(golden(name), parts.concat()).unwrap();
+        }
     });
 }
 
@@ -245,10 +247,36 @@ fn compact_batches() -> [RecordBatch; 3] {
     ]
 }
 
+/// Rows with a time beside the event time: two in whole milliseconds, the second before 1970; one
+/// without; one by the microsecond.
+fn time_batches() -> [RecordBatch; 3] {
+    let times = |values: Vec<Option<i64>>| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC"))
+    };
+    let of = |seconds: &[i64], opened: &[Option<i64>]| {
+        let ts = seconds
+            .iter()
+            .map(|at| 1_700_000_000_000_000 + at * 1_000_000);
+        let ts = times(ts.map(Some).collect());
+        let columns = [("ts", ts, false), ("opened", times(opened.to_vec()), true)];
+        RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+    };
+    [
+        of(&[0, 1], &[Some(1_699_999_980_000_000), Some(-1_000_000)]),
+        of(&[2], &[None]),
+        of(&[3], &[Some(1_699_999_990_123_456)]),
+    ]
+}
+
 #[test]
-fn the_compact_vector_decodes_to_its_three_batches() {
+fn the_compact_vectors_decode_to_their_batches() {
     update_vectors();
-    let sent = fs::read(golden("protocol/telemetry_compact.bin")).unwrap();
+    decodes_compactly("protocol/telemetry_compact.bin", &compact_batches());
+    decodes_compactly("protocol/telemetry_compact_times.bin", &time_batches());
+}
+
+fn decodes_compactly(vector: &str, expected: &[RecordBatch]) {
+    let sent = fs::read(golden(vector)).unwrap();
     for piece in [1, 7, sent.len()] {
         let (_, events) = events_of_pieces(sent.chunks(piece));
         let [
@@ -260,18 +288,18 @@ fn the_compact_vector_decodes_to_its_three_batches() {
             panic!("{events:?}")
         };
         assert_eq!(*open, compact_at(2));
-        assert_eq!(batches.len(), 3, "{batches:?}");
+        assert_eq!(batches.len(), expected.len(), "{batches:?}");
         let stored = decode_schema(&schema.message, &DecodeLimits::STORED).unwrap();
-        for (at, (event, wanted)) in batches.iter().zip(compact_batches()).enumerate() {
+        for (at, (event, wanted)) in batches.iter().zip(expected).enumerate() {
             let TelemetryEvent::Batch(received) = event else {
                 panic!("{event:?}")
             };
             // Debug text shows the sign of 0.
             let shown = |batch: &RecordBatch| format!("{:?}", batch.columns());
             assert_eq!(received.sequence, Sequence(2 + at as u64));
-            assert_eq!(shown(&received.batch), shown(&wanted));
+            assert_eq!(shown(&received.batch), shown(wanted));
             let read = decode_compact_batch(&stored, &received.message, &DecodeLimits::STORED);
-            assert_eq!(shown(&read.unwrap()), shown(&wanted));
+            assert_eq!(shown(&read.unwrap()), shown(wanted));
         }
     }
 }

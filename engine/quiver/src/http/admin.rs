@@ -1,17 +1,11 @@
-//! Administration: status, audit, devices, archive.
+//! Administration: status, audit, streams, archive.
 
 use actix_web::{HttpResponse, http::StatusCode, web};
 use quiver_archive::{CompactOptions, VacuumOptions};
-use quiver_model::{DeviceId, FieldName, SenderId, SenderKind, StreamField, StreamName};
-use quiver_runtime::{
-    control::EnsureError,
-    registry::{Enrolment, RegistryChange},
-};
+use quiver_model::{FieldName, StreamField, StreamName};
+use quiver_runtime::control::EnsureError;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{HttpState, sql::problem};
 use crate::{
@@ -125,208 +119,14 @@ pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
     }
 }
 
-/// Which identity; all if none is named.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentityChoice {
-    /// Its id.
-    #[serde(default)]
-    pub id: Option<String>,
-    /// `device`, `gateway` or `operator`.
-    #[serde(default = "device_kind")]
-    pub kind: String,
-}
-
-/// `GET /api/v1/devices`.
-pub async fn devices(
-    state: web::Data<HttpState>,
-    choice: web::Query<IdentityChoice>,
-) -> HttpResponse {
-    let registry = &state.engine.control().registry;
-    let Some(id) = &choice.id else {
-        return HttpResponse::Ok().json(registry.all());
-    };
-    match sender(&choice.kind, id) {
-        Ok(sender) => HttpResponse::Ok().json(Vec::from_iter(registry.get(&sender))),
-        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
-    }
-}
-
-/// Body of `POST /api/v1/devices`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EnrollRequest {
-    /// The id.
-    pub id: String,
-    /// `device`, `gateway` or `operator`.
-    #[serde(default = "device_kind")]
-    pub kind: String,
-    /// SHA-256 of the one certificate it may use.
-    #[serde(default)]
-    pub fingerprint: Option<String>,
-    /// SHA-256 of its bearer token.
-    #[serde(default)]
-    pub token_sha256: Option<String>,
-    /// Gateways that may speak for it.
-    #[serde(default)]
-    pub gateways: BTreeSet<String>,
-    /// What people say of it.
-    #[serde(default)]
-    pub attributes: BTreeMap<String, String>,
-}
-
-fn device_kind() -> String {
-    SenderKind::Device.as_str().to_owned()
-}
-
-fn sender(kind: &str, id: &str) -> Result<SenderId, String> {
-    DeviceId::new(id).map_err(|error| error.to_string())?;
-    SenderId::from_urn(&format!("urn:quiver:{kind}:{id}"))
-        .ok_or_else(|| format!("kind {kind:?} is not one of device, gateway, operator"))
-}
-
-impl EnrollRequest {
-    fn wish(self) -> Result<Enrolment, String> {
-        let wish = Enrolment {
-            sender: sender(&self.kind, &self.id)?,
-            fingerprint: None,
-            token_sha256: self.token_sha256,
-            gateways: self.gateways,
-            attributes: self.attributes,
-        };
-        match &self.fingerprint {
-            Some(fingerprint) => wish
-                .with_fingerprint(fingerprint)
-                .map_err(|error| error.to_string()),
-            None => Ok(wish),
-        }
-    }
-}
-
-/// `POST /api/v1/devices`.
-pub async fn enroll(
-    state: web::Data<HttpState>,
-    request: web::Json<EnrollRequest>,
-) -> HttpResponse {
-    let wish = match request.into_inner().wish() {
-        Ok(wish) => wish,
-        Err(error) => return problem(StatusCode::BAD_REQUEST, &error),
-    };
-    let _one_at_a_time = state.turns.registry.lock().await;
-    match state.engine.enroll(vec![wish]).await {
-        Ok(_) => HttpResponse::Ok().json(serde_json::json!({ "done": true })),
-        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.source.to_string()),
-    }
-}
-
-/// Most identities of one `POST /api/v1/devices/bulk`: others that change the registry wait for it.
-pub const ENROLLED_AT_ONCE_MAX: usize = 10_000;
-
-/// Body of `POST /api/v1/devices/bulk`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BulkRequest {
-    /// Identities, each as for `POST /api/v1/devices`; at most [`ENROLLED_AT_ONCE_MAX`].
-    pub identities: Vec<EnrollRequest>,
-}
-
-/// Its answer.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct BulkAnswer {
-    /// Identities that are enrolled now, each counted once.
-    pub enrolled: usize,
-    /// Those that are not.
-    pub refused: Vec<BulkRefusal>,
-}
-
-/// An identity that was not enrolled.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct BulkRefusal {
-    /// Its place in the request, from 0.
-    pub index: usize,
-    /// What is wrong with it.
-    pub error: String,
-}
-
-/// `POST /api/v1/devices/bulk`: what is wrong is named, and the rest is enrolled.
-pub async fn enroll_bulk(
-    state: web::Data<HttpState>,
-    request: web::Json<BulkRequest>,
-) -> HttpResponse {
-    let identities = request.into_inner().identities;
-    if identities.len() > ENROLLED_AT_ONCE_MAX {
-        let text = format!(
-            "{} identities at once are more than {ENROLLED_AT_ONCE_MAX}; send them in several requests",
-            identities.len()
-        );
-        return problem(StatusCode::BAD_REQUEST, &text);
-    }
-    let (mut wishes, mut refused) = (Vec::with_capacity(identities.len()), Vec::new());
-    for (index, identity) in identities.into_iter().enumerate() {
-        match identity.wish() {
-            Ok(wish) => wishes.push(wish),
-            Err(error) => refused.push(BulkRefusal { index, error }),
-        }
-    }
-    let _one_at_a_time = state.turns.registry.lock().await;
-    match state.engine.enroll(wishes).await {
-        Ok(enrolled) => HttpResponse::Ok().json(BulkAnswer { enrolled, refused }),
-        Err(failure) => problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string()),
-    }
-}
-
-/// Body of `POST /api/v1/devices/revoke`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RevokeRequest {
-    /// The id.
-    pub id: String,
-    /// `device`, `gateway` or `operator`.
-    #[serde(default = "device_kind")]
-    pub kind: String,
-}
-
-/// `POST /api/v1/devices/revoke`.
-pub async fn revoke(
-    state: web::Data<HttpState>,
-    request: web::Json<RevokeRequest>,
-) -> HttpResponse {
-    let request = request.into_inner();
-    let _one_at_a_time = state.turns.registry.lock().await;
-    match sender(&request.kind, &request.id) {
-        Err(error) => problem(StatusCode::BAD_REQUEST, &error),
-        Ok(sender) if state.engine.control().registry.get(&sender).is_none() => {
-            let text = format!("{sender} is not enrolled; quiver devices list shows who is");
-            problem(StatusCode::NOT_FOUND, &text)
-        }
-        Ok(_) => {
-            change(
-                &state,
-                RegistryChange::Revoke {
-                    id: request.id,
-                    kind: request.kind,
-                },
-            )
-            .await
-        }
-    }
-}
-
-async fn change(state: &HttpState, change: RegistryChange) -> HttpResponse {
-    match state.engine.change_registry(change).await {
-        Ok(()) => HttpResponse::Ok().json(serde_json::json!({ "done": true })),
-        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-    }
-}
-
 /// Body of `POST /api/v1/streams`, and its answer with all fields that the stream has then.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclareRequest {
     /// The stream.
     pub stream: String,
-    /// (name, type) of each field: int64, float64, utf8, bool, or decimal(2) for a float64 field
-    /// with two digits after the point.
+    /// (name, type) of each field: int64, float64, utf8, bool, timestamp, or decimal(2) for a
+    /// float64 field with two digits after the point.
     pub fields: Vec<(String, String)>,
 }
 
@@ -336,7 +136,7 @@ impl DeclareRequest {
         let field = |(name, word): &(String, String)| {
             let field = FieldName::new(name).map_err(|error| error.to_string())?;
             StreamField::from_type_word(field, word).ok_or_else(|| {
-                format!("type {word:?} of field {name} is not one of int64, float64, utf8, bool, decimal(0) to decimal(9)")
+                format!("type {word:?} of field {name} is not one of int64, float64, utf8, bool, timestamp, decimal(0) to decimal(9)")
             })
         };
         let fields = self.fields.iter().map(field).collect::<Result<_, _>>()?;

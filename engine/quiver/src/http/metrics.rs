@@ -222,6 +222,26 @@ fn exposition(state: &HttpState) -> String {
         "commit groups that failed",
         metrics.commit_failures.get(),
     );
+    out.counter(
+        "derived_rows",
+        "rows of nodes of the graph that entered the log",
+        metrics.derived_rows.get(),
+    );
+    out.counter(
+        "derived_again",
+        "rows that nodes put out again after a start, and that were there already",
+        metrics.derived_again.get(),
+    );
+    out.counter(
+        "derived_refused",
+        "rows of nodes that no stream could take",
+        metrics.derived_refused.get(),
+    );
+    out.counter(
+        "analysis_missed",
+        "positions of the log that the graph has missed",
+        metrics.analysis_missed.get(),
+    );
     out.gauge(
         "log_size_bytes",
         "bytes of the log's segments",

@@ -4,8 +4,10 @@
 //! | --- | --- | --- |
 //! | `/live`, `/ready`, `/metrics`, `/api/openapi.json` | GET | no |
 //! | `/api/v1/sql` | POST | yes |
+//! | `/api/v1/pipeline`, `/api/v1/tail` | GET | yes |
+//! | `/api/v1/pipeline` | POST | yes |
 //! | `/api/v1/status`, `/api/v1/audit`, `/api/v1/devices`, `/api/v1/archive/files` | GET | yes |
-//! | `/api/v1/devices`, `/api/v1/devices/bulk`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
+//! | `/api/v1/devices`, `/api/v1/devices/bulk`, `/api/v1/devices/set`, `/api/v1/devices/revoke`, `/api/v1/streams` | POST | yes |
 //! | `/api/v1/archive/check`, `/api/v1/archive/suggest`, `/api/v1/archive/compact`, `/api/v1/archive/vacuum` | POST | yes |
 //!
 //! The door opens before the engine recovers: until [`HttpDoor::admit`] is called, only `/live` is
@@ -16,13 +18,19 @@
 //! on such a page cannot send) and the token from the data directory.
 
 mod admin;
+mod devices;
 mod guard;
 mod metrics;
 mod openapi;
 mod peer;
+mod pipeline;
 mod sql;
 
-pub use admin::{BulkAnswer, BulkRequest, DeclareRequest, EnrollRequest, Status};
+pub use admin::{DeclareRequest, Status};
+pub use devices::{AmendRequest, BulkAnswer, BulkRequest, EnrollRequest, SetAnswer, SetRequest};
+#[cfg(test)]
+pub use pipeline::NodeStatus;
+pub use pipeline::PipelineStatus;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -39,6 +47,7 @@ use quiver_runtime::{Engine, ingest::SocketDrops};
 
 use crate::{
     exit::{Failure, IO, UNAVAILABLE},
+    pipeline::RunningPipeline,
     sources::Sources,
 };
 
@@ -76,6 +85,8 @@ pub struct HttpState {
     pub started: Timestamp,
     /// Held by what may be under way once only.
     pub turns: Arc<Turns>,
+    /// The graph, if there is one.
+    pub pipeline: Option<Arc<RunningPipeline>>,
 }
 
 /// What one request at a time does.
@@ -83,8 +94,6 @@ pub struct HttpState {
 pub struct Turns {
     /// An audit: its queries come on top of those that the limit counts.
     pub audit: tokio::sync::Mutex<()>,
-    /// A change of the registry, which begins with reading what is known.
-    pub registry: tokio::sync::Mutex<()>,
 }
 
 /// What every request passes: the engine is behind it, or not yet.
@@ -151,11 +160,15 @@ impl HttpDoor {
                         .route("/sql", web::post().to(sql::sql))
                         .route("/status", web::get().to(admin::status))
                         .route("/audit", web::get().to(admin::audit))
-                        .route("/devices", web::get().to(admin::devices))
-                        .route("/devices", web::post().to(admin::enroll))
-                        .route("/devices/bulk", web::post().to(admin::enroll_bulk))
-                        .route("/devices/revoke", web::post().to(admin::revoke))
+                        .route("/devices", web::get().to(devices::list))
+                        .route("/devices", web::post().to(devices::enroll))
+                        .route("/devices/bulk", web::post().to(devices::enroll_bulk))
+                        .route("/devices/set", web::post().to(devices::set))
+                        .route("/devices/revoke", web::post().to(devices::revoke))
                         .route("/streams", web::post().to(admin::declare))
+                        .route("/pipeline", web::get().to(pipeline::figures))
+                        .route("/pipeline", web::post().to(pipeline::reload))
+                        .route("/tail", web::get().to(pipeline::tail))
                         .route("/archive/files", web::get().to(admin::archive_files))
                         .route("/archive/check", web::post().to(admin::archive_check))
                         .route("/archive/suggest", web::post().to(admin::archive_suggest))

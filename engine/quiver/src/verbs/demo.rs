@@ -40,6 +40,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
         certificates: None,
         tokens: false,
         enroll_unknown: true,
+        config: args.config,
     };
     let mut signals = Signals::new()?;
     let data_dir = &args.node.data_dir;

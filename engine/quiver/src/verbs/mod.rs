@@ -1,17 +1,27 @@
 //! One file per verb.
 
+mod amend;
 pub mod archive;
 mod audit;
 mod bench;
+mod csv_lines;
 mod demo;
 mod devices;
 mod enroll_from;
 mod fleet;
+mod graph;
+mod import;
 mod pki;
+mod plan;
+mod portion;
 pub mod send;
 mod serve;
 mod sql;
 mod streams;
+mod tail;
+mod test;
+pub mod top;
+mod validate;
 
 use std::future::Future;
 
@@ -44,6 +54,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Pki(args) => pki::run(args.action),
         Verb::Devices(args) => devices::run(args.action),
         Verb::Streams(args) => streams::run(args.action),
+        Verb::Validate(args) => validate::run(&args),
+        Verb::Graph(args) => graph::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Tail(args) => tail::run(&args),
+        Verb::Top(args) => top::run(&args),
+        Verb::Test(args) => test::run(&args),
         Verb::Version => {
             say!("quiver {}", env!("CARGO_PKG_VERSION"));
             Ok(())

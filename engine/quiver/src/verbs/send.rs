@@ -43,7 +43,9 @@ as float64, 1.5 as int64. A number with leading zeros, such as 007, makes its co
 words inf, infinity and nan are stored as such.
 
 Times that are numbers count from 1970 in the unit of --timestamp-format, or by their magnitude.
-A pattern without a time of day, such as %d.%m.%Y, is midnight in --timezone.
+A pattern without a time of day, such as %d.%m.%Y, is midnight in --timezone. Timestamps of Parquet
+and Arrow files beside the event time are timestamp fields; --map COLUMN=:timestamp makes any column
+one, written as --timestamp-format says or as the column's first value is. Dates stay text.
 
 Text: blanks around a value are cut unless it is quoted; \"\" is an empty text, nothing is null.";
 

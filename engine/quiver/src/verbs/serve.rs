@@ -36,6 +36,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         certificates,
         tokens: args.tokens,
         enroll_unknown: args.enroll_unknown,
+        config: args.config,
     };
     let mut signals = Signals::new()?;
     let node = Node::start(&args.node.data_dir, &args.node.engine, doors).await?;
@@ -46,10 +47,7 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
         tokio::select! {
             what = signals.next() => match what {
                 Told::Stop => break None,
-                Told::Reload => match node.reload_certificates() {
-                    Ok(()) => tracing::info!("certificates reloaded"),
-                    Err(error) => tracing::error!(%error, "certificates not reloaded; the old ones stay in force"),
-                },
+                Told::Reload => reload(&node).await,
             },
             fatal = node.failed() => break Some(fatal),
         }
@@ -61,6 +59,25 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     tell!("stopping: draining, flushing, taking a checkpoint");
     node.stop().await
+}
+
+/// Reads certificates and the graph again; what cannot be read leaves the old in force.
+async fn reload(node: &Node) {
+    match node.reload_certificates() {
+        Ok(()) => tracing::info!("certificates reloaded"),
+        Err(error) => {
+            tracing::error!(%error, "certificates not reloaded; the old ones stay in force");
+        }
+    }
+    let Some(pipeline) = &node.pipeline else {
+        return;
+    };
+    match pipeline.reload(&node.engine).await {
+        Ok(applied) => tracing::info!(from = %applied.from, nodes = applied.nodes, "graph applied"),
+        Err(error) => {
+            tracing::error!(%error, "the graph was not applied; the old one stays in force");
+        }
+    }
 }
 
 /// What a signal asks for.

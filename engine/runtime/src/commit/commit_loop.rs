@@ -92,7 +92,7 @@ impl CommitLoop {
     fn finish(self, done: tokio::sync::oneshot::Sender<()>) {
         while let Ok(command) = self.commands.try_recv() {
             if let CommitCommand::Append(request) = command
-                && let OnCommit::Control(reply) = request.on_commit
+                && let OnCommit::Control(reply) | OnCommit::Derived(_, reply) = request.on_commit
             {
                 // Whoever asked may be gone as well.
                 let _ = reply.send(Err(AppendFailure::Closed));
@@ -232,6 +232,11 @@ impl CommitLoop {
             self.record_clock.observe(record.time);
             match on_commit {
                 OnCommit::Settle(settlement) => self.settle(position, &record, *settlement),
+                OnCommit::Derived(settlement, reply) => {
+                    self.settle(position, &record, *settlement);
+                    // The node may have stopped; what it put out stands.
+                    let _ = reply.send(Ok(position));
+                }
                 OnCommit::Control(reply) => {
                     self.control.apply(position, &record);
                     let shard_count = self.inboxes.len() as u16;
@@ -270,7 +275,8 @@ impl CommitLoop {
         let shard_count = self.inboxes.len() as u16;
         for request in requests {
             match request.on_commit {
-                OnCommit::Control(reply) => {
+                // Nothing of a node waits in a shard.
+                OnCommit::Control(reply) | OnCommit::Derived(_, reply) => {
                     let _ = reply.send(Err(AppendFailure::Refused {
                         reason: reason.to_owned(),
                     }));

@@ -37,6 +37,8 @@ pub struct AppendRequest {
 pub enum OnCommit {
     /// A sender's batch: its rows are applied, its sequence settles.
     Settle(Box<Settlement>),
+    /// A batch of a node of the graph: as a sender's, and the node waits for it.
+    Derived(Box<Settlement>, ControlReply),
     /// A control record: it is applied to the catalog or registry, and somebody waits for it.
     Control(ControlReply),
 }

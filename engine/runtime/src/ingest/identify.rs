@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 
 use super::IngestContext;
-use crate::registry::{AdmissionError, Registry, RegistryChange, RegistryEntry};
+use crate::registry::{AdmissionError, Registry};
 
 /// From the first packet to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -206,11 +206,10 @@ async fn admit(
     let registry = &context.control.state().registry;
     match (&hello.credential, certificate) {
         (Credential::Certificate(sender), Some(certificate)) => {
-            if context.options.enroll_unknown && registry.get(sender).is_none() {
-                let entry = RegistryEntry::new(sender, context.record_clock.now());
+            if context.options.enroll_unknown {
                 context
                     .control
-                    .change_registry(&RegistryChange::Put { entry })
+                    .enroll_unknown(sender)
                     .await
                     .map_err(|error| {
                         ConnectionClose::new(

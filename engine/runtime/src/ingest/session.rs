@@ -134,7 +134,7 @@ pub async fn run_session(shard: Rc<RefCell<Shard>>, identified: Identified) {
 const fn connections_max(kind: SenderKind) -> usize {
     match kind {
         SenderKind::Device => DEVICE_CONNECTIONS_MAX,
-        SenderKind::Gateway | SenderKind::Operator => GATEWAY_CONNECTIONS_MAX,
+        SenderKind::Gateway | SenderKind::Operator | SenderKind::Node => GATEWAY_CONNECTIONS_MAX,
     }
 }
 

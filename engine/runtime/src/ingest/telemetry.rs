@@ -241,6 +241,11 @@ impl TelemetryReader {
             signal: self.signal.clone(),
         };
         let key = (open.stream.clone(), open.producer);
+        let rules = self.session.context.control.rules();
+        if let Err(error) = rules.check(&open.stream, []) {
+            self.refused_open = Some((open.producer, open.stream.clone()));
+            return Err(Closed::new(StreamCloseCode::NotAllowed, error.to_string()));
+        }
         self.predecessor_ended(&key).await?;
         let message = OpenTelemetry {
             open: open.clone(),

@@ -1,17 +1,17 @@
 //! What somebody asks for when enrolling an identity, and what becomes of its entry.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use quiver_model::{SenderId, Timestamp};
 
-use super::{EntryState, Registry, RegistryEntry};
+use super::{EntryState, RegistryEntry};
 
 /// A wish to let an identity connect, or to change what is said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enrolment {
     /// Who.
     pub sender: SenderId,
-    /// SHA-256 of the one certificate it may use, in hexadecimal digits.
+    /// SHA-256 of the one certificate it may use, as of [`fingerprint_digits`].
     pub fingerprint: Option<String>,
     /// SHA-256 of its bearer token, in hexadecimal digits.
     pub token_sha256: Option<String>,
@@ -28,22 +28,21 @@ pub struct Enrolment {
 )]
 pub struct MalformedFingerprint;
 
-impl Enrolment {
-    /// Takes a fingerprint as people write it: with colons, in capitals.
-    ///
-    /// # Errors
-    /// If it has not 64 hexadecimal digits.
-    pub fn with_fingerprint(mut self, fingerprint: &str) -> Result<Self, MalformedFingerprint> {
-        let digits = fingerprint.to_ascii_lowercase().replace(':', "");
-        if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(MalformedFingerprint);
-        }
-        self.fingerprint = Some(digits);
-        Ok(self)
+/// A fingerprint as the registry has it, of one as people write it: with colons, in capitals.
+///
+/// # Errors
+/// If it has not 64 hexadecimal digits.
+pub fn fingerprint_digits(fingerprint: &str) -> Result<String, MalformedFingerprint> {
+    let digits = fingerprint.to_ascii_lowercase().replace(':', "");
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(MalformedFingerprint);
     }
+    Ok(digits)
+}
 
+impl Enrolment {
     /// The identity's entry from now on. Enrolling again changes what is said, and keeps the rest.
-    pub fn entry(self, known: Option<RegistryEntry>, now: Timestamp) -> RegistryEntry {
+    pub(super) fn entry(self, known: Option<RegistryEntry>, now: Timestamp) -> RegistryEntry {
         let mut entry = known.unwrap_or_else(|| RegistryEntry::new(&self.sender, now));
         if entry.state == EntryState::Revoked {
             // It may have been revoked because somebody else has its token.
@@ -55,30 +54,5 @@ impl Enrolment {
         entry.gateways.extend(self.gateways);
         entry.attributes.extend(self.attributes);
         entry
-    }
-}
-
-impl Registry {
-    /// The entries that these wishes come to, one for each identity in the order in which it is
-    /// named first. Nothing is changed: that is for the log.
-    pub fn entries_of(&self, wishes: Vec<Enrolment>, now: Timestamp) -> Vec<RegistryEntry> {
-        let mut entries: Vec<RegistryEntry> = Vec::with_capacity(wishes.len());
-        let mut places: HashMap<SenderId, usize> = HashMap::with_capacity(wishes.len());
-        for wish in wishes {
-            let sender = wish.sender.clone();
-            // What an earlier wish of these says counts already.
-            match places
-                .get(&sender)
-                .and_then(|place| entries.get_mut(*place))
-            {
-                Some(entry) => *entry = wish.entry(Some(entry.clone()), now),
-                None => {
-                    let entry = wish.entry(self.get(&sender), now);
-                    places.insert(sender, entries.len());
-                    entries.push(entry);
-                }
-            }
-        }
-        entries
     }
 }

@@ -328,6 +328,11 @@ impl<'a> Known<'a> {
         self.rare()?.token_sha256.as_ref()
     }
 
+    /// The value of one of its attributes.
+    pub(crate) fn attribute(&self, key: &str) -> Option<&'a str> {
+        self.rare()?.attributes.get(key).map(String::as_str)
+    }
+
     /// Whether this gateway may speak for it.
     pub(crate) fn has_gateway(&self, gateway: &str) -> bool {
         let is_it = |number: usize| self.gateways.get(number) == Some(gateway.as_bytes());

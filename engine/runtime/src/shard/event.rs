@@ -129,6 +129,8 @@ impl ControlRow {
         let kind = match record.kind {
             RecordKind::StreamSchema => "stream_schema",
             RecordKind::Registry => "registry",
+            // Ticks follow from record times.
+            RecordKind::Control(quiver_log::ControlKind::Tick) => return None,
             RecordKind::Control(kind) => control_name(kind),
             // How bytes were encoded is of no use without the bytes.
             RecordKind::Data | RecordKind::Reject | RecordKind::Lost | RecordKind::WireSchema => {

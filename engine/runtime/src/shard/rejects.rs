@@ -124,7 +124,7 @@ const fn row_message(code: RejectCode) -> &'static str {
     match code {
         RejectCode::NullTimestamp => "the row has no event time; every row needs a ts",
         RejectCode::TimestampRange => {
-            "the event time is before 1970 or beyond what microseconds can hold"
+            "the event time is before 1970 or beyond what microseconds can hold, or a time in a field is not of the years 1 to 9999"
         }
         RejectCode::FutureTimestamp => {
             "the event time is too far ahead of the arrival; check the device's clock"

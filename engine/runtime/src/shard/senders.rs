@@ -454,7 +454,7 @@ impl SenderState {
     pub fn evict(&mut self, kind: SenderKind, stream: &StreamName, now: Timestamp) -> Vec<PairKey> {
         let (keep, keep_all) = match kind {
             SenderKind::Device => (DEVICE_PRODUCERS_MAX, DEVICE_PAIRS_MAX),
-            SenderKind::Gateway | SenderKind::Operator => {
+            SenderKind::Gateway | SenderKind::Operator | SenderKind::Node => {
                 (GATEWAY_PRODUCERS_MAX, GATEWAY_PAIRS_MAX)
             }
         };

@@ -12,7 +12,7 @@ use quiver_model::{
 use quiver_protocol::StreamCloseCode;
 
 use super::{
-    ControlRow, GapWatch, Ledger, LiveSender, RecentReject, SenderState, SequenceGap,
+    ControlRow, GapWatch, Ledger, LiveSender, PairKey, RecentReject, SenderState, SequenceGap,
     SettledOutcome, ShardEvent, ShardImage, control_schema,
     event::Settled,
     gaps::is_news,
@@ -85,6 +85,11 @@ impl Shard {
     /// Its number.
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// The sequence that a producer goes on with; `None` if it is not known.
+    pub fn durable(&self, sender: &SenderId, key: &PairKey) -> Option<Sequence> {
+        self.roster.durable(sender, key)
     }
 
     /// Does what an event says. Events come in position order.

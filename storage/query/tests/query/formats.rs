@@ -8,6 +8,7 @@ use arrow_array::{
 use arrow_ipc::reader::StreamReader;
 use futures::StreamExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use quiver_model::{FIELD_TIME_MAX, FIELD_TIME_MIN};
 use quiver_query::{Format, encode};
 
 use crate::harness::{Fixture, Row, schema};
@@ -46,12 +47,18 @@ fn fixture() -> std::sync::Arc<Fixture> {
             gear: [Some(i64::MAX), Some(i64::MIN), None][index % 3],
             note: Some((*note).into()),
             on: [Some(true), None, Some(false)][index % 3],
+            seen: [
+                Some(FIELD_TIME_MIN.0),
+                None,
+                Some(-1),
+                Some(FIELD_TIME_MAX.0),
+            ][index % 4],
         })
         .collect();
-    fixture.append(&schema("readings", 4), &rows);
+    fixture.append(&schema("readings", 5), &rows);
     fixture.flush("readings");
     fixture.append(
-        &schema("readings", 4),
+        &schema("readings", 5),
         &[Row {
             ts: 99,
             device: "z".into(),
@@ -59,6 +66,7 @@ fn fixture() -> std::sync::Arc<Fixture> {
             gear: None,
             note: None,
             on: None,
+            seen: None,
         }],
     );
     fixture
@@ -122,12 +130,20 @@ fn json_gives_back_every_value_it_can_express() {
     assert_eq!(array.len(), 9);
     for (row, note) in array.iter().zip(NOTES) {
         assert_eq!(row["note"], note);
-        assert_eq!(row.len(), 8);
+        assert_eq!(row.len(), 9);
     }
     assert!(array[0]["speed"].is_null() && array[1]["speed"].is_null());
     assert_eq!(array[4]["speed"], 0.1 + 0.2);
     assert_eq!(array[0]["gear"], i64::MAX);
     assert_eq!(array[0]["ts"], "1970-01-01T00:00:00Z");
+    for (row, seen) in [
+        (0, "0001-01-01T00:00:00Z"),
+        (2, "1969-12-31T23:59:59.999999Z"),
+        (3, "9999-12-31T23:59:59.999999Z"),
+    ] {
+        assert_eq!(array[row]["seen"], seen);
+    }
+    assert!(array[1]["seen"].is_null());
     assert!(array[8]["note"].is_null() && array[8]["on_road"].is_null());
 }
 

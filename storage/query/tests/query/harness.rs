@@ -28,7 +28,8 @@ use quiver_query::{
 pub const SHARDS: u16 = 3;
 pub const DAY: i64 = 86_400_000_000;
 
-/// A row of a stream with the fields `speed` (float), `gear` (int), `note` (text), `on` (bool).
+/// A row of a stream with the fields `speed` (float), `gear` (int), `note` (text), `on` (bool),
+/// `seen` (a time, in microseconds since 1970).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub ts: i64,
@@ -37,6 +38,7 @@ pub struct Row {
     pub gear: Option<i64>,
     pub note: Option<String>,
     pub on: Option<bool>,
+    pub seen: Option<i64>,
 }
 
 impl Row {
@@ -48,6 +50,7 @@ impl Row {
             gear: None,
             note: None,
             on: None,
+            seen: None,
         }
     }
 }
@@ -56,13 +59,14 @@ pub fn name(stream: &str) -> StreamName {
     StreamName::new(stream).unwrap()
 }
 
-/// The schema of a stream with the first `fields` of the four fields.
+/// The schema of a stream with the first `fields` of the five fields.
 pub fn schema(stream: &str, fields: usize) -> Arc<StreamSchema> {
     let all = [
         ("speed", FieldType::Float64),
         ("gear", FieldType::Int64),
         ("note", FieldType::Utf8),
         ("on_road", FieldType::Bool),
+        ("seen", FieldType::Timestamp),
     ];
     let fields = all
         .into_iter()
@@ -299,20 +303,20 @@ impl Fixture {
 }
 
 fn batch(schema: &Arc<StreamSchema>, rows: &[(u64, &Row)]) -> RecordBatch {
-    let times = |of: fn(&Row) -> i64| -> ArrayRef {
-        let times: TimestampMicrosecondArray = rows.iter().map(|(_, row)| Some(of(row))).collect();
+    let times = |of: fn(&Row) -> Option<i64>| -> ArrayRef {
+        let times: TimestampMicrosecondArray = rows.iter().map(|(_, row)| of(row)).collect();
         Arc::new(times.with_timezone("UTC"))
     };
     let devices: DictionaryArray<Int32Type> =
         rows.iter().map(|(_, row)| row.device.as_str()).collect();
     let positions: Int64Array = rows.iter().map(|(position, _)| *position as i64).collect();
     let mut columns: Vec<ArrayRef> = vec![
-        times(|row| row.ts),
+        times(|row| Some(row.ts)),
         Arc::new(devices),
-        times(|row| row.ts + 1_000),
+        times(|row| Some(row.ts + 1_000)),
         Arc::new(positions),
     ];
-    let fields: [ArrayRef; 4] = [
+    let fields: [ArrayRef; 5] = [
         Arc::new(
             rows.iter()
                 .map(|(_, row)| row.speed)
@@ -325,6 +329,7 @@ fn batch(schema: &Arc<StreamSchema>, rows: &[(u64, &Row)]) -> RecordBatch {
                 .collect::<StringArray>(),
         ),
         Arc::new(rows.iter().map(|(_, row)| row.on).collect::<BooleanArray>()),
+        times(|row| row.seen),
     ];
     columns.extend(fields.into_iter().take(schema.fields().len()));
     RecordBatch::try_new(schema.stored().clone(), columns).unwrap()

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
+use quiver_model::{FIELD_TIME_MAX, FIELD_TIME_MIN};
 
 use crate::harness::{DAY, Fixture, Row, name, schema};
 
@@ -36,21 +37,23 @@ fn row() -> impl Strategy<Value = Row> {
         prop::option::of(-5..5_i64),
         prop::option::of("[a-c\"',\n ]{0,4}"),
         any::<Option<bool>>(),
+        prop::option::of(prop_oneof![-5..5_i64, FIELD_TIME_MIN.0..FIELD_TIME_MAX.0]),
     )
-        .prop_map(|(day, time, device, speed, gear, note, on)| Row {
+        .prop_map(|(day, time, device, speed, gear, note, on, seen)| Row {
             ts: day * DAY + time,
             device: DEVICES[device].into(),
             speed,
             gear,
             note,
             on,
+            seen,
         })
 }
 
 fn action() -> impl Strategy<Value = Action> {
     let rows = || prop::collection::vec(row(), 1..20);
     prop_oneof![
-        4 => (rows(), 0..5_usize).prop_map(|(rows, fields)| Action::Append(rows, fields)),
+        4 => (rows(), 0..6_usize).prop_map(|(rows, fields)| Action::Append(rows, fields)),
         1 => Just(Action::Freeze),
         1 => Just(Action::ArchiveFrozen),
         1 => Just(Action::Flush),
@@ -87,6 +90,7 @@ impl Model {
             text(1, row.gear.map(|gear| gear.to_string())),
             text(2, note),
             text(3, row.on.map(|on| on.to_string())),
+            text(4, row.seen.map(|seen| seen.to_string())),
         ]
         .join("|")
     }
@@ -126,7 +130,11 @@ fn found(fixture: &Fixture, filter: &str, fields: usize) -> Vec<String> {
                     4 => format!("{:?}", array.as_primitive::<Float64Type>().value(row)),
                     5 => array.as_primitive::<Int64Type>().value(row).to_string(),
                     6 => format!("{:?}", array.as_string::<i32>().value(row)),
-                    _ => array.as_boolean().value(row).to_string(),
+                    7 => array.as_boolean().value(row).to_string(),
+                    _ => {
+                        let seen = array.as_primitive::<TimestampMicrosecondType>();
+                        seen.value(row).to_string()
+                    }
                 }
             };
             let ts = batch
@@ -153,6 +161,7 @@ fn found(fixture: &Fixture, filter: &str, fields: usize) -> Vec<String> {
                     value(5),
                     value(6),
                     value(7),
+                    value(8),
                 ]
                 .join("|"),
             );
@@ -188,6 +197,17 @@ fn check(fixture: &Fixture, model: &Model) {
         ),
         model.lines(|row| row.device.as_str() > "b" && row.ts > DAY / 2)
     );
+    if model.fields > 4 {
+        let before = found(fixture, "seen < '1970-01-01T00:00:00Z'", model.fields);
+        let has_seen = |index: &usize| {
+            let (row, fields) = &model.rows[*index];
+            *fields > 4 && row.seen.is_some_and(|seen| seen < 0)
+        };
+        let rows = (0..model.rows.len()).filter(has_seen);
+        let mut expected: Vec<String> = rows.map(|index| model.line(index)).collect();
+        expected.sort();
+        assert_eq!(before, expected);
+    }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for (row, _) in &model.rows {
         *counts.entry(&row.device).or_default() += 1;

@@ -1,3 +1,5 @@
+//! Windows by example: each test is a stream that a person can follow.
+
 use super::harness::*;
 use crate::{Emit, Function, Key, Kind, LateReason, RowsError, Size, TimePolicy, Windows};
 

@@ -49,6 +49,10 @@ impl TelemetryReader {
     ) -> Result<(Arc<StreamSchema>, Judged), Judgement> {
         let context = &self.session.context;
         let stream = self.opened().map_err(Judgement::Closed)?.key.0.clone();
+        // Rules may have changed since the QUIC stream was opened.
+        let columns = batch.batch.schema_ref().fields().iter();
+        let columns = columns.map(|field| field.name().as_str());
+        context.control.rules().check(&stream, columns)?;
         let enrolls =
             context.options.enroll_unknown && self.session.sender.kind == SenderKind::Operator;
         loop {

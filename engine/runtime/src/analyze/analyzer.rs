@@ -1,0 +1,484 @@
+//! Follows the log with the graph.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arrow_array::RecordBatch;
+use quiver_log::{
+    CommittedRecord, ControlKind, LogReader, Record, RecordKind, Replay, ReplayError, Vfs,
+};
+use quiver_model::{Entropy, Position, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Analysis, DerivedRows, OperatorState,
+    append::{Appender, Caused},
+    input::rows_of,
+    state_log::{KeptState, StateLog, StateLogError},
+};
+use crate::{
+    Metrics, Progress, commit::AppendFailure, flush::Flusher, record_clock::RecordClock,
+    registry::RegistryChange,
+};
+
+/// Most records that are taken before what came out of them is written.
+const RECORDS_AT_ONCE: usize = 1_024;
+/// Most bytes of their payloads, about.
+const BYTES_AT_ONCE: usize = 8 << 20;
+/// Most time between two states that are kept; a shorter one between checkpoints is theirs, too.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How often time is looked at while nothing comes, in microseconds: as often as the graph does.
+const TICK: i64 = 1_000_000;
+/// How long a graph that is stopped goes on with what is there already.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Commands that may wait.
+const COMMANDS: usize = 64;
+
+/// What an analyzer works with.
+pub(crate) struct AnalyzerParts {
+    pub(crate) reader: LogReader,
+    pub(crate) appender: Appender,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) flusher: Arc<Flusher>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) record_clock: Arc<RecordClock>,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) directory: PathBuf,
+    /// Time between two checkpoints of the engine.
+    pub(crate) checkpoint_interval: Duration,
+}
+
+/// How far the graph is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnalyzerStatus {
+    /// Everything up to here has gone through the graph, and what came out of it is durable.
+    pub position: Position,
+    /// Record time there.
+    pub record_time: Timestamp,
+    /// What nodes remember is kept as of here.
+    pub kept: Position,
+    /// Positions that were trimmed from the log before the graph got to them.
+    pub missed: u64,
+}
+
+enum Command {
+    /// Another graph goes on from where this one is.
+    Replace(Box<dyn Analysis>, oneshot::Sender<Result<Position, String>>),
+    /// A reference table takes the place of the one before.
+    Load(LoadTable, oneshot::Sender<Result<Position, String>>),
+    /// Write what happened to the graph.
+    Tell(
+        ControlKind,
+        serde_json::Value,
+        oneshot::Sender<Result<(), String>>,
+    ),
+    /// Keep the state and end.
+    Stop(oneshot::Sender<Result<(), String>>),
+}
+
+/// A reference table for a node.
+#[derive(Clone, Debug)]
+pub struct LoadTable {
+    /// The node.
+    pub node: String,
+    /// Its new rows.
+    pub table: RecordBatch,
+    /// Hash of what they were read from.
+    pub hash: String,
+}
+
+/// Speaks with the analyzer.
+#[derive(Clone)]
+pub struct AnalyzerHandle {
+    commands: mpsc::Sender<Command>,
+    status: Arc<Mutex<AnalyzerStatus>>,
+}
+
+impl AnalyzerHandle {
+    /// How far it is.
+    pub fn status(&self) -> AnalyzerStatus {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts another graph in the place of the one that runs; where in the log it begins. What
+    /// nodes remember goes over to nodes of the same name and definition.
+    ///
+    /// # Errors
+    /// What kept it from being done; the graph that runs stays.
+    pub async fn replace(&self, analysis: Box<dyn Analysis>) -> Result<Position, String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the graph does not run any more".to_owned();
+        self.commands
+            .send(Command::Replace(analysis, reply))
+            .await
+            .map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Gives a node another reference table, between two records; where in the log it begins.
+    ///
+    /// # Errors
+    /// If the table is not what the node needs: the one before stays.
+    pub async fn load(&self, table: LoadTable) -> Result<Position, String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the graph does not run any more".to_owned();
+        self.commands
+            .send(Command::Load(table, reply))
+            .await
+            .map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Writes into the log that a table is in force with which the graph was made.
+    ///
+    /// # Errors
+    /// If the log does not take the record.
+    pub async fn tell_loaded(&self, node: &str, hash: &str, rows: usize) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the graph does not run any more".to_owned();
+        let body = serde_json::json!({ "node": node, "hash": hash, "rows": rows });
+        self.commands
+            .send(Command::Tell(ControlKind::LookupLoaded, body, reply))
+            .await
+            .map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Whether it has ended.
+    pub fn is_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
+    /// Lets it keep its state and end.
+    ///
+    /// # Errors
+    /// If the state could not be kept: the next start goes through more of the log.
+    pub async fn stop(&self) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Stop(reply)).await.is_err() {
+            return Ok(());
+        }
+        answer.await.unwrap_or(Ok(()))
+    }
+}
+
+/// Follows the log with the graph.
+pub struct Analyzer {
+    parts: AnalyzerParts,
+    analysis: Box<dyn Analysis>,
+    state: StateLog,
+    commands: mpsc::Receiver<Command>,
+    status: Arc<Mutex<AnalyzerStatus>>,
+    now: AnalyzerStatus,
+    /// The log from where it is on, if nothing was wrong.
+    replay: Option<Replay>,
+    kept_at: tokio::time::Instant,
+}
+
+impl Analyzer {
+    /// Puts back what was kept.
+    pub(crate) fn open(
+        parts: AnalyzerParts,
+        mut analysis: Box<dyn Analysis>,
+    ) -> Result<(Self, AnalyzerHandle), StateLogError> {
+        let (state, kept) = StateLog::open(parts.vfs.clone(), &parts.directory, &*parts.entropy)?;
+        // What others than the nodes of this graph remember is of no use any more: they have not seen
+        // what comes from now on.
+        let mut is_all = kept.is_none();
+        let now = match kept {
+            // A graph begins with what comes, not with what is there: that is what a backtest is for.
+            None => {
+                analysis.begin(&parts.appender.control.state().registry);
+                AnalyzerStatus {
+                    position: parts.progress.committed(),
+                    record_time: parts.record_clock.now(),
+                    ..AnalyzerStatus::default()
+                }
+            }
+            Some(kept) => {
+                is_all = !restore(&mut *analysis, &kept.nodes);
+                AnalyzerStatus {
+                    position: kept.position,
+                    record_time: kept.time,
+                    kept: kept.position,
+                    missed: 0,
+                }
+            }
+        };
+        parts.flusher.set_analysed(now.position.plus(1));
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let status = Arc::new(Mutex::new(now));
+        let handle = AnalyzerHandle {
+            commands: sender,
+            status: status.clone(),
+        };
+        let mut analyzer = Self {
+            parts,
+            analysis,
+            state,
+            commands,
+            status,
+            now,
+            replay: None,
+            kept_at: tokio::time::Instant::now(),
+        };
+        // Before anything comes: where the graph begins is not another place after a kill.
+        if is_all {
+            analyzer.keep(true)?;
+        }
+        Ok((analyzer, handle))
+    }
+
+    /// Runs until it is told to stop, or the log is closed.
+    pub async fn run(mut self) {
+        let keep_interval = KEEP_INTERVAL.min(self.parts.checkpoint_interval);
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    None => return,
+                    Some(Command::Stop(reply)) => {
+                        self.finish().await;
+                        let kept = self.keep(false).map_err(|error| error.to_string());
+                        // Whoever asked may be gone.
+                        let _ = reply.send(kept);
+                        return;
+                    }
+                    Some(Command::Replace(analysis, reply)) => {
+                        let replaced = self.replace(analysis).await;
+                        let _ = reply.send(replaced);
+                    }
+                    Some(Command::Tell(kind, body, reply)) => {
+                        let told = self.tell(kind, &body).await;
+                        let _ = reply.send(told);
+                    }
+                    Some(Command::Load(table, reply)) => {
+                        let loaded = self.load(table).await;
+                        let _ = reply.send(loaded);
+                    }
+                },
+                () = self.parts.progress.wait_committed_beyond(self.now.position) => {
+                    match self.catch_up().await {
+                        Ok(()) => {}
+                        Err(AppendFailure::Closed) => return,
+                        Err(AppendFailure::Refused { reason }) => {
+                            tracing::warn!(reason, "the graph waits");
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                        }
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_millis(250)) => self.pass_time().await,
+            }
+            if self.kept_at.elapsed() >= keep_interval
+                && self.now.position > self.now.kept
+                && let Err(error) = self.keep(false)
+            {
+                self.kept_at = tokio::time::Instant::now();
+                tracing::error!(%error, "what nodes of the graph remember could not be kept; a start goes through more of the log");
+            }
+        }
+    }
+
+    /// Takes what is there, if that does not take long.
+    async fn finish(&mut self) {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        let end = self.parts.progress.committed();
+        while self.now.position < end && tokio::time::Instant::now() < until {
+            if self.catch_up().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// While nothing comes, time passes in the log by ticks.
+    async fn pass_time(&mut self) {
+        let now = self.parts.record_clock.now();
+        let second = |time: Timestamp| time.as_micros().div_euclid(TICK);
+        if second(now) <= second(self.now.record_time) || !self.analysis.waits_for_time() {
+            return;
+        }
+        let record = Record::control(RecordKind::Control(ControlKind::Tick), now);
+        // Without it time stands still: the next look tries again.
+        let _ = self.parts.appender.queue.append_control(record).await;
+    }
+
+    /// Takes a portion of what has been committed.
+    async fn catch_up(&mut self) -> Result<(), AppendFailure> {
+        let from = self.now.position.plus(1);
+        let to = self.parts.progress.committed().plus(1);
+        // Where it was: finding a position again means to walk through its segment.
+        let kept = self.replay.take();
+        let mut replay = match kept.filter(|replay| replay.position() == from) {
+            Some(mut replay) => {
+                replay.extend_to(to);
+                replay
+            }
+            None => match self.parts.reader.read(from, to) {
+                Ok(replay) => replay,
+                Err(error) => return self.cannot_read(error),
+            },
+        };
+        let mut caused = Vec::new();
+        let (mut records, mut bytes) = (0, 0);
+        let mut at = self.now;
+        while records < RECORDS_AT_ONCE && bytes < BYTES_AT_ONCE {
+            let committed = match replay.next() {
+                None => break,
+                Some(Ok(committed)) => committed,
+                Some(Err(error)) => {
+                    if records > 0 {
+                        // First what came before it.
+                        break;
+                    }
+                    return self.cannot_read(error);
+                }
+            };
+            records += 1;
+            bytes += committed.record.payload.len();
+            at.position = Position(committed.end().get() - 1);
+            at.record_time = at.record_time.max(committed.record.time);
+            let by = committed.position;
+            for derived in self.take(committed) {
+                caused.push(Caused { by, derived });
+            }
+            if records % 64 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.parts.appender.append(caused).await?;
+        self.now = at;
+        self.replay = Some(replay);
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.now;
+    }
+
+    /// The graph goes on behind what cannot be read, and says so.
+    fn cannot_read(&mut self, error: ReplayError) -> Result<(), AppendFailure> {
+        let end = match &error {
+            ReplayError::Trimmed { oldest, .. } => *oldest,
+            ReplayError::Damaged(range) => range.positions.end,
+            ReplayError::Io { .. }
+            | ReplayError::NewerFormat { .. }
+            | ReplayError::Record { .. } => {
+                return Err(AppendFailure::Refused {
+                    reason: error.to_string(),
+                });
+            }
+        };
+        let missed = end.get().saturating_sub(self.now.position.get() + 1);
+        tracing::error!(%error, missed, "the graph misses a part of the log");
+        self.now.missed += missed;
+        self.parts.metrics.analysis_missed.add(missed);
+        self.now.position = Position(end.get().saturating_sub(1)).max(self.now.position);
+        self.publish();
+        Ok(())
+    }
+
+    /// What comes out of a record. Time passes with every record, whether or not anybody takes its
+    /// rows: else windows would wait for ticks that nobody writes while others are busy, and close
+    /// at other records when somebody watches a stream.
+    fn take(&mut self, committed: CommittedRecord) -> Vec<DerivedRows> {
+        let record = &committed.record;
+        if let (RecordKind::Data, Some(stream)) = (record.kind, &record.stream)
+            && self.analysis.takes(stream)
+        {
+            match rows_of(&committed, self.parts.appender.control.state()) {
+                Ok(Some(rows)) => return self.analysis.rows(stream, rows, record.time),
+                Ok(None) => {}
+                Err(error) => {
+                    let rows = u64::from(record.rows);
+                    self.now.missed += rows;
+                    self.parts.metrics.analysis_missed.add(rows);
+                    tracing::error!(position = %committed.position, %error, "the graph cannot read a record");
+                }
+            }
+        }
+        let derived = self.analysis.tick(record.time);
+        if record.kind == RecordKind::Registry
+            && let Ok(change) = serde_json::from_slice::<RegistryChange>(&record.payload)
+        {
+            self.analysis.registry(&change);
+        }
+        derived
+    }
+
+    /// Keeps what nodes remember, as of now.
+    fn keep(&mut self, is_all: bool) -> Result<(), StateLogError> {
+        self.kept_at = tokio::time::Instant::now();
+        let is_all = is_all || self.state.is_large();
+        let state = KeptState {
+            position: self.now.position,
+            time: self.now.record_time,
+            nodes: self.analysis.state(is_all),
+        };
+        self.state.keep(&state, is_all)?;
+        self.now.kept = state.position;
+        self.parts.flusher.set_analysed(state.position.plus(1));
+        self.publish();
+        Ok(())
+    }
+
+    async fn replace(&mut self, mut next: Box<dyn Analysis>) -> Result<Position, String> {
+        let state = self.analysis.state(true);
+        restore(&mut *next, &state);
+        self.analysis = next;
+        self.keep(true).map_err(|error| error.to_string())?;
+        let from = self.now.position.plus(1);
+        let body = serde_json::json!({ "from": from.get() });
+        self.tell(ControlKind::GraphApplied, &body).await?;
+        Ok(from)
+    }
+
+    async fn load(&mut self, load: LoadTable) -> Result<Position, String> {
+        self.analysis.load(&load.node, &load.table)?;
+        // Rows before it met the table before, and are not looked up again after a kill.
+        self.keep(false).map_err(|error| error.to_string())?;
+        let from = self.now.position.plus(1);
+        let body = serde_json::json!({
+            "node": load.node,
+            "hash": load.hash,
+            "rows": load.table.num_rows(),
+            "from": from.get(),
+        });
+        self.tell(ControlKind::LookupLoaded, &body).await?;
+        Ok(from)
+    }
+
+    /// Writes what happened to the graph.
+    async fn tell(&mut self, kind: ControlKind, body: &serde_json::Value) -> Result<(), String> {
+        let now = self.parts.record_clock.now();
+        let written = self
+            .parts
+            .appender
+            .control
+            .write_control(kind, now, body.to_string());
+        written.await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Gives nodes what they remember; one that cannot take it begins anew. Whether all of it was taken.
+fn restore(analysis: &mut dyn Analysis, nodes: &[OperatorState]) -> bool {
+    let mut is_all = true;
+    for state in nodes {
+        match analysis.restore(state) {
+            Ok(is_taken) => is_all &= is_taken,
+            Err(problem) => {
+                is_all = false;
+                tracing::error!(
+                    node = state.node,
+                    problem,
+                    "a node of the graph cannot take up what it remembered, and begins anew"
+                );
+            }
+        }
+    }
+    is_all
+}
