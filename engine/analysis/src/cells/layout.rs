@@ -66,7 +66,7 @@ impl What {
 }
 
 /// How a value lies in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
     /// The bits of a float64.
     Float,
@@ -156,10 +156,15 @@ impl Layout {
             let whats = needs(aggregate.function).iter();
             wanted.extend(whats.map(|what| (argument, *what)));
         }
-        wanted.sort_unstable();
+        let class = |argument: usize| {
+            let kind = spec.arguments.get(argument).copied();
+            Class::of(kind.unwrap_or(ArgumentType::Float64))
+        };
+        // Cells that are filled alike lie together; and those last that hardly ever are.
+        wanted.sort_by_key(|(argument, what)| {
+            (*what == What::Nulls, *what, class(*argument), *argument)
+        });
         wanted.dedup();
-        // What is hardly ever touched comes last, so that the rest lies close together.
-        wanted.sort_by_key(|(_, what)| *what == What::Nulls);
         let timed: Vec<_> = wanted.clone();
         wanted.retain(|(argument, what)| {
             let more = match what {
@@ -178,8 +183,7 @@ impl Layout {
         };
         let mut guessed = 0;
         for (argument, what) in wanted {
-            let kind = spec.arguments.get(argument).copied();
-            let class = Class::of(kind.unwrap_or(ArgumentType::Float64));
+            let class = class(argument);
             let cell = Cell {
                 what,
                 class,

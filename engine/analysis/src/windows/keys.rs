@@ -95,6 +95,16 @@ impl Name {
     }
 }
 
+/// Whether texts are the same. Most names have 8 to 16 bytes: two words, which may overlap.
+#[inline]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    if let (8..=16, true) = (one.len(), one.len() == other.len()) {
+        return one.first_chunk::<8>() == other.first_chunk()
+            && one.last_chunk::<8>() == other.last_chunk();
+    }
+    one == other
+}
+
 /// Texts by number. Numbers of texts that were removed are given to others.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Numbers {
@@ -112,8 +122,15 @@ impl Numbers {
 
     pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one(text);
-        let is_it = |number: &u32| self.text(*number) == text;
+        let is_it = |number: &u32| equal(self.text(*number), text);
         self.index.find(hash, is_it).copied()
+    }
+
+    /// Whether a number, which may be any, is that of a text.
+    #[inline]
+    pub(crate) fn is(&self, number: u32, text: &[u8]) -> bool {
+        let name = self.texts.get(number as usize);
+        name.is_some_and(|name| equal(name.bytes(), text))
     }
 
     /// The number of a text that is new.

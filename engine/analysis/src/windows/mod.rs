@@ -46,6 +46,7 @@ use crate::{
         deadlines::Deadlines,
         keys::{Clock, KeyState, Numbers},
         panes::{NONE, Open, Panes},
+        place::Placed,
         track::{Shape, Track},
     },
 };
@@ -131,6 +132,8 @@ pub struct Windows {
     counters: Counters,
     /// Numbers of the batch's devices, by their numbers in the batch; `NONE` where not known yet.
     names: Vec<u32>,
+    /// Those of the batch before: who sends again and again names its devices in the same order.
+    guesses: Vec<u32>,
     scratch: Vec<u8>,
     /// Event times for which a row of the device and key of the last one goes to the same panes;
     /// none if the first is not before the second.
@@ -158,6 +161,7 @@ impl Windows {
                 panes: Panes::default(),
                 blocks: Blocks::new(Arc::clone(&layout)),
                 runs: Vec::new(),
+                lengthened: None,
             });
         }
         Ok(Self {
@@ -182,6 +186,7 @@ impl Windows {
             usage: Usage::default(),
             counters: Counters::default(),
             names: Vec::new(),
+            guesses: Vec::new(),
             scratch: Vec::new(),
             stretch: NO_STRETCH,
         })
@@ -250,6 +255,7 @@ impl Windows {
         };
         self.record_time = record_time;
         let names = rows.device_names().map_or(0, arrow_array::Array::len);
+        std::mem::swap(&mut self.names, &mut self.guesses);
         self.names.clear();
         self.names.resize(names, NONE);
         let mut from = 0;
@@ -281,6 +287,7 @@ impl Windows {
         let policy = self.spec.time;
         let clock = &mut self.clocks[*device as usize];
         let due = clock.due;
+        let mut last = i64::MIN;
         let mut row = from;
         while row < to && rows.device_number(row) == number {
             let (Some(ts), Some(arrival)) = (rows.ts.get(row), rows.arrival.get(row)) else {
@@ -296,13 +303,21 @@ impl Windows {
                 break;
             }
             clock.latest = latest;
+            last = last.max(*ts);
             row += 1;
         }
+        if row == from {
+            return row;
+        }
         self.counters.rows += (row - from) as u64;
-        for track in &mut self.tracks {
+        for number in 0..self.tracks.len() {
+            let track = &mut self.tracks[number];
             if let Some(run) = track.runs.last_mut() {
                 // Fewer rows than a chunk has.
                 run.to += u32::try_from(row - from).unwrap_or_default();
+            }
+            if let Some(placed) = track.lengthened {
+                self.lengthen(Placed { ts: last, ..placed });
             }
         }
         row
@@ -374,9 +389,15 @@ impl Windows {
             return Some(known);
         }
         let name = rows.device_names()?.value(number).as_bytes();
-        let device = match self.devices.find(name) {
-            Some(device) => device,
-            None => self.new_device(name)?,
+        // Devices are not forgotten: what was guessed is right if the name is.
+        let guess = self.guesses.get(number).copied().unwrap_or(NONE);
+        let device = if self.devices.is(guess, name) {
+            guess
+        } else {
+            match self.devices.find(name) {
+                Some(device) => device,
+                None => self.new_device(name)?,
+            }
         };
         if let Some(place) = self.names.get_mut(number) {
             *place = device;
