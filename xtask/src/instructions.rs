@@ -31,6 +31,9 @@ const KERNELS: &[(&str, u64)] = &[
     ("memtable/shard/100", 50),
     ("flush/sort/100", 3),
     ("flush/parquet/1000", 1),
+    // A minute of rows, so that every window closes once.
+    ("windows/tumbling/interleaved", 60),
+    ("windows/tumbling/by_device", 60),
 ];
 /// The committed numbers.
 const COMMITTED: &str = "bench/kernels/instructions.json";

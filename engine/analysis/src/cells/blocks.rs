@@ -185,18 +185,29 @@ fn few_enough(count: u64) -> Result<u64, SavedError> {
 /// Adds a cell of a block to that of another.
 #[inline]
 fn merge_words(cell: &Cell, held: &mut [u64], new: &[u64]) {
-    let many = cell.what.words();
     let (Some(held), Some(new)) = (held.get_mut(cell.at..), new.get(cell.at..)) else {
         return;
     };
-    let some = |words: &[u64]| {
-        let word = |at: usize| words.get(at).copied().unwrap_or_default();
-        // Of cells of fewer words, the rest is another's, and not written back.
-        [word(0), word(1), word(2)]
-    };
-    let words = merged(cell, some(held), some(new));
-    for (place, word) in held.iter_mut().take(many).zip(words) {
-        *place = word;
+    match (cell.what, cell.class, &mut *held, new) {
+        // Most cells are one of these.
+        (What::Nulls, _, [held, ..], [new, ..]) => *held = held.wrapping_add(*new),
+        (What::Sum, Class::Float, [sum, lost, ..], [more, more_lost, ..]) => {
+            let (mut total, mut rest) = (f64::from_bits(*sum), f64::from_bits(*lost));
+            order::add(&mut total, &mut rest, f64::from_bits(*more));
+            rest += f64::from_bits(*more_lost);
+            (*sum, *lost) = (total.to_bits(), rest.to_bits());
+        }
+        (_, _, held, new) => {
+            let some = |words: &[u64]| {
+                let word = |at: usize| words.get(at).copied().unwrap_or_default();
+                // Of cells of fewer words, the rest is another's, and not written back.
+                [word(0), word(1), word(2)]
+            };
+            let words = merged(cell, some(held), some(new));
+            for (place, word) in held.iter_mut().take(cell.what.words()).zip(words) {
+                *place = word;
+            }
+        }
     }
 }
 
@@ -220,13 +231,8 @@ fn merged(cell: &Cell, held: [u64; WORDS_MAX], new: [u64; WORDS_MAX]) -> [u64; W
     };
     let earlier = time(new) < time(held);
     let takes = match cell.what {
-        What::Nulls => return [held[0].wrapping_add(new[0]), 0, 0],
-        What::Sum if cell.class == Class::Float => {
-            let (mut sum, mut lost) = (float(held), f64::from_bits(held[1]));
-            order::add(&mut sum, &mut lost, float(new));
-            lost += f64::from_bits(new[1]);
-            return [sum.to_bits(), lost.to_bits(), 0];
-        }
+        // Sums of floats, and nulls, are added where they lie.
+        What::Nulls => return held,
         What::Sum => {
             let sum = |words: [u64; WORDS_MAX]| wide([words[0], words[1]]);
             let [low, high] = narrow(sum(held).wrapping_add(sum(new)));

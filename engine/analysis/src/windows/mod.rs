@@ -284,31 +284,33 @@ impl Windows {
         let Some(device) = self.names.get(number) else {
             return from;
         };
-        let policy = self.spec.time;
+        let (policy, (start, end)) = (self.spec.time, self.stretch);
         let clock = &mut self.clocks[*device as usize];
-        let due = clock.due;
+        let (mut latest, due) = (clock.latest, clock.due);
+        let numbers = rows.device.keys().values();
+        let own = numbers.get(from - 1);
+        let ahead = rows.ts.iter().zip(rows.arrival).zip(numbers.iter());
         let mut last = i64::MIN;
         let mut row = from;
-        while row < to && rows.device_number(row) == number {
-            let (Some(ts), Some(arrival)) = (rows.ts.get(row), rows.arrival.get(row)) else {
-                break;
-            };
-            let latest = clock.latest.max(*ts);
-            if !(self.stretch.0..self.stretch.1).contains(ts)
+        for ((ts, arrival), number) in ahead.take(to).skip(from) {
+            let moved = latest.max(*ts);
+            if Some(number) != own
+                || !(start..end).contains(ts)
                 || policy
-                    .judge(*ts, *arrival, policy.watermark(clock.latest))
+                    .judge(*ts, *arrival, policy.watermark(latest))
                     .is_some()
-                || policy.watermark(latest) >= due
+                || policy.watermark(moved) >= due
             {
                 break;
             }
-            clock.latest = latest;
+            latest = moved;
             last = last.max(*ts);
             row += 1;
         }
         if row == from {
             return row;
         }
+        clock.latest = latest;
         self.counters.rows += (row - from) as u64;
         for number in 0..self.tracks.len() {
             let track = &mut self.tracks[number];
@@ -364,7 +366,7 @@ impl Windows {
         }
         self.touch_device(device);
         if self.spec.key.columns() == 0 {
-            self.stretch = (i64::MIN, i64::MAX);
+            self.stretch = (TIMES.start, TIMES.end);
         }
         self.place(batch, row, ts, device, None, out);
     }
