@@ -81,7 +81,7 @@ pub fn run(workspace: &Workspace, options: &Options, report: &mut Report) {
     report.part("instructions", || {
         for (kernel, runs) in KERNELS {
             let count = count(&program, kernel, *runs)?;
-            println!("{kernel:<24} {count:>14} instructions a run");
+            println!("{kernel:<28} {count:>14} instructions a run");
             counts.insert((*kernel).to_owned(), count);
         }
         Ok(())

@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use arrow_array::{Array as _, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
