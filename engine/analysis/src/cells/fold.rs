@@ -383,6 +383,10 @@ fn floats(cells: &mut Cells<'_>, what: What, values: &[&[f64]]) {
             values,
             |[least]| of(least),
             |least, value, _| {
+                // Told by one comparison, nearly always.
+                if value >= *least {
+                    return;
+                }
                 if order::less(value, *least) {
                     *least = value;
                 }
@@ -393,6 +397,9 @@ fn floats(cells: &mut Cells<'_>, what: What, values: &[&[f64]]) {
             values,
             |[most]| of(most),
             |most, value, _| {
+                if value <= *most {
+                    return;
+                }
                 if order::less(*most, value) {
                     *most = value;
                 }
