@@ -66,6 +66,30 @@ pub(crate) struct KeptState {
     pub(crate) time: Timestamp,
     /// What nodes remember.
     pub(crate) nodes: Vec<OperatorState>,
+    /// The graph that the log was told of last.
+    pub(crate) graph: Option<String>,
+}
+
+/// Under this name, which no node can have, the log of states has the graph that was told of.
+const GRAPH: &str = "the graph";
+/// The key of its only entry.
+const NAME: &[u8] = b"name";
+
+/// The entry that says which graph was told of.
+fn graph_entry(graph: &str) -> OperatorState {
+    let value = Some(graph.as_bytes().into());
+    OperatorState {
+        node: GRAPH.to_owned(),
+        generation: 0,
+        entries: BTreeMap::from([(NAME.into(), value)]),
+    }
+}
+
+/// Takes that entry out.
+fn take_graph(nodes: &mut Nodes) -> Option<String> {
+    let mut entry = nodes.remove(&(GRAPH.to_owned(), 0))?;
+    let name = entry.entries.remove(NAME)??;
+    String::from_utf8(name.into_vec()).ok()
 }
 
 /// The log of states.
@@ -124,7 +148,7 @@ impl StateLog {
                 kept = Some(KeptState {
                     position: portion.position,
                     time: portion.time,
-                    nodes: Vec::new(),
+                    ..KeptState::default()
                 });
                 for changed in portion.nodes {
                     apply(&mut nodes, changed);
@@ -133,6 +157,7 @@ impl StateLog {
             base = base.max(1);
         }
         if let Some(kept) = &mut kept {
+            kept.graph = take_graph(&mut nodes);
             kept.nodes = nodes.into_values().collect();
             base = kept.nodes.iter().map(bytes_of).sum();
         }
@@ -211,7 +236,8 @@ fn written(state: &KeptState) -> Vec<Vec<u8>> {
     };
     let mut portions = Vec::new();
     let mut portion = begin();
-    for node in &state.nodes {
+    let graph = state.graph.as_deref().map(graph_entry);
+    for node in state.nodes.iter().chain(&graph) {
         let mut entries = node.entries.iter().peekable();
         while entries.peek().is_some() {
             let name = node.node.as_bytes();
@@ -321,6 +347,7 @@ mod tests {
             position: Position(position),
             time: Timestamp(position as i64),
             nodes,
+            graph: Some(format!("graph {position}")),
         }
     }
 
@@ -349,6 +376,7 @@ mod tests {
         let (mut log, found) = open();
         let found = found.unwrap();
         assert_eq!((found.position, found.time), (Position(9), Timestamp(9)));
+        assert_eq!(found.graph.as_deref(), Some("graph 9"));
         assert_eq!(
             found.nodes,
             [

@@ -1,0 +1,466 @@
+//! A graph that puts out what the registry tells it, in an engine on a disk that fails.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arrow_array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    cast::AsArray, types::Int64Type,
+};
+use quiver_hot::MemoryArchive;
+use quiver_log::{
+    LogOptions, Vfs,
+    sim::{FaultKind, SimOp, SimVfs},
+};
+use quiver_model::{DeviceId, OsEntropy, POSITION, SenderId, StreamName, SystemClock, Timestamp};
+
+use super::{Analysis, AnalyzerHandle, DerivedRows, OperatorState};
+use crate::{
+    Engine, EngineOptions, Environment, LocalSpawner, Spawner, ThreadSpawner,
+    registry::{Registry, RegistryChange, RegistryEntry},
+};
+
+/// The stream of the only node.
+const NODE: &str = "node";
+/// What enrolling a device makes the node put out, with the next record: rows with numbers from a
+/// thousand times that of the device on.
+type Rows = fn(i64) -> Vec<RecordBatch>;
+
+/// What the node's stream has: numbers by position.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<BTreeMap<i64, i64>>>);
+
+impl Seen {
+    /// The numbers, in the order of the log.
+    fn numbers(&self) -> Vec<i64> {
+        self.0.lock().unwrap().values().copied().collect()
+    }
+}
+
+struct Fake {
+    generation: u64,
+    rows: Rows,
+    seen: Seen,
+    /// Of the device that was enrolled last.
+    due: Option<i64>,
+    is_held: bool,
+    /// How long every record takes.
+    busy: Duration,
+}
+
+fn numbers(numbers: impl IntoIterator<Item = i64>, note: &str) -> RecordBatch {
+    let numbers: Vec<i64> = numbers.into_iter().collect();
+    let times = TimestampMicrosecondArray::from(vec![1_000_000; numbers.len()]);
+    let devices = StringArray::from(vec!["d"; numbers.len()]);
+    let notes = StringArray::from(vec![note; numbers.len()]);
+    RecordBatch::try_from_iter([
+        ("ts", Arc::new(times.with_timezone("UTC")) as ArrayRef),
+        ("device", Arc::new(devices)),
+        ("n", Arc::new(Int64Array::from(numbers))),
+        ("note", Arc::new(notes)),
+    ])
+    .unwrap()
+}
+
+/// A row.
+fn one(number: i64) -> Vec<RecordBatch> {
+    vec![numbers([number * 1_000], "")]
+}
+
+/// Rows of which two are as much as the log takes at once.
+fn many(number: i64) -> Vec<RecordBatch> {
+    let first = number * 1_000;
+    vec![numbers(first..first + 7, &"x".repeat(1_500_000))]
+}
+
+impl Fake {
+    fn new(generation: u64, rows: Rows, seen: &Seen) -> Self {
+        Self {
+            generation,
+            rows,
+            seen: seen.clone(),
+            due: None,
+            is_held: false,
+            busy: Duration::ZERO,
+        }
+    }
+}
+
+impl Analysis for Fake {
+    fn name(&self) -> String {
+        format!("graph {}", self.generation)
+    }
+
+    fn nodes(&self) -> Vec<(StreamName, u64)> {
+        vec![(StreamName::new(NODE).unwrap(), self.generation)]
+    }
+
+    fn hold(&mut self, node: &StreamName, is_held: bool) {
+        assert_eq!(node.as_str(), NODE);
+        self.is_held = is_held;
+    }
+
+    fn takes(&self, stream: &StreamName) -> bool {
+        stream.as_str() == NODE
+    }
+
+    fn begin(&mut self, _: &Registry) {}
+
+    fn rows(&mut self, _: &StreamName, rows: RecordBatch, time: Timestamp) -> Vec<DerivedRows> {
+        let column = |name| {
+            rows.column_by_name(name)
+                .unwrap()
+                .as_primitive::<Int64Type>()
+        };
+        let pairs = column(POSITION).values().iter().zip(column("n").values());
+        let pairs = pairs.map(|(position, number)| (*position, *number));
+        self.seen.0.lock().unwrap().extend(pairs);
+        self.tick(time)
+    }
+
+    fn tick(&mut self, _: Timestamp) -> Vec<DerivedRows> {
+        std::thread::sleep(self.busy);
+        let Some(due) = self.due.take() else {
+            return Vec::new();
+        };
+        let derived = (self.rows)(due).into_iter().map(|rows| DerivedRows {
+            stream: StreamName::new(NODE).unwrap(),
+            generation: self.generation,
+            rows,
+        });
+        derived.collect()
+    }
+
+    fn waits_for_time(&self) -> bool {
+        false
+    }
+
+    fn registry(&mut self, change: &RegistryChange) {
+        let RegistryChange::Put { entry } = change else {
+            return;
+        };
+        if !self.is_held {
+            self.due = Some(entry.id[1..].parse().unwrap());
+        }
+    }
+
+    fn state(&mut self, _: bool) -> Vec<OperatorState> {
+        let due = self.due.map(|due| due.to_le_bytes().into());
+        vec![OperatorState {
+            node: NODE.to_owned(),
+            generation: self.generation,
+            entries: BTreeMap::from([(b"due".as_slice().into(), due)]),
+        }]
+    }
+
+    fn restore(&mut self, state: &OperatorState) -> Result<bool, String> {
+        if state.generation != self.generation {
+            return Ok(false);
+        }
+        let due = state.entries.values().next().cloned().flatten();
+        self.due = due.map(|due| i64::from_le_bytes(due[..].try_into().unwrap()));
+        Ok(true)
+    }
+
+    fn load(&mut self, _: &str, _: &RecordBatch) -> Result<(), String> {
+        Err("there are no tables".to_owned())
+    }
+}
+
+/// What outlives an engine.
+struct Machine {
+    disk: SimVfs,
+    archive: MemoryArchive,
+    seen: Seen,
+}
+
+impl Machine {
+    fn new(seed: u64) -> Self {
+        Self {
+            disk: SimVfs::new(seed),
+            archive: MemoryArchive::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    async fn start(&self, spawner: Arc<dyn Spawner>) -> Engine {
+        let archive = Arc::new(self.archive.clone());
+        let environment = Environment {
+            vfs: Arc::new(self.disk.clone()) as Arc<dyn Vfs>,
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(OsEntropy),
+            archive: Box::new(move |_| Ok(archive)),
+        };
+        let options = EngineOptions {
+            shard_count: 2,
+            disk_reserve_bytes: 0,
+            analysis_patience: Duration::from_millis(200),
+            log: LogOptions {
+                segment_bytes: 8 << 20,
+                ..LogOptions::default()
+            },
+            ..EngineOptions::new(PathBuf::from("/data"))
+        };
+        Engine::start(options, environment, spawner).await.unwrap()
+    }
+
+    /// An engine with a graph, until `work` is done with it; then the power fails.
+    fn run<T>(
+        &self,
+        generation: u64,
+        rows: Rows,
+        work: impl AsyncFnOnce(&Engine, &AnalyzerHandle) -> T,
+    ) -> T {
+        let done = actix_rt::System::new().block_on(async {
+            let engine = self.start(Arc::new(LocalSpawner)).await;
+            let fake = Fake::new(generation, rows, &self.seen);
+            let analyzer = engine.analyze(Box::new(fake), Arc::new(OsEntropy)).unwrap();
+            work(&engine, &analyzer).await
+        });
+        self.disk.crash();
+        done
+    }
+}
+
+/// Enrolls devices; whether the log took it.
+async fn enroll(engine: &Engine, numbers: impl IntoIterator<Item = i64>) -> bool {
+    for number in numbers {
+        let id = DeviceId::new(&format!("d{number}")).unwrap();
+        let entry = RegistryEntry::new(&SenderId::device(id), Timestamp(1));
+        if engine
+            .change_registry(RegistryChange::Put { entry })
+            .await
+            .is_err()
+        {
+            return false;
+        }
+    }
+    true
+}
+
+/// Waits until the graph is through with everything; `false` if that does not come.
+async fn settle(engine: &Engine, analyzer: &AnalyzerHandle) -> bool {
+    for _ in 0..1_000 {
+        if analyzer.status().position == engine.progress().committed() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    false
+}
+
+#[test]
+fn rows_that_one_record_causes_are_there_once_however_many_and_whenever_the_power_fails() {
+    // How many changes of the disk there are without a failure.
+    let whole = Machine::new(0);
+    let (before, after) = whole.run(1, many, async |engine, analyzer| {
+        assert!(settle(engine, analyzer).await);
+        let before = whole.disk.mutating_calls();
+        assert!(enroll(engine, [1, 2]).await && settle(engine, analyzer).await);
+        (before, whole.disk.mutating_calls())
+    });
+    assert_eq!(whole.seen.numbers(), (1_000..1_007).collect::<Vec<_>>());
+    let mut partly = 0;
+    for nth in 1..=after - before {
+        let machine = Machine::new(nth);
+        let told = machine.run(1, many, async |engine, analyzer| {
+            assert!(settle(engine, analyzer).await);
+            machine.disk.power_off_at(nth);
+            let told = enroll(engine, [1, 2]).await;
+            tokio::time::timeout(Duration::from_millis(300), settle(engine, analyzer)).await;
+            told
+        });
+        let known = machine.seen.numbers().len();
+        partly += u64::from(known > 0 && known < 7);
+        let more: &[i64] = if told { &[] } else { &[1, 2] };
+        machine.run(1, many, async |engine, analyzer| {
+            assert!(enroll(engine, more.iter().copied()).await);
+            assert!(settle(engine, analyzer).await);
+        });
+        let mut numbers = machine.seen.numbers();
+        // Who was not told may have enrolled the device once before.
+        if !told {
+            numbers.dedup();
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        assert_eq!(
+            numbers,
+            (1_000..1_007).collect::<Vec<_>>(),
+            "power failed at {nth}"
+        );
+    }
+    assert!(partly > 0, "the power never failed between two parts");
+}
+
+#[test]
+fn another_definition_puts_nothing_out_again_after_a_kill() {
+    let machine = Machine::new(1);
+    machine.run(1, one, async |engine, analyzer| {
+        assert!(enroll(engine, 1..6).await && settle(engine, analyzer).await);
+    });
+    assert_eq!(machine.seen.numbers(), [1_000, 2_000, 3_000, 4_000]);
+    for _ in 0..2 {
+        // Twice: what it begins behind is not forgotten by a kill.
+        machine.run(2, one, async |engine, analyzer| {
+            assert!(settle(engine, analyzer).await);
+        });
+    }
+    machine.run(2, one, async |engine, analyzer| {
+        assert!(enroll(engine, 6..9).await && settle(engine, analyzer).await);
+    });
+    // What waited in the node that was is lost with it.
+    let expected = [1_000, 2_000, 3_000, 4_000, 6_000, 7_000];
+    assert_eq!(machine.seen.numbers(), expected);
+    machine.run(2, one, async |engine, analyzer| {
+        assert!(enroll(engine, 9..10).await && settle(engine, analyzer).await);
+    });
+    assert_eq!(machine.seen.numbers(), [&expected[..], &[8_000]].concat());
+    // The first one comes back.
+    machine.run(1, one, async |engine, analyzer| {
+        assert!(enroll(engine, 10..12).await && settle(engine, analyzer).await);
+    });
+    assert_eq!(
+        machine.seen.numbers(),
+        [&expected[..], &[8_000, 10_000]].concat()
+    );
+}
+
+#[test]
+fn a_graph_is_replaced_wholly_or_not_at_all() {
+    let mut done = 0;
+    for nth in 1..=8 {
+        let machine = Machine::new(nth);
+        let twice: Rows = |number| vec![numbers([number * 1_000 + 1], "")];
+        let is_done = machine.run(1, one, async |engine, analyzer| {
+            assert!(settle(engine, analyzer).await);
+            machine
+                .disk
+                .fail_nth(Some(SimOp::Write), nth, FaultKind::NoSpace);
+            let next = Fake::new(2, twice, &machine.seen);
+            let replaced = analyzer.replace(Box::new(next)).await;
+            machine.disk.clear_faults();
+            assert!(enroll(engine, 1..4).await && settle(engine, analyzer).await);
+            replaced.is_ok()
+        });
+        // The one that was in force is in force after a kill, too.
+        let (generation, rows, more) = if is_done {
+            (2, twice, 1)
+        } else {
+            (1, one as Rows, 0)
+        };
+        machine.run(generation, rows, async |engine, analyzer| {
+            assert!(enroll(engine, 4..6).await && settle(engine, analyzer).await);
+        });
+        let expected: Vec<i64> = (1..5).map(|number| number * 1_000 + more).collect();
+        assert_eq!(machine.seen.numbers(), expected, "write {nth} failed");
+        done += u64::from(is_done);
+    }
+    assert!((1..8).contains(&done), "{done} of 8 were replaced");
+}
+
+#[test]
+fn rows_that_no_stream_can_take_are_counted_and_the_others_are_stored() {
+    let mixed: Rows = |number| {
+        let wrong = numbers([0, 0], "");
+        let text = wrong.column_by_name("note").unwrap().clone();
+        let wrong = RecordBatch::try_from_iter([
+            ("ts", wrong.column(0).clone()),
+            ("device", wrong.column(1).clone()),
+            ("n", text),
+        ]);
+        let other = Float64Array::from(vec![1.0]);
+        let row = numbers([0], "");
+        let badly_named = RecordBatch::try_from_iter([
+            ("ts", row.column(0).clone()),
+            ("device", row.column(1).clone()),
+            ("no name", Arc::new(other) as ArrayRef),
+        ]);
+        let first = number * 1_000;
+        vec![
+            numbers([first], ""),
+            wrong.unwrap(),
+            badly_named.unwrap(),
+            numbers([first + 1], &"x".repeat(9 << 20)),
+            numbers([first + 2], ""),
+        ]
+    };
+    let machine = Machine::new(1);
+    let refused = machine.run(1, mixed, async |engine, analyzer| {
+        assert!(enroll(engine, [1, 2]).await && settle(engine, analyzer).await);
+        let total = engine.metrics().derived_refused.get();
+        let of_node = analyzer
+            .refused()
+            .get(&StreamName::new(NODE).unwrap())
+            .copied();
+        assert_eq!(of_node, Some(total));
+        total
+    });
+    // LZ4 may make so little of a long text that the log takes it.
+    assert!(refused == 3 || refused == 4, "{refused}");
+    let numbers = machine.seen.numbers();
+    assert!(numbers.first() == Some(&1_000) && numbers.last() == Some(&1_002));
+    assert_eq!(numbers.len() as u64 + refused, 6);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_record_that_takes_long() {
+    let io = tokio::runtime::Runtime::new().unwrap();
+    let background = tokio::runtime::Runtime::new().unwrap();
+    let machine = Machine::new(1);
+    actix_rt::System::new().block_on(async {
+        let spawner = ThreadSpawner::new(2, io.handle().clone(), background.handle().clone());
+        let engine = machine.start(Arc::new(spawner)).await;
+        let mut fake = Fake::new(1, one, &machine.seen);
+        fake.busy = Duration::from_millis(1_500);
+        let analyzer = engine.analyze(Box::new(fake), Arc::new(OsEntropy)).unwrap();
+        assert!(enroll(&engine, 1..3).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begun = tokio::time::Instant::now();
+        engine.stop(None).await.unwrap();
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(1_200), "{took:?}");
+        assert!(!analyzer.is_ended(), "it is busy");
+        for _ in 0..300 {
+            if analyzer.is_ended() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(
+            analyzer.is_ended(),
+            "it ends when it finds that nobody waits"
+        );
+    });
+    machine.disk.restart();
+    assert!(machine.seen.numbers().is_empty());
+    machine.run(1, one, async |engine, analyzer| {
+        assert!(enroll(engine, 3..4).await && settle(engine, analyzer).await);
+    });
+    assert_eq!(machine.seen.numbers(), [1_000, 2_000]);
+    io.shutdown_background();
+    background.shutdown_background();
+}
+
+#[test]
+fn an_engine_tells_which_graph_is_in_force_once() {
+    let machine = Machine::new(1);
+    let told = |generation| {
+        machine.run(generation, one, async |engine, analyzer| {
+            let before = engine.progress().committed();
+            for _ in 0..50 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                assert!(settle(engine, analyzer).await);
+            }
+            engine.progress().committed().get() - before.get()
+        })
+    };
+    assert_eq!(
+        [told(1), told(1), told(2), told(2), told(1)],
+        [1, 0, 1, 0, 1]
+    );
+}
