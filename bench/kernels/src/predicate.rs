@@ -58,7 +58,7 @@ impl Predicate {
     fn new(rows: usize) -> Result<Self, Fault> {
         let sources = Sources::text(
             "graph.toml",
-            &format!(
+            format!(
                 "[stream.{STREAM}.fields]\nvalue_0 = \"float64\"\n\
                  [route.high]\nfrom = \"{STREAM}\"\nwhere = \"value_0 > {THRESHOLD:?}\"\n\
                  [store.kept]\nfrom = \"high\"\n"
