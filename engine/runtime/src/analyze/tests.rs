@@ -18,7 +18,7 @@ use quiver_log::{
 };
 use quiver_model::{DeviceId, OsEntropy, POSITION, SenderId, StreamName, SystemClock, Timestamp};
 
-use super::{Analysis, AnalyzerHandle, DerivedRows, OperatorState};
+use super::{Analysis, AnalyzerHandle, DerivedRows, NodeDefinition, OperatorState};
 use crate::{
     Engine, EngineOptions, Environment, LocalSpawner, Spawner, ThreadSpawner,
     registry::{Registry, RegistryChange, RegistryEntry},
@@ -109,8 +109,13 @@ impl Analysis for Fake {
         format!("graph {}", self.generation)
     }
 
-    fn nodes(&self) -> Vec<(StreamName, u64)> {
-        vec![(StreamName::new(NODE).unwrap(), self.generation)]
+    fn nodes(&self) -> Vec<NodeDefinition> {
+        vec![NodeDefinition {
+            stream: StreamName::new(NODE).unwrap(),
+            // Of two definitions with the same state each.
+            generation: self.generation / 10,
+            lineage: self.generation,
+        }]
     }
 
     fn hold(&mut self, node: &StreamName, is_held: bool) {
@@ -143,7 +148,7 @@ impl Analysis for Fake {
         };
         let derived = (self.rows)(due).into_iter().map(|rows| DerivedRows {
             stream: StreamName::new(NODE).unwrap(),
-            generation: self.generation,
+            generation: self.generation / 10,
             rows,
         });
         derived.collect()
@@ -166,13 +171,13 @@ impl Analysis for Fake {
         let due = self.due.map(|due| due.to_le_bytes().into());
         vec![OperatorState {
             node: NODE.to_owned(),
-            generation: self.generation,
+            generation: self.generation / 10,
             entries: BTreeMap::from([(b"due".as_slice().into(), due)]),
         }]
     }
 
     fn restore(&mut self, state: &OperatorState) -> Result<bool, String> {
-        if state.generation != self.generation {
+        if state.generation != self.generation / 10 {
             return Ok(false);
         }
         let due = state.entries.values().next().cloned().flatten();
@@ -271,7 +276,7 @@ async fn settle(engine: &Engine, analyzer: &AnalyzerHandle) -> bool {
 fn rows_that_one_record_causes_are_there_once_however_many_and_whenever_the_power_fails() {
     // How many changes of the disk there are without a failure.
     let whole = Machine::new(0);
-    let (before, after) = whole.run(1, many, async |engine, analyzer| {
+    let (before, after) = whole.run(10, many, async |engine, analyzer| {
         assert!(settle(engine, analyzer).await);
         let before = whole.disk.mutating_calls();
         assert!(enroll(engine, [1, 2]).await && settle(engine, analyzer).await);
@@ -282,7 +287,7 @@ fn rows_that_one_record_causes_are_there_once_however_many_and_whenever_the_powe
     let mut partly = 0;
     for nth in 1..=after - before {
         let machine = Machine::new(nth);
-        let told = machine.run(1, many, async |engine, analyzer| {
+        let told = machine.run(10, many, async |engine, analyzer| {
             assert!(settle(engine, analyzer).await);
             machine.disk.power_off_at(nth);
             let told = enroll(engine, [1, 2]).await;
@@ -290,7 +295,7 @@ fn rows_that_one_record_causes_are_there_once_however_many_and_whenever_the_powe
             let _ = tokio::time::timeout(patience, settle(engine, analyzer)).await;
             told
         });
-        partly += machine.run(1, many, async |engine, analyzer| {
+        partly += machine.run(10, many, async |engine, analyzer| {
             assert!(settle(engine, analyzer).await);
             if !told {
                 assert!(enroll(engine, [1, 2]).await && settle(engine, analyzer).await);
@@ -311,26 +316,33 @@ fn rows_that_one_record_causes_are_there_once_however_many_and_whenever_the_powe
 
 #[test]
 fn another_definition_puts_nothing_out_again_after_a_kill() {
+    // Its state is another one, or it is not.
+    for (first, second) in [(10, 20), (10, 11)] {
+        defined_otherwise(first, second);
+    }
+}
+
+fn defined_otherwise(first: u64, second: u64) {
     let machine = Machine::new(1);
     let run = |generation, devices: std::ops::Range<i64>| {
         machine.run(generation, one, async |engine, analyzer| {
             assert!(enroll(engine, devices).await && settle(engine, analyzer).await);
         });
     };
-    run(1, 1..6);
+    run(first, 1..6);
     let before = [1_000, 2_000, 3_000, 4_000];
     assert_eq!(machine.seen.before(5), before);
     // Twice: what it begins behind is not forgotten by a kill.
-    run(2, 0..0);
-    run(2, 0..0);
-    run(2, 6..9);
+    run(second, 0..0);
+    run(second, 0..0);
+    run(second, 6..9);
     // What waited in the node that was may be lost with it.
     let mut numbers = machine.seen.before(8);
     numbers.retain(|number| *number != 5_000);
     assert_eq!(numbers, [&before[..], &[6_000, 7_000]].concat());
-    run(2, 9..10);
+    run(second, 9..10);
     // The first one comes back.
-    run(1, 10..12);
+    run(first, 10..12);
     let mut numbers = machine.seen.before(11);
     numbers.retain(|number| ![5_000, 9_000].contains(number));
     let expected = [&before[..], &[6_000, 7_000, 8_000, 10_000]].concat();
@@ -343,12 +355,12 @@ fn a_graph_is_replaced_wholly_or_not_at_all() {
     for nth in 1..=8 {
         let machine = Machine::new(nth);
         let twice: Rows = |number| vec![numbers([number * 1_000 + 1], "")];
-        let is_done = machine.run(1, one, async |engine, analyzer| {
+        let is_done = machine.run(10, one, async |engine, analyzer| {
             assert!(settle(engine, analyzer).await);
             machine
                 .disk
                 .fail_nth(Some(SimOp::Write), nth, FaultKind::NoSpace);
-            let next = Fake::new(2, twice, &machine.seen);
+            let next = Fake::new(20, twice, &machine.seen);
             let replaced = analyzer.replace(Box::new(next)).await;
             machine.disk.clear_faults();
             assert!(enroll(engine, 1..4).await && settle(engine, analyzer).await);
@@ -356,9 +368,9 @@ fn a_graph_is_replaced_wholly_or_not_at_all() {
         });
         // The one that was in force is in force after a kill, too.
         let (generation, rows, more) = if is_done {
-            (2, twice, 1)
+            (20, twice, 1)
         } else {
-            (1, one as Rows, 0)
+            (10, one as Rows, 0)
         };
         machine.run(generation, rows, async |engine, analyzer| {
             assert!(enroll(engine, 4..6).await && settle(engine, analyzer).await);
@@ -400,7 +412,7 @@ fn rows_that_no_stream_can_take_are_counted_and_the_others_are_stored() {
         ]
     };
     let machine = Machine::new(1);
-    let refused = machine.run(1, mixed, async |engine, analyzer| {
+    let refused = machine.run(10, mixed, async |engine, analyzer| {
         assert!(enroll(engine, [1, 2]).await && settle(engine, analyzer).await);
         let total = engine.metrics().derived_refused.get();
         let of_node = analyzer
@@ -422,7 +434,7 @@ fn a_stop_does_not_wait_for_a_record_that_takes_long() {
     actix_rt::System::new().block_on(async {
         let spawner = ThreadSpawner::new(2, io.handle().clone(), background.handle().clone());
         let engine = machine.start(Arc::new(spawner)).await;
-        let mut fake = Fake::new(1, one, &machine.seen);
+        let mut fake = Fake::new(10, one, &machine.seen);
         fake.busy = Duration::from_millis(1_500);
         let analyzer = engine.analyze(Box::new(fake), Arc::new(OsEntropy)).unwrap();
         assert!(enroll(&engine, 1..3).await);
@@ -445,7 +457,7 @@ fn a_stop_does_not_wait_for_a_record_that_takes_long() {
     });
     machine.disk.restart();
     assert!(machine.seen.before(9).is_empty());
-    machine.run(1, one, async |engine, analyzer| {
+    machine.run(10, one, async |engine, analyzer| {
         assert!(enroll(engine, 3..4).await && settle(engine, analyzer).await);
     });
     assert_eq!(machine.seen.before(3), [1_000, 2_000]);
@@ -467,7 +479,7 @@ fn an_engine_tells_which_graph_is_in_force_once() {
         })
     };
     assert_eq!(
-        [told(1), told(1), told(2), told(2), told(1)],
+        [told(10), told(10), told(20), told(20), told(10)],
         [1, 0, 1, 0, 1]
     );
 }
