@@ -580,6 +580,29 @@ impl Engine {
         ))
     }
 
+    /// Writes down what leaves the archive because it is older than it is kept; durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// If the log does not take it.
+    pub async fn note_expiry(&self, body: String) -> Result<quiver_model::Position, AppendFailure> {
+        let kind = quiver_log::ControlKind::RetentionApplied;
+        self.control.write_control(kind, self.now(), body).await
+    }
+
+    /// How long the log keeps records that nothing needs any more, to be read again, as far as its
+    /// bytes reach; `None` for what the options say.
+    ///
+    /// # Errors
+    /// If the engine is stopping.
+    pub async fn set_log_retention(
+        &self,
+        time: Option<std::time::Duration>,
+    ) -> Result<(), AppendFailure> {
+        let time = time.unwrap_or(self.options.log.retention_time);
+        self.queue.command(CommitCommand::Retain(time)).await
+    }
+
     /// Flushes every stream now.
     pub async fn flush_all(&self) -> Result<(), quiver_hot::FlushError> {
         self.flusher.flush_all().await

@@ -2,6 +2,7 @@
 //! through kills and reloads.
 
 mod attributes;
+mod keeping;
 mod kills;
 mod live;
 mod lookups;

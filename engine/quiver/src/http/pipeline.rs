@@ -31,6 +31,9 @@ pub struct PipelineStatus {
     pub nodes: Vec<NodeStatus>,
     /// Rows that entered each stream since the start.
     pub streams: BTreeMap<String, u64>,
+    /// For how long rows of streams are kept, in seconds; those of streams that are not here for ever.
+    #[serde(default)]
+    pub kept_for: BTreeMap<String, f64>,
 }
 
 /// What a node did so far.
@@ -106,6 +109,12 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
         kept: status.kept.get(),
         nodes: nodes.collect(),
         streams,
+        kept_for: pipeline
+            .retention()
+            .spans()
+            .iter()
+            .map(|(stream, span)| (stream.to_string(), span.as_secs_f64()))
+            .collect(),
     })
 }
 
