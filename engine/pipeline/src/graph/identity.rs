@@ -108,6 +108,9 @@ impl Graph {
         for store in &self.stores {
             hash.add(&store.config.name.value);
             hash.texts(&store.config.from);
+            for span in [&store.config.hot, &store.config.queue, &store.config.keep] {
+                hash.span(span.as_ref());
+            }
         }
         hash.0
     }

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures::{Stream, stream};
+use quiver_model::StreamName;
 use quiver_pipeline::{
     Graph,
     graph::{Origin, Port},
@@ -93,7 +94,7 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
             late: figures.counters.late,
             errors: figures.counters.errors,
             refused: streams_of(&graph, number)
-                .filter_map(|stream| refused.get(stream.as_str()))
+                .filter_map(|stream| refused.get(&stream))
                 .sum(),
             watermark_delay: figures.watermark.map(behind),
             state_bytes: figures.bytes as u64,
@@ -119,13 +120,14 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
 }
 
 /// The streams that rows of a node are stored as: its own, or those of its ports that are kept.
-fn streams_of(graph: &Graph, number: usize) -> impl Iterator<Item = String> {
+fn streams_of(graph: &Graph, number: usize) -> impl Iterator<Item = StreamName> {
     let ports = graph.nodes.get(number).map_or(&[][..], |node| node.ports());
     let stream = move |port: &Port| {
         let origin = Origin::Node(number, *port);
-        graph.kept_as(origin).unwrap_or_else(|| graph.name(origin))
+        let name = graph.kept_as(origin).unwrap_or_else(|| graph.name(origin));
+        StreamName::new(&name).ok()
     };
-    ports.iter().map(stream)
+    ports.iter().filter_map(stream)
 }
 
 /// `POST /api/v1/pipeline`: the configuration is read again and applied.
