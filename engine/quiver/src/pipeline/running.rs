@@ -96,9 +96,10 @@ impl LoadedPipeline {
     /// # Errors
     /// If streams have other fields than are declared, or the graph's state cannot be read.
     pub async fn start(self, engine: &Engine) -> Result<RunningPipeline, Failure> {
-        declare(engine, &self.graph)
+        let rules = declare(engine, &self.graph)
             .await
             .map_err(|error| Failure::new(CONFIG, error.to_string()))?;
+        engine.set_stream_rules(rules);
         let board = Arc::<Board>::default();
         let live = Live::new(&self.graph, &by_node(&self.tables), board.clone())
             .map_err(|problem| Failure::new(CONFIG, problem))?;
@@ -162,17 +163,28 @@ impl RunningPipeline {
         let live = Live::new(&loaded.graph, &by_node(&loaded.tables), self.board.clone())
             .map_err(ApplyError::Configuration)?;
         let mut watched = self.watched.lock().await;
-        declare(engine, &loaded.graph).await?;
-        let from = analyzer
-            .replace(Box::new(live))
-            .await
-            .map_err(ApplyError::Engine)?;
+        let rules = declare(engine, &loaded.graph).await?;
+        // Nobody may write a node's stream from before the node does.
+        let rules_before = engine.set_stream_rules(rules);
+        let from = match analyzer.replace(Box::new(live)).await {
+            Ok(from) => from,
+            Err(problem) => {
+                engine.set_stream_rules(rules_before);
+                return Err(ApplyError::Engine(format!(
+                    "the graph was not applied, and the one before goes on: {problem}"
+                )));
+            }
+        };
+        // From here on it is in force, whatever comes.
         *watched = Watched::new(&loaded.graph, loaded.tables);
         watched.tell_loaded(analyzer).await;
-        keep(engine, &loaded.graph, &self.retention).await?;
         let nodes = loaded.graph.nodes.len();
         self.board.announce(loaded.graph.clone());
+        let graph = loaded.graph.clone();
         *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = loaded.graph;
+        if let Err(error) = keep(engine, &graph, &self.retention).await {
+            tracing::error!(%error, "how long the log is kept stays as the graph before said; reload the graph again");
+        }
         Ok(Applied { from, nodes })
     }
 
@@ -198,9 +210,10 @@ async fn keep(engine: &Engine, graph: &Graph, retention: &Retention) -> Result<(
     queue.map_err(|error| ApplyError::Engine(error.to_string()))
 }
 
-/// Gives streams the fields that are declared, and puts the rules of streams in force. Conflicts
-/// with what is stored are told before anything is changed.
-async fn declare(engine: &Engine, graph: &Graph) -> Result<(), ApplyError> {
+/// Gives streams the fields that are declared; the rules of streams that are to be in force. Conflicts
+/// with what is stored are told before anything is changed. Fields that are declared stay, if the
+/// graph is not applied then.
+async fn declare(engine: &Engine, graph: &Graph) -> Result<StreamRules, ApplyError> {
     let name = |name: &str| {
         StreamName::new(name).map_err(|error| ApplyError::Configuration(error.to_string()))
     };
@@ -254,8 +267,7 @@ async fn declare(engine: &Engine, graph: &Graph) -> Result<(), ApplyError> {
             error => ApplyError::Configuration(error.to_string()),
         })?;
     }
-    engine.set_stream_rules(rules);
-    Ok(())
+    Ok(rules)
 }
 
 /// Fields that a stream does not have yet, or has otherwise.

@@ -21,7 +21,7 @@ use super::{
     Analysis, DerivedRows, OperatorState,
     append::{Appender, Caused, RefusedRows},
     input::rows_of,
-    state_log::{KeptState, StateLog, StateLogError},
+    state_log::{KeptGraph, KeptNode, KeptState, StateLog, StateLogError},
 };
 use crate::{
     Metrics, Progress, commit::AppendFailure, flush::Flusher, record_clock::RecordClock,
@@ -263,9 +263,9 @@ impl Analyzer {
                 }
             }
             Some(kept) => {
-                held = hold(&mut *analysis, &parts.appender, kept.position);
+                held = hold(&mut *analysis, &parts.appender, kept.position, &kept.graph);
                 is_all = !restore(&mut *analysis, &kept.nodes, &held);
-                told = kept.graph;
+                told = kept.graph.told;
                 AnalyzerStatus {
                     position: kept.position,
                     record_time: kept.time,
@@ -515,6 +515,26 @@ impl Analyzer {
         derived
     }
 
+    /// What is to be kept of the graph itself.
+    fn graph(&self) -> KeptGraph {
+        let node = |node: super::NodeDefinition| {
+            let held = self.held.iter();
+            let held = held.filter(|(_, nodes)| nodes.contains(&node.stream));
+            let kept = KeptNode {
+                lineage: node.lineage,
+                held: held
+                    .map(|(position, _)| *position)
+                    .max()
+                    .unwrap_or_default(),
+            };
+            (node.stream.to_string(), kept)
+        };
+        KeptGraph {
+            told: self.told.clone(),
+            nodes: self.analysis.nodes().into_iter().map(node).collect(),
+        }
+    }
+
     /// Keeps what nodes remember, as of now.
     fn keep(&mut self, is_all: bool) -> Result<(), StateLogError> {
         if self.shared.is(ABANDONED) {
@@ -528,7 +548,7 @@ impl Analyzer {
             position: self.now.position,
             time: self.now.record_time,
             nodes: self.analysis.state(is_all),
-            graph: self.told.clone(),
+            graph: self.graph(),
         };
         self.state.keep(&state, is_all)?;
         self.keeps_all = false;
@@ -545,7 +565,8 @@ impl Analyzer {
         // after a kill that comes before the last step here, it goes on as it does now.
         self.keep(false).map_err(|error| error.to_string())?;
         let state = self.analysis.state(true);
-        let held = hold(&mut *next, &self.parts.appender, self.now.position);
+        let graph = self.graph();
+        let held = hold(&mut *next, &self.parts.appender, self.now.position, &graph);
         restore(&mut *next, &state, &held);
         let from = self.now.position.plus(1);
         let name = next.name();
@@ -612,20 +633,30 @@ impl Analyzer {
     }
 }
 
-/// Holds nodes of which the log has rows behind `position` that another definition put out; until
-/// where.
+/// Holds nodes of which the log has rows behind `position` that they did not put out as they are
+/// defined now; until where. What is kept says how they were defined, as of `position`.
 fn hold(
     analysis: &mut dyn Analysis,
     appender: &Appender,
     position: Position,
+    kept: &KeptGraph,
 ) -> BTreeMap<Position, Vec<StreamName>> {
     let mut held: BTreeMap<Position, Vec<StreamName>> = BTreeMap::new();
-    for (node, generation) in analysis.nodes() {
-        let last = appender.written.others_last(&node, generation);
-        if let Some(last) = last.filter(|last| *last > position) {
-            tracing::warn!(%node, until = %last, "a node is defined otherwise than when the engine ended without a stop; it begins anew, behind what it has put out already");
-            analysis.hold(&node, true);
-            held.entry(last).or_default().push(node);
+    for node in analysis.nodes() {
+        let stream = node.stream;
+        let known = kept.nodes.get(stream.as_str());
+        let is_other = known.is_some_and(|known| known.lineage != node.lineage);
+        let last = if is_other {
+            appender.written.last(&stream)
+        } else {
+            appender.written.others_last(&stream, node.generation)
+        };
+        // It may not have got there when the engine was killed again.
+        let until = last.max(known.map(|known| known.held));
+        if let Some(until) = until.filter(|until| *until > position) {
+            tracing::warn!(node = %stream, %until, "a node is defined otherwise than before the engine was killed; what it remembered is lost, and it begins behind what it has put out already");
+            analysis.hold(&stream, true);
+            held.entry(until).or_default().push(stream);
         }
     }
     held

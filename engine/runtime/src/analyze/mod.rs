@@ -12,10 +12,10 @@
 //! `sequences`. After a crash the graph goes on where its state was kept; what it puts out again has
 //! sequences that are known by then, and is left out. So every row is there once, and the same.
 //!
-//! A node may be defined otherwise when the graph goes on behind what it has put out since its state
-//! was kept. Then what it remembered is lost, and the node is held until behind the last record that
-//! the definition before put out rows for: from there on it sees rows, as after a reload. Without
-//! that it would put out once more, as another producer, what is there already.
+//! After a kill, a node may be defined otherwise than when it put out what the log has beyond the
+//! position that its state was kept as of. With that state it would put out once more what is there
+//! already, or leave out what is not. So it begins anew, and is held until behind the last record
+//! that rows of its stream were put out for: from there on it sees rows, as after a reload.
 //!
 //! Invariants: nothing waits for the graph; it waits for room, and for the log. What depends on time
 //! follows from the log: while nothing comes, ticks are written.
@@ -65,13 +65,24 @@ pub struct OperatorState {
     pub entries: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
 }
 
+/// How a node that puts out new rows is defined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDefinition {
+    /// The node, and the stream that its rows are of.
+    pub stream: StreamName,
+    /// Names what its state depends on.
+    pub generation: u64,
+    /// Names all that its rows depend on, back to records of the log.
+    pub lineage: u64,
+}
+
 /// A graph at work, as the engine knows it.
 pub trait Analysis: Send {
     /// Names the whole graph: another one has another name.
     fn name(&self) -> String;
 
-    /// The nodes that put out new rows: the stream of each, and which definition it is.
-    fn nodes(&self) -> Vec<(StreamName, u64)>;
+    /// The nodes that put out new rows.
+    fn nodes(&self) -> Vec<NodeDefinition>;
 
     /// From now on a node sees neither rows nor time; or does again, as if it had just been made.
     fn hold(&mut self, node: &StreamName, is_held: bool);

@@ -93,6 +93,12 @@ impl Written {
         next.copied().unwrap_or_default()
     }
 
+    /// The last record that a node put out rows for, however it was defined.
+    pub(super) fn last(&self, stream: &StreamName) -> Option<Position> {
+        let producers = self.0.get(stream)?.values();
+        producers.filter_map(|next| last_cause(*next)).max()
+    }
+
     /// The last record that other definitions of a node put out rows for.
     pub(super) fn others_last(&self, stream: &StreamName, generation: u64) -> Option<Position> {
         let own = producer(stream, generation).get();
@@ -139,6 +145,7 @@ mod tests {
         assert_eq!(written.others_last(&stream, 1), Some(Position(30)));
         assert_eq!(written.others_last(&stream, 2), Some(Position(40)));
         assert_eq!(written.others_last(&stream, 3), Some(Position(40)));
+        assert_eq!(written.last(&stream), Some(Position(40)));
         let other = StreamName::new("hours").unwrap();
         assert_eq!(written.others_last(&other, 1), None);
     }
