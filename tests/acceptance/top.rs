@@ -17,7 +17,8 @@ fn a_table_of_every_stream_and_node() {
     assert_eq!(
         titles,
         [
-            "name", "kind", "in/s", "out/s", "in", "out", "late", "errors", "refused", "delay", "state"
+            "name", "kind", "in/s", "out/s", "in", "out", "late", "errors", "refused", "delay",
+            "state"
         ]
     );
     let names: Vec<&str> = lines[5..]
