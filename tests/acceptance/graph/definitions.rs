@@ -49,7 +49,10 @@ fn a_window_that_is_defined_otherwise_after_a_kill_is_not_put_out_twice() {
         assert_eq!(before.len(), 9);
         server.kill();
         // What nodes remember is kept every ten seconds.
-        assert!(begun.elapsed().as_secs() < 9, "the machine is too slow for this test");
+        assert!(
+            begun.elapsed().as_secs() < 9,
+            "the machine is too slow for this test"
+        );
         files.write("graph.toml", &other);
         server.restart();
         settle(&server);
@@ -62,7 +65,13 @@ fn a_window_that_is_defined_otherwise_after_a_kill_is_not_put_out_twice() {
         send(&server, 600, 800);
         let after = server.sql(windows);
         assert_eq!(after[..9], before);
-        assert_eq!(after[9..].iter().map(|row| &row[11..16]).collect::<Vec<_>>(), ["00:10", "00:11", "00:12"]);
+        assert_eq!(
+            after[9..]
+                .iter()
+                .map(|row| &row[11..16])
+                .collect::<Vec<_>>(),
+            ["00:10", "00:11", "00:12"]
+        );
         assert_eq!(in_force(&server).len(), 2, "the same graph is told of once");
         server.audit();
         server.stop();
@@ -82,7 +91,9 @@ fn a_stream_of_a_node_is_closed_to_devices_without_the_graph_too() {
     server.restart();
     let told = runtime().block_on(async {
         let device = Device::connect(&server, "a").await;
-        device.send("others", &readings("good", [(1, MIDNIGHT)])).await;
+        device
+            .send("others", &readings("good", [(1, MIDNIGHT)]))
+            .await;
         let rows = readings("good", [(1, MIDNIGHT)]);
         let sent = device.settled("w", &rows);
         tokio::time::timeout(std::time::Duration::from_secs(2), sent).await
