@@ -2,6 +2,7 @@
 //! through kills and reloads.
 
 mod attributes;
+mod definitions;
 mod keeping;
 mod kills;
 mod live;

@@ -236,6 +236,8 @@ pub struct Analyzer {
     held: BTreeMap<Position, Vec<StreamName>>,
     /// The graph that the log was told of last.
     told: Option<String>,
+    /// Of each node, the table that is in force and that the log was not told of.
+    untold: BTreeMap<String, serde_json::Value>,
     /// No more records are taken from then on.
     until: Option<tokio::time::Instant>,
 }
@@ -297,6 +299,7 @@ impl Analyzer {
             keeps_all: false,
             held,
             told,
+            untold: BTreeMap::new(),
             until: None,
         };
         // Before anything comes: where the graph begins is not another place after a kill.
@@ -348,6 +351,7 @@ impl Analyzer {
                 () = tokio::time::sleep(Duration::from_millis(250)) => {
                     self.pass_time().await;
                     self.tell_graph().await;
+                    self.tell_tables().await;
                 }
             }
             if self.kept_at.elapsed() >= keep_interval
@@ -607,9 +611,9 @@ impl Analyzer {
     }
 
     async fn load(&mut self, load: LoadTable) -> Result<Position, String> {
-        self.analysis.load(&load.node, &load.table)?;
         // Rows before it met the table before, and are not looked up again after a kill.
         self.keep(false).map_err(|error| error.to_string())?;
+        self.analysis.load(&load.node, &load.table)?;
         let from = self.now.position.plus(1);
         let body = serde_json::json!({
             "node": load.node,
@@ -617,8 +621,25 @@ impl Analyzer {
             "rows": load.table.num_rows(),
             "from": from.get(),
         });
-        self.tell(ControlKind::LookupLoaded, &body).await?;
+        // The table is in force, whether or not the log takes this now.
+        self.untold.insert(load.node, body);
+        self.tell_tables().await;
         Ok(from)
+    }
+
+    /// Writes into the log which tables are in force that it was not told of.
+    async fn tell_tables(&mut self) {
+        while let Some((node, body)) = self.untold.pop_first() {
+            if let Err(error) = self.tell(ControlKind::LookupLoaded, &body).await {
+                tracing::warn!(
+                    node,
+                    error,
+                    "which table is in force is not in the log yet; it is tried again"
+                );
+                self.untold.insert(node, body);
+                return;
+            }
+        }
     }
 
     /// Writes what happened to the graph.
