@@ -2,7 +2,10 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::source::{Place, Sources};
+use crate::{
+    secrets::Secrets,
+    source::{Place, Sources},
+};
 
 /// Most problems that are told: a file that is no configuration at all has one for every line.
 const PROBLEMS_MAX: usize = 200;
@@ -87,6 +90,8 @@ impl Diagnostic {
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
     all: Vec<Diagnostic>,
+    /// What is not shown.
+    pub secrets: Secrets,
 }
 
 impl Diagnostics {
@@ -110,9 +115,17 @@ impl Diagnostics {
         self.all.iter().filter(alike).count()
     }
 
-    /// All of them in the order of the files and their lines.
-    pub fn sorted(&self) -> Vec<&Diagnostic> {
-        let mut sorted: Vec<&Diagnostic> = self.all.iter().collect();
+    /// All of them in the order of the files and their lines, without what is secret.
+    pub fn sorted(&self) -> Vec<Diagnostic> {
+        let mut sorted: Vec<Diagnostic> = self.all.clone();
+        for diagnostic in &mut sorted {
+            self.secrets.mask(&mut diagnostic.message);
+            let related = diagnostic.related.iter_mut().map(|(_, label)| label);
+            let others = diagnostic.label.iter_mut().chain(&mut diagnostic.help);
+            others
+                .chain(related)
+                .for_each(|text| self.secrets.mask(text));
+        }
         sorted.sort_by_key(|diagnostic| {
             (
                 diagnostic.place.file,

@@ -17,6 +17,7 @@ pub mod diagnostics;
 pub mod draw;
 pub mod execute;
 pub mod graph;
+pub mod secrets;
 pub mod source;
 pub mod testing;
 pub mod value;
@@ -25,6 +26,7 @@ pub use config::Config;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use execute::Executor;
 pub use graph::Graph;
+pub use secrets::Secrets;
 pub use source::Sources;
 
 #[cfg(test)]

@@ -435,3 +435,117 @@ archive = false
     );
     assert_eq!(graph.queue(), Some(std::time::Duration::from_secs(7_200)));
 }
+
+#[test]
+fn what_is_in_a_circle_is_looked_through_as_well() {
+    let text = r#"
+[stream.r.fields]
+velocity = "float64"
+[route.a]
+from = ["b", "r"]
+where = "x >"
+[route.b]
+from = "a"
+where = "velocity > 5 AND (1 +"
+[window.w]
+from = "r"
+by = "device"
+size = "1m"
+select = "avg(velocity) AS device"
+"#;
+    let told = told(text);
+    assert_eq!(told.len(), 4, "{told:#?}");
+    let has = |part: &str| assert!(told.iter().any(|told| told.contains(part)), "{told:#?}");
+    has("circle: a → b → a");
+    has("error 6:13");
+    has("error 9:31");
+    has("`avg(velocity) AS device`: `device` is a column that every result has by itself");
+}
+
+#[test]
+fn windows_of_windows_over_a_stream_of_which_nothing_is_known_are_not_wrong() {
+    let text = r#"
+[window.tum]
+from = "bench"
+size = "1s"
+by = ["device"]
+select = "count(*) AS n, sum(f1) AS s1"
+[window.w2]
+from = "tum"
+size = "6s"
+by = ["device"]
+select = "sum(n) AS n"
+[map.m]
+from = "w2"
+select = "n * 2 AS n"
+[store.k]
+from = ["m"]
+"#;
+    let (_, diagnostics, _) = read(text);
+    assert!(!diagnostics.has_errors(), "{:#?}", told(text));
+}
+
+#[test]
+fn what_came_from_outside_is_in_nothing_that_is_told() {
+    let text = r#"
+[stream.s]
+description = "of ${env:PIN}"
+[stream.s.fields]
+x = { type = "float64", unit = "${env:PIN}" }
+s = "utf8"
+[route.r]
+from = "${env:PIN}"
+where = "x > 1"
+[window.w]
+from = "s"
+size = "${env:PIN}"
+by = "device"
+zone = "${env:PIN}"
+select = "count(*) AS ${env:PIN}, avg(${env:PIN}) AS b"
+[map.m]
+from = "s"
+description = "${env:PIN}"
+select = "CAST('${env:PIN}' AS DOUBLE) AS z"
+"#;
+    let sources = Sources::text("graph.toml", text);
+    let mut diagnostics = Diagnostics::default();
+    let lookup = |_: Reference<'_>| Ok("SecretPin".to_owned());
+    let config = Config::read(&sources, &lookup, &mut diagnostics);
+    let graph = Graph::new(&config, &TableSchemas::new(), &mut diagnostics);
+    assert!(diagnostics.count(Severity::Error) >= 4);
+    let mut told = diagnostics.render(&sources, false);
+    told.push_str(&format!("{:?}", diagnostics.sorted()));
+    for format in crate::draw::Format::ALL {
+        told.push_str(&crate::draw::draw(&graph, None, format).unwrap());
+    }
+    assert!(told.contains("***"));
+    assert!(!told.to_lowercase().contains("secretpin"), "{told}");
+}
+
+#[test]
+fn what_counts_is_nothing_of_nothing_and_not_unknown() {
+    let text = r#"
+[stream.s.fields]
+x = "int64"
+[window.w]
+from = "s"
+by = "device"
+size = "1m"
+select = "count(*) AS rows, count(x) AS n, count(DISTINCT x) AS different, sum(x) AS total"
+[[test]]
+name = "without values"
+steps = [
+  { input = "s", rows = [{ ts = "2026-01-01T00:00:00Z", device = "a" }] },
+  { advance = "5m" },
+  { expect = "w", rows = [{ rows = 1, n = 0, different = 0 }] },
+]
+"#;
+    let sources = Sources::text("graph.toml", text);
+    let mut diagnostics = Diagnostics::default();
+    let config = Config::read(&sources, &lookup, &mut diagnostics);
+    let graph = Graph::new(&config, &TableSchemas::new(), &mut diagnostics);
+    assert_eq!(diagnostics.render(&sources, false), "");
+    let tables = crate::testing::Tables::default();
+    let outcome = crate::testing::run(&Arc::new(graph), &config.tests[0], &tables);
+    assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+}

@@ -265,6 +265,7 @@ impl Reader<'_> {
                 Some(reference) => match (self.lookup)(reference) {
                     Ok(content) => {
                         value.push_str(&content);
+                        self.diagnostics.secrets.add(&content);
                         is_secret = true;
                     }
                     Err(problem) => {

@@ -129,7 +129,11 @@ fn value<'a>(
         return Value::Int(count.cast_signed());
     }
     if count == 0 {
-        return Value::Null;
+        // As in SQL, what counts has a result without values, too.
+        return match recipe.function {
+            Function::ApproxCountDistinct => Value::Int(0),
+            _ => Value::Null,
+        };
     }
     let held = |words: [u64; 2]| match recipe.class {
         Class::Float => Value::Float(f64::from_bits(words[0])),

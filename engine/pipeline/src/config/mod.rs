@@ -10,6 +10,7 @@ mod tests_of;
 
 use crate::{
     diagnostics::{Diagnostic, Diagnostics},
+    secrets::Secrets,
     source::{Located, Sources},
     value::{self, Lookup, Table, Value},
 };
@@ -39,6 +40,8 @@ pub struct Config {
     pub nodes: Vec<NodeConfig>,
     /// Its tests.
     pub tests: Vec<TestConfig>,
+    /// What came from outside, and is not shown.
+    pub secrets: Secrets,
 }
 
 impl Config {
@@ -49,6 +52,7 @@ impl Config {
             config.add(&table, diagnostics);
         }
         config.refuse_double_names(diagnostics);
+        config.secrets = diagnostics.secrets.clone();
         config
     }
 

@@ -58,13 +58,19 @@ const fn exit(port: Port) -> Exit {
 /// If it is larger than a picture can be.
 pub fn picture(graph: &Graph, rates: Option<&Rates>) -> Result<Picture, DrawError> {
     let mut picture = Picture::default();
+    // Whatever a text went through before it came here.
+    let without_secrets = |mut node: Node| {
+        let texts = node.details.iter_mut().chain([&mut node.name]);
+        texts.for_each(|text| graph.secrets.mask(text));
+        node
+    };
     for stream in &graph.streams {
-        picture.add(Node {
+        picture.add(without_secrets(Node {
             name: stream.name.clone(),
             kind: Kind::Stream,
             details: stream_details(stream),
             marks: Vec::new(),
-        })?;
+        }))?;
     }
     for node in &graph.nodes {
         let mut details = node_details(&node.config.kind);
@@ -73,7 +79,7 @@ pub fn picture(graph: &Graph, rates: Option<&Rates>) -> Result<Picture, DrawErro
             let rate = rates?.get(node.name(), port)?;
             (rate > 0.0).then(|| format!("{port} {}", rate_text(rate)))
         };
-        picture.add(Node {
+        picture.add(without_secrets(Node {
             name: node.name().to_owned(),
             kind: kind_of(node),
             details,
@@ -81,15 +87,15 @@ pub fn picture(graph: &Graph, rates: Option<&Rates>) -> Result<Picture, DrawErro
                 .into_iter()
                 .filter_map(mark)
                 .collect(),
-        })?;
+        }))?;
     }
     for store in &graph.stores {
-        picture.add(Node {
+        picture.add(without_secrets(Node {
             name: store.config.name.value.clone(),
             kind: Kind::Store,
             details: store_details(&store.config),
             marks: Vec::new(),
-        })?;
+        }))?;
     }
     // Streams, nodes and stores are numbered in this order.
     let first_node = graph.streams.len();

@@ -377,6 +377,8 @@ impl Executor {
     fn errors(&mut self, number: usize, rows: Option<Rows>, out: &mut Vec<Emission>) {
         if let Some(rows) = rows {
             self.counters[number].errors += rows.len() as u64;
+            // They may be stored, and a reason may say what was compared with what.
+            let rows = rows.with_reasons_masked(&self.graph.secrets);
             self.put(Origin::Node(number, Port::Errors), rows, out);
         }
     }

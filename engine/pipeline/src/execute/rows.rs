@@ -10,7 +10,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
 use quiver_expression::FailedRow;
 
-use crate::graph::ERROR_REASON;
+use crate::{graph::ERROR_REASON, secrets::Secrets};
 
 /// Columns that every row has: `ts`, `device`, `arrival`, `position`, in this order.
 pub(crate) const FIXED: usize = 4;
@@ -144,6 +144,27 @@ impl Rows {
             [Field::new(ERROR_REASON, DataType::Utf8, true)],
         );
         rows.with_more(&schema, vec![Arc::new(StringArray::from(reasons))])
+    }
+
+    /// The same, with reasons that do not say what is secret.
+    pub(crate) fn with_reasons_masked(self, secrets: &Secrets) -> Self {
+        if secrets.is_empty() {
+            return self;
+        }
+        let Ok(at) = self.schema().index_of(ERROR_REASON) else {
+            return self;
+        };
+        let Some(reasons) = self.0.column(at).as_string_opt::<i32>() else {
+            return self;
+        };
+        let masked = reasons
+            .iter()
+            .map(|reason| reason.map(|reason| secrets.masked(reason)));
+        let mut fields: Vec<ArrayRef> = self.0.columns()[FIXED..].to_vec();
+        if let Some(column) = at.checked_sub(FIXED).and_then(|at| fields.get_mut(at)) {
+            *column = Arc::new(StringArray::from_iter(masked));
+        }
+        self.with_fields(self.schema(), fields)
     }
 
     /// Without the rows that failed.

@@ -197,6 +197,7 @@ impl Checker<'_> {
         for edge in &self.node.inputs {
             let columns = self.columns_of(edge.origin);
             all.is_open |= columns.is_open;
+            all.is_partial |= columns.is_partial;
             for (name, data_type) in columns.fields {
                 if !all.fields.iter().any(|(known, _)| *known == name) {
                     all.fields.push((name, data_type));
@@ -318,7 +319,7 @@ impl Checker<'_> {
                     }
                 }
                 Err(problems) => {
-                    out.is_open = true;
+                    (out.is_open, out.is_partial) = (true, true);
                     self.tell(select, &columns, problems);
                 }
             }
@@ -486,12 +487,16 @@ impl Checker<'_> {
                     }
                     for item in compiled.projection.items {
                         let place = select.part(&item.span);
-                        if results.iter().any(|key| key.name == item.name) {
+                        let is_key = results.iter().any(|key| key.name == item.name);
+                        let written = select.as_str().get(item.span.clone()).unwrap_or_default();
+                        if is_key && written.trim().eq_ignore_ascii_case(&item.name) {
                             // A key is there by itself.
                             continue;
                         }
-                        self.named(&item.name, &place);
-                        if own.contains(&item.name) {
+                        if !is_key {
+                            self.named(&item.name, &place);
+                        }
+                        if is_key || own.contains(&item.name) {
                             let message = format!(
                                 "`{}` is a column that every result has by itself",
                                 item.name
@@ -506,7 +511,7 @@ impl Checker<'_> {
                     }
                 }
                 Err(problems) => {
-                    out.is_open = true;
+                    (out.is_open, out.is_partial) = (true, true);
                     self.tell(select, &columns, problems);
                 }
             }

@@ -24,6 +24,9 @@ pub struct Columns {
     pub fields: Vec<(String, DataType)>,
     /// Whether there may be others.
     pub is_open: bool,
+    /// Whether some of what its select makes could not be told, so that nobody can say what is not
+    /// there.
+    pub is_partial: bool,
 }
 
 /// The type of times.
@@ -37,6 +40,7 @@ impl Columns {
         Self {
             fields: Vec::new(),
             is_open: true,
+            is_partial: false,
         }
     }
 
@@ -45,6 +49,7 @@ impl Columns {
         Self {
             fields: fields.into_iter().collect(),
             is_open: false,
+            is_partial: false,
         }
     }
 
@@ -59,7 +64,7 @@ impl Columns {
 
     /// Whether nothing is known, so that nothing can be judged.
     pub fn is_unknown(&self) -> bool {
-        self.is_open && self.fields.is_empty()
+        self.is_partial || (self.is_open && self.fields.is_empty())
     }
 
     /// With one more; one of the same name is replaced.

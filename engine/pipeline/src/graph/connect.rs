@@ -219,8 +219,8 @@ fn unused(graph: &Graph, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// The nodes, each behind those whose rows it takes; those of a cycle, told with its path, are left
-/// out, and so is what only they reach.
+/// The nodes, each behind those whose rows it takes; those of a cycle, told with its path, and what is
+/// behind them, come last.
 pub(crate) fn order(graph: &Graph, diagnostics: &mut Diagnostics) -> Vec<usize> {
     let count = graph.nodes.len();
     let parents = |number: usize| {
@@ -297,5 +297,7 @@ pub(crate) fn order(graph: &Graph, diagnostics: &mut Diagnostics) -> Vec<usize> 
                 .help("rows would never come to an end: take one of them out of a `from`"),
         );
     }
+    // What else is wrong with those in a circle, and those behind it, is told as well.
+    order.extend((0..count).filter(|number| waiting[*number] > 0));
     order
 }

@@ -20,6 +20,7 @@ use arrow_schema::SchemaRef;
 use crate::{
     config::{Config, NodeConfig, NodeKind, StoreConfig, StreamConfig},
     diagnostics::Diagnostics,
+    secrets::Secrets,
     source::Place,
 };
 
@@ -155,6 +156,8 @@ pub struct Graph {
     columns: check::Ports,
     /// Last values that expressions ask for: stream and field.
     pub lasts: BTreeSet<(String, String)>,
+    /// What came into the configuration from outside, and is not shown.
+    pub secrets: Secrets,
 }
 
 /// Schemas of the reference tables of lookups, by node, as far as they could be read.
@@ -165,6 +168,7 @@ impl Graph {
     /// errors it is as much as could be made of it, for a picture, and cannot be run.
     pub fn new(config: &Config, tables: &TableSchemas, diagnostics: &mut Diagnostics) -> Self {
         let mut graph = connect::connect(config, diagnostics);
+        graph.secrets = config.secrets.clone();
         graph.order = connect::order(&graph, diagnostics);
         (graph.columns, graph.lasts) = check::check(&graph, tables, diagnostics);
         crate::testing::check(config, &graph, diagnostics);

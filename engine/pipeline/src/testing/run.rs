@@ -54,6 +54,19 @@ pub struct Outcome {
 
 /// Runs a test of a graph that has checked without errors.
 pub fn run(graph: &Arc<Graph>, test: &TestConfig, tables: &Tables) -> Outcome {
+    let mut outcome = carry_out(graph, test, tables);
+    graph.secrets.mask(&mut outcome.name);
+    for failure in &mut outcome.failures {
+        graph.secrets.mask(&mut failure.message);
+        failure
+            .difference
+            .iter_mut()
+            .for_each(|text| graph.secrets.mask(text));
+    }
+    outcome
+}
+
+fn carry_out(graph: &Arc<Graph>, test: &TestConfig, tables: &Tables) -> Outcome {
     let mut outcome = Outcome {
         name: test.name.as_str().to_owned(),
         place: test.name.place.clone(),
