@@ -367,6 +367,12 @@ fn records_restarts_and_reloads_do_not_show() {
             prop_assert_eq!(Some(rows), cut.get(port), "{}", port);
         }
         prop_assert_eq!(whole.len(), cut.len());
+        // What never had a value is not missed.
+        let has_value = groups
+            .iter()
+            .flat_map(|group| &group.rows)
+            .any(|row| row.x.is_some());
+        prop_assert_eq!(whole.contains_key("silent"), has_value);
         ports.borrow_mut().extend(whole.into_keys());
         Ok(())
     });
