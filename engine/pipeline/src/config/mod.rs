@@ -11,7 +11,7 @@ mod tests_of;
 use crate::{
     diagnostics::{Diagnostic, Diagnostics},
     secrets::Secrets,
-    source::{Located, Sources},
+    source::{Located, Place, Sources},
     value::{self, Lookup, Table, Value},
 };
 
@@ -52,8 +52,20 @@ impl Config {
             config.add(&table, diagnostics);
         }
         config.refuse_double_names(diagnostics);
+        if !diagnostics.has_errors() && config.is_empty() {
+            let place = Place {
+                file: 0,
+                span: 0..0,
+            };
+            let problem = Diagnostic::warning("there is nothing in this configuration", place);
+            diagnostics.push(problem.help("begin with a stream: `[stream.readings]`"));
+        }
         config.secrets = diagnostics.secrets.clone();
         config
+    }
+
+    fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.stores.is_empty() && self.nodes.is_empty()
     }
 
     fn add(&mut self, file: &Table, diagnostics: &mut Diagnostics) {

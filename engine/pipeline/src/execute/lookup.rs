@@ -101,23 +101,28 @@ impl Lookup {
     ///
     /// # Errors
     /// If it does not have the columns, or two rows of one key; or if a column that is added is of
-    /// another type than in the table before: what takes its rows was made for that.
+    /// another type than in the table before, and its values are not such that they are of that type as
+    /// well: what takes its rows was made for that.
     pub(crate) fn load(&mut self, batch: &RecordBatch) -> Result<(), String> {
         let Source::Table { columns, table } = &mut self.source else {
             return Err("this lookup is of the registry, and has no table".to_owned());
         };
-        let next = Table::new(batch, &self.on, columns)?;
+        let mut next = Table::new(batch, &self.on, columns)?;
         for (field, _) in table.iter().flat_map(|before| &before.added) {
-            let is_same = |(other, _): &&(Field, ArrayRef)| other.name() == field.name();
-            match next.added.iter().find(is_same) {
+            let is_same = |(other, _): &&mut (Field, ArrayRef)| other.name() == field.name();
+            match next.added.iter_mut().find(is_same) {
                 Some((other, _)) if other.data_type() == field.data_type() => {}
-                Some((other, _)) => {
-                    return Err(format!(
-                        "column `{}` is {} now, and was {}: reload the configuration to have it so",
-                        field.name(),
-                        other.data_type(),
-                        field.data_type()
-                    ));
+                Some((other, values)) => {
+                    let Some(same) = of_type(values, field.data_type()) else {
+                        return Err(format!(
+                            "column `{}` is {} now, and was {}: reload the configuration to have it so, and cast it in what is stored as it was (`CAST({} AS …)`)",
+                            field.name(),
+                            other.data_type(),
+                            field.data_type(),
+                            field.name()
+                        ));
+                    };
+                    (*other, *values) = (field.clone(), same);
                 }
                 None => {
                     return Err(format!(
@@ -230,6 +235,17 @@ impl BoundLookup {
             kept,
         })
     }
+}
+
+/// The same values of another type; `None` if that would be others.
+fn of_type(values: &ArrayRef, data_type: &DataType) -> Option<ArrayRef> {
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let cast = cast_with_options(values, data_type, &options).ok()?;
+    let back = cast_with_options(&cast, values.data_type(), &options).ok()?;
+    (back.as_ref() == values.as_ref()).then_some(cast)
 }
 
 impl Table {

@@ -1,18 +1,37 @@
 //! Whether a test speaks of things that there are.
 
+use std::collections::BTreeMap;
+
 use quiver_model::{ARRIVAL, DEVICE, POSITION, TS, meant};
 
 use crate::{
     config::{Config, Expectation, InputRow, Step, TestConfig},
     diagnostics::{Diagnostic, Diagnostics},
     graph::{Columns, Graph, Origin},
-    source::Located,
+    source::{Located, Place},
     testing::{input, time},
     value::{Text, Value},
 };
 
 pub(crate) fn check(config: &Config, graph: &Graph, diagnostics: &mut Diagnostics) {
+    let mut names: BTreeMap<&str, &Place> = BTreeMap::new();
     for test in &config.tests {
+        let place = &test.name.place;
+        if let Some(first) = names.insert(test.name.as_str(), place) {
+            let message = format!("there are two tests {:?}", test.name.as_str());
+            diagnostics.push(
+                Diagnostic::warning(message, place.clone())
+                    .related(first.clone(), "the first is here")
+                    .help("`--only` and reports tell tests apart by their names"),
+            );
+        }
+        if test.steps.is_empty() {
+            let message = format!("test {:?} has no steps", test.name.as_str());
+            diagnostics.push(
+                Diagnostic::warning(message, place.clone())
+                    .help("a test that expects nothing passes always: give it an `expect`"),
+            );
+        }
         let start = match &test.start {
             None => time::START,
             Some(start) => match time::parse(&Value::Text(start.value.clone()), time::START) {
