@@ -113,6 +113,11 @@ impl Server {
         );
     }
 
+    /// The next start has these further arguments.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
     /// Its data directory.
     pub fn data(&self) -> &str {
         self.directory.path().to_str().unwrap()

@@ -17,7 +17,8 @@ fn a_table_of_every_stream_and_node() {
     assert_eq!(
         titles,
         [
-            "name", "kind", "in/s", "out/s", "in", "out", "late", "errors", "delay", "state"
+            "name", "kind", "in/s", "out/s", "in", "out", "late", "errors", "refused", "delay",
+            "state"
         ]
     );
     let names: Vec<&str> = lines[5..]
@@ -44,9 +45,9 @@ fn a_table_of_every_stream_and_node() {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    assert_eq!(row("readings"), "stream 0 - 0 - - - - -");
-    assert_eq!(row("west"), "route 0 0 0 0 - 0 - -");
-    assert_eq!(row("driving"), "window 0 0 0 0 0 0 - 0 B");
+    assert_eq!(row("readings"), "stream 0 - 0 - - - - - -");
+    assert_eq!(row("west"), "route 0 0 0 0 - 0 0 - -");
+    assert_eq!(row("driving"), "window 0 0 0 0 0 0 0 - 0 B");
 }
 
 #[test]

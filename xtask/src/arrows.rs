@@ -61,6 +61,10 @@ const MAP: &[(&str, May)] = &[
     ("quiver", May::UseAll),
     ("quiver-bench-kernels", May::UseAll),
     ("quiver-bench-limits", May::UseAll),
+    (
+        "quiver-bench-windows",
+        May::Use(&["quiver-allocator", "quiver-analysis"]),
+    ),
     ("quiver-fuzz", May::UseAll),
     ("quiver-tests", May::UseAll),
     ("xtask", May::Use(&[])),

@@ -23,6 +23,7 @@ mod report;
 mod test_run;
 mod totals;
 mod venv;
+mod windows;
 mod workspace;
 
 use std::process::ExitCode;
@@ -55,6 +56,9 @@ cargo xtask <verb>
         measure the engine against the machine's limits, in turn, N times (5), and the latency of
         its acknowledgements at half of its rate; fills in two tables of docs/performance.md,
         unless only some workloads were wanted; needs what peers needs
+  windows [--devices N] [--rows N] [--rounds N] [--case CASE]... [--order ORDER]...
+        time windows against loops written by hand, DuckDB and polars: the same rows in memory,
+        one thread each, in turns; fails if their answers are not the same
   help
         this text
 
@@ -99,6 +103,7 @@ fn dispatch(arguments: &[String]) -> Result<ExitCode, String> {
             let options = distance::Options::parse(rest)?;
             reported(|workspace, report| distance::run(workspace, &options, report))
         }
+        "windows" => reported(|workspace, report| windows::run(workspace, rest, report)),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

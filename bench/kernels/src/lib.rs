@@ -6,7 +6,8 @@
 //!            ▲ benches/kernels.rs (wall time)   ▲ examples/one_kernel.rs (instructions)   ▲ tests/once.rs
 //! ```
 //!
-//! A kernel calls the code of the engine's crates and holds no copy of any of it.
+//! A kernel calls the code of the engine's crates and holds no copy of any of it. Some have a twin,
+//! `…/by_hand`: a loop written for that one case, which is their limit.
 
 mod actor;
 mod compact;
@@ -17,9 +18,12 @@ mod log;
 mod memory_vfs;
 mod memtable;
 mod normalise;
+#[cfg(feature = "expressions")]
+mod predicate;
 #[cfg(feature = "queries")]
 mod query;
 mod route;
+mod windows;
 
 pub use memory_vfs::MemoryVfs;
 
@@ -106,10 +110,13 @@ pub fn all() -> Vec<Entry> {
         compact::entries(),
         normalise::entries(),
         route::entries(),
+        #[cfg(feature = "expressions")]
+        predicate::entries(),
         actor::entries(),
         log::entries(),
         memtable::entries(),
         flush::entries(),
+        windows::entries(),
         #[cfg(feature = "queries")]
         query::entries(),
     ]

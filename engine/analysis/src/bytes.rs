@@ -38,6 +38,11 @@ pub trait WriteBytes {
     fn put_i64(&mut self, value: i64);
     /// Adds eight bytes: every bit of the number, also of one that is none.
     fn put_f64(&mut self, value: f64);
+    /// Adds eight bytes: a number that arithmetic gave. One that is none always has the same bits
+    /// here: which it has else depends on the machine, and on what the compiler makes of a program.
+    fn put_computed(&mut self, value: f64) {
+        self.put_f64(if value.is_nan() { f64::NAN } else { value });
+    }
     /// Adds a whole number in one byte if it is below 128, in ten at most.
     fn put_varint(&mut self, value: u64);
     /// Adds a whole number that is small in either direction in few bytes (zigzag).

@@ -292,8 +292,12 @@ from = "b.late"
 
 [store.k]
 from = ["b.late", "b_late"]
-hot = "5m"
+hot = "5s"
 archive = false
+[store.l]
+from = ["s"]
+queue = "2d"
+keep = "1d"
 "#;
     assert_eq!(
         told(text),
@@ -303,9 +307,9 @@ archive = false
             "error 16:9 `\"day\"`: windows of the calendar do not overlap, and have no `every`; a size is a span of time (\"1m\"), or `day`, `week`, `month` of the calendar",
             "error 19:11 `count(*) AS window_size`: `window_size` is a column that every result has by itself; leave it out, or give it another name with `AS`",
             "error 19:36 `sum(x) AS revision`: `revision` is a column that every result has by itself; leave it out, or give it another name with `AS`",
-            "warning 24:8 `k`: this version does not do what `archive = false` of store `k` asks for; -",
             "error 25:9 `\"b.late\"`: rows of this port would be stream `b_late`, and there is one; rename the node, whose port it is, or the other",
-            "warning 26:7 `\"5m\"`: this version does not do what `hot` of store `k` asks for; -",
+            "error 26:7 `\"5s\"`: `hot` of store `k` is too short; rows are kept for a minute at least: `\"1m\"`",
+            "error 30:9 `\"2d\"`: `queue` of store `l` is longer than its rows are kept; make `keep` at least as long as `queue`",
         ]
     );
 }
@@ -387,4 +391,47 @@ from = ["m", "n", "wrong", "nothing"]
             "unknown field `onwer` in the rows of lookup `trucks`; did you mean `owner`?",
         ]
     );
+}
+
+#[test]
+fn rows_are_kept_as_long_as_any_store_says() {
+    let text = r#"
+[stream.s.fields]
+x = "float64"
+[route.r]
+from = "s"
+where = "x > 1"
+[window.w]
+from = "s"
+by = "device"
+size = "1m"
+select = "count(*) AS rows"
+[store.short]
+from = ["s", "r", "w.late"]
+archive = false
+[store.long]
+from = ["r", "w"]
+keep = "30d"
+queue = "2h"
+[store.ever]
+from = ["w"]
+[store.queue]
+from = ["s"]
+hot = "5m"
+queue = "90m"
+archive = false
+"#;
+    assert_eq!(told(text), Vec::<String>::new());
+    let (graph, _, _) = read(text);
+    let spans: Vec<(String, u64)> = graph
+        .retention()
+        .into_iter()
+        .map(|(stream, span)| (stream, span.as_secs() / 60))
+        .collect();
+    let expected = [("r", 30 * 24 * 60), ("s", 90), ("w_late", 60)];
+    assert_eq!(
+        spans,
+        expected.map(|(stream, minutes)| (stream.to_owned(), minutes))
+    );
+    assert_eq!(graph.queue(), Some(std::time::Duration::from_secs(7_200)));
 }

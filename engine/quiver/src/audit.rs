@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exit::chain,
+    expiry::expired,
     tally::{Rows, Tally, text},
 };
 
@@ -34,8 +35,11 @@ pub struct AuditLine {
     pub sender: String,
     /// Rows that were received, by the ledger.
     pub received: u64,
-    /// Rows that the ledger says are stored.
+    /// Rows that the ledger says were stored, without those that have expired.
     pub stored: u64,
+    /// Rows that were stored, and have left the archive because they were older than they are kept.
+    #[serde(default)]
+    pub expired: u64,
     /// Rows that queries find in the streams.
     pub found: u64,
     /// Of these, rows with a position that another row has: each must be there once.
@@ -105,7 +109,8 @@ impl Audit {
     }
 }
 
-/// Compares ledgers as of a position with what queries as of the same position find.
+/// Compares ledgers as of a position with what queries as of the same position find. Nothing may leave
+/// the archive since a moment before that position was had: see [`DeltaArchive::still`].
 pub async fn audit(
     position: u64,
     ledgers: &BTreeMap<SenderId, Ledger>,
@@ -114,6 +119,7 @@ pub async fn audit(
     archive: &DeltaArchive,
     damage: &DamageBook,
 ) -> Result<Audit, QueryError> {
+    let gone = expired(queries, archive, streams).await?;
     let ranges = damage.ranges();
     let mut finder = Finder {
         streams,
@@ -131,6 +137,7 @@ pub async fn audit(
                 sender: sender.to_string(),
                 received: ledger.received(),
                 stored: ledger.stored,
+                expired: 0,
                 found: 0,
                 doubled: 0,
                 rejected: ledger.rejected,
@@ -150,6 +157,11 @@ pub async fn audit(
     }
     for (sender, rows) in rejects {
         line(&mut lines, sender).rejects_found += rows;
+    }
+    for (device, rows) in gone {
+        let line = line(&mut lines, device_sender(&device));
+        line.expired += rows;
+        line.stored = line.stored.saturating_sub(rows);
     }
     if let Some(uncounted) = condition(&ranges) {
         for (sender, rows) in finder.rows_by_device(&uncounted).await? {

@@ -5,6 +5,7 @@
 //! verbs/   one file per verb of the command line
 //! node     an engine with its archive, queries and doors: what `serve` and `demo` run
 //! idle     a data directory that no engine is running on: what `sql --data-dir` reads
+//! expiry   what leaves the archive, as the log and audits know it
 //! holder   who holds a data directory that cannot be opened
 //! http/    the HTTP door: liveness, metrics, SQL, administration, and who may use it
 //! remote   the command line's side of that door
@@ -18,6 +19,7 @@ mod access;
 mod audit;
 mod cli;
 mod exit;
+mod expiry;
 mod given;
 mod holder;
 mod http;

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     access::{self, ServerAddresses},
     exit::{CONFIG, Failure, IO, UNAVAILABLE},
+    expiry::ExpiryLog,
     holder::Holder,
     http::{HttpDoor, HttpState},
     memory,
@@ -177,9 +178,20 @@ impl Node {
             progress: engine.progress().clone(),
             archive: archive.clone(),
         };
-        let maintenance = args
-            .maintenance()
-            .map(|options| Maintenance::new(archive.clone(), engine.tables().clone(), options));
+        let options = args.maintenance();
+        let is_kept_in_shape = options.is_merging || pipeline.is_some();
+        let maintenance = is_kept_in_shape.then(|| {
+            let retention = pipeline
+                .as_ref()
+                .map(|pipeline| pipeline.retention().clone());
+            Maintenance::new(
+                archive.clone(),
+                engine.tables().clone(),
+                options,
+                retention.unwrap_or_default(),
+                Arc::new(ExpiryLog::new(engine.clone())),
+            )
+        });
         let limits = args.query_limits(data_dir);
         let queries: QueryEngine = sources.query_engine(limits.clone(), None)?;
         let state = HttpState {

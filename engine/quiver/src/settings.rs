@@ -100,14 +100,21 @@ impl EngineArgs {
         options
     }
 
-    /// How the archive is kept in shape while an engine runs; `None` if that was turned off.
-    pub fn maintenance(&self) -> Option<MaintenanceOptions> {
+    /// How the archive is kept in shape while an engine runs. Where merging is turned off, it is
+    /// still looked for what is older than it is kept.
+    pub fn maintenance(&self) -> MaintenanceOptions {
         let defaults = MaintenanceOptions::default();
-        (!self.compact_every.is_zero()).then(|| MaintenanceOptions {
-            merge_every: self.compact_every,
+        let is_merging = !self.compact_every.is_zero();
+        MaintenanceOptions {
+            merge_every: if is_merging {
+                self.compact_every
+            } else {
+                defaults.merge_every
+            },
+            is_merging,
             memory_bytes: self.memory_shares().merge,
             ..defaults
-        })
+        }
     }
 
     /// Limits of queries.

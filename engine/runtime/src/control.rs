@@ -137,10 +137,20 @@ pub struct StreamRules {
     pub nodes: BTreeSet<StreamName>,
 }
 
-impl StreamRules {
+/// What is in force of streams: the graph's rules, and what the log says.
+#[derive(Clone, Debug, Default)]
+pub struct StreamsInForce {
+    rules: StreamRules,
+    /// Streams with rows of nodes, be these still in the graph or not: the senders of kind node that
+    /// the log knows. Whose rows they are must not depend on whether an engine was started with its
+    /// graph.
+    written: BTreeSet<StreamName>,
+}
+
+impl StreamsInForce {
     /// Whether a stream's rows come from within.
     pub fn is_derived(&self, stream: &StreamName) -> bool {
-        self.nodes.contains(stream)
+        self.rules.nodes.contains(stream) || self.written.contains(stream)
     }
 }
 
@@ -155,25 +165,30 @@ pub struct ControlWriter {
     /// Whose turn it is to change what the registry says: see [`ControlWriter::registry_turn`].
     registry_turn: tokio::sync::RwLock<()>,
     growth: Mutex<HashMap<SenderId, Growth>>,
-    rules: RwLock<Arc<StreamRules>>,
+    streams: RwLock<Arc<StreamsInForce>>,
 }
 
-impl StreamRules {
+impl StreamsInForce {
     /// Whether a sender's batch of a stream may have these columns.
     ///
     /// # Errors
-    /// If the stream is a node's, or is strict and one of the columns is not declared.
+    /// If the stream is a node's or was, or is strict and one of the columns is not declared.
     pub fn check<'a>(
         &self,
         stream: &StreamName,
         columns: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), EnsureError> {
-        if self.nodes.contains(stream) {
+        if self.rules.nodes.contains(stream) {
             return Err(EnsureError::NotAllowed(format!(
                 "stream {stream} is written by a node of the graph; choose another name"
             )));
         }
-        let Some(fields) = self.strict.get(stream) else {
+        if self.written.contains(stream) {
+            return Err(EnsureError::NotAllowed(format!(
+                "stream {stream} has rows of a node that is not in the graph now, and takes no others; choose another name"
+            )));
+        }
+        let Some(fields) = self.rules.strict.get(stream) else {
             return Ok(());
         };
         let is_known = |column: &str| {
@@ -209,19 +224,26 @@ impl ControlWriter {
             deciding: tokio::sync::Mutex::default(),
             registry_turn: tokio::sync::RwLock::default(),
             growth: Mutex::default(),
-            rules: RwLock::default(),
+            streams: RwLock::default(),
         }
     }
 
-    /// What the graph's configuration says of streams, now.
-    pub fn rules(&self) -> Arc<StreamRules> {
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        rules.clone()
+    /// What is in force of streams, now.
+    pub fn rules(&self) -> Arc<StreamsInForce> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        streams.clone()
     }
 
-    /// Puts other rules in force. Fields that streams have already stay.
-    pub fn set_rules(&self, rules: StreamRules) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    /// Puts other rules in force; those that were. Fields that streams have already stay.
+    pub fn set_rules(&self, rules: StreamRules) -> StreamRules {
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut Arc::make_mut(&mut *streams).rules, rules)
+    }
+
+    /// A node writes a stream: nobody else may, whatever graph comes.
+    pub fn note_written(&self, stream: &StreamName) {
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut *streams).written.insert(stream.clone());
     }
 
     /// The state that the records add up to.

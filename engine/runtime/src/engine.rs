@@ -15,7 +15,10 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     EngineOptions, Metrics, Progress, Spawner,
-    analyze::{Analysis, Analyzer, AnalyzerHandle, AnalyzerParts, Appender, StateLogError},
+    analyze::{
+        Analysis, Analyzer, AnalyzerHandle, AnalyzerParts, Appender, RefusedRows, StateLogError,
+        Written,
+    },
     checkpoint::{CheckpointCollector, Checkpointer},
     commit::{AppendFailure, AppendQueue, CommitCommand, CommitLoop, FatalError},
     control::{ControlState, ControlWriter, EnsureError, GrowthLimits, StreamRules},
@@ -25,12 +28,12 @@ use crate::{
     record_clock::RecordClock,
     recovery::{Environment, Recovered, RecoveryReport, StartError, recover},
     registry::{AdmissionError, Decision, Outcome, RegistryChange, RegistryEntry, Wish},
-    shard::{AuditShard, CloseSender, Ledger, ShardActor, ShardImage, ShardInbox, StopShard},
+    shard::{
+        AuditShard, CloseSender, Ledger, Shard, ShardActor, ShardImage, ShardInbox, StopShard,
+    },
 };
 
-/// How long a stopping engine waits for the archive. What is not archived by then is in the log.
-const ANALYSIS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-/// How long flushing everything may take at a stop.
+/// How long flushing everything may take at a stop. What is not archived by then is in the log.
 const FLUSH_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// When clients of a stopping engine may come back, in milliseconds.
 const RESTART_PAUSE_MS: u32 = 2_000;
@@ -62,6 +65,8 @@ pub struct Engine {
     reader: LogReader,
     vfs: Arc<dyn Vfs>,
     analyzer: OnceLock<AnalyzerHandle>,
+    /// What the log had of nodes when the engine started.
+    written: Written,
 }
 
 impl Engine {
@@ -105,6 +110,10 @@ impl Engine {
             .log_size
             .set(i64::try_from(log.bytes()).unwrap_or(i64::MAX));
 
+        let mut written = Written::default();
+        for ((stream, producer), next) in shards.iter().flat_map(Shard::node_sequences) {
+            written.note(&stream, producer, next);
+        }
         let (inboxes, outlets): (Vec<_>, Vec<_>) = shards.iter().map(|_| ShardInbox::new()).unzip();
         let mut addresses = Vec::with_capacity(shards.len());
         for (shard, outlet) in shards.into_iter().zip(outlets) {
@@ -152,6 +161,9 @@ impl Engine {
             record_clock.clone(),
             limits,
         ));
+        for stream in written.streams() {
+            writer.note_written(stream);
+        }
         if let Some(step) = step
             && let Err(error) = writer.clock_stepped(step).await
         {
@@ -219,6 +231,7 @@ impl Engine {
             reader,
             vfs: vfs.clone(),
             analyzer: OnceLock::new(),
+            written,
             options,
         };
         engine.spawn_background(vfs);
@@ -286,9 +299,10 @@ impl Engine {
             budget: self.budget.clone(),
             metrics: self.metrics.clone(),
             record_clock: self.record_clock.clone(),
-            shards: self.shards.clone(),
             shard_count: self.options.shard_count,
-            next: std::collections::HashMap::new(),
+            record_bytes_max: self.options.log.group_bytes_max / 2,
+            written: self.written.clone(),
+            refused: RefusedRows::default(),
         };
         let parts = AnalyzerParts {
             reader: self.reader.clone(),
@@ -309,9 +323,9 @@ impl Engine {
         Ok(handle)
     }
 
-    /// Puts what a graph's configuration says of streams in force.
-    pub fn set_stream_rules(&self, rules: StreamRules) {
-        self.control.set_rules(rules);
+    /// Puts what a graph's configuration says of streams in force; what it said before.
+    pub fn set_stream_rules(&self, rules: StreamRules) -> StreamRules {
+        self.control.set_rules(rules)
     }
 
     /// The graph that follows the log, if there is one.
@@ -347,12 +361,13 @@ impl Engine {
         let fatal = self.fatal.get().cloned();
         let mut result = Ok(());
         if let (Some(analyzer), None) = (self.analyzer.get(), &fatal) {
-            // It may be waiting for a log that refuses what it has: then the next start goes through
-            // that again.
-            let stopped = tokio::time::timeout(ANALYSIS_PATIENCE, analyzer.stop()).await;
-            let waited = || Err("the graph is still waiting for the log".to_owned());
-            if let Err(error) = stopped.unwrap_or_else(|_| waited()) {
-                tracing::error!(error, "what nodes of the graph remember could not be kept");
+            // It may be busy with one record for long, or wait for a log that refuses what it has:
+            // then the next start goes through that again.
+            if let Err(error) = analyzer.stop(self.options.analysis_patience).await {
+                tracing::error!(
+                    error,
+                    "what nodes of the graph remember is not kept as of now; the next start goes through more of the log"
+                );
             }
         }
         if fatal.is_none() {
@@ -563,6 +578,29 @@ impl Engine {
             state.position,
             merge_ledgers(state.images.iter().map(ShardImage::ledgers)),
         ))
+    }
+
+    /// Writes down what leaves the archive because it is older than it is kept; durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// If the log does not take it.
+    pub async fn note_expiry(&self, body: String) -> Result<quiver_model::Position, AppendFailure> {
+        let kind = quiver_log::ControlKind::RetentionApplied;
+        self.control.write_control(kind, self.now(), body).await
+    }
+
+    /// How long the log keeps records that nothing needs any more, to be read again, as far as its
+    /// bytes reach; `None` for what the options say.
+    ///
+    /// # Errors
+    /// If the engine is stopping.
+    pub async fn set_log_retention(
+        &self,
+        time: Option<std::time::Duration>,
+    ) -> Result<(), AppendFailure> {
+        let time = time.unwrap_or(self.options.log.retention_time);
+        self.queue.command(CommitCommand::Retain(time)).await
     }
 
     /// Flushes every stream now.

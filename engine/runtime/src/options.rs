@@ -75,6 +75,9 @@ pub struct EngineOptions {
     /// Whether a graph is going to follow the log: nothing of it is given up before the graph has
     /// said what it needs. Default: no.
     pub holds_log_for_graph: bool,
+    /// How long a stop waits for the graph, which goes on for up to half of that with what is there
+    /// already. What it has not done then is done by the next start. Default 10 seconds.
+    pub analysis_patience: Duration,
     /// Streams that an engine may have. Default 1,000.
     pub streams_max: usize,
     /// New streams that one device or gateway may create in a day. Default 8.
@@ -114,6 +117,7 @@ impl EngineOptions {
             rows_per_second_max: 0,
             enroll_unknown: false,
             holds_log_for_graph: false,
+            analysis_patience: Duration::from_secs(10),
             streams_max: 1_000,
             new_streams_per_day: 8,
             new_fields_per_day: 64,

@@ -5,6 +5,7 @@ use quiver_model::Position;
 use super::*;
 
 const LIMITS: MergeLimits = MergeLimits {
+    span: i64::MAX,
     bytes: 64 << 20,
     rows: 4_000_000,
 };

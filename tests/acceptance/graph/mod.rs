@@ -2,6 +2,8 @@
 //! through kills and reloads.
 
 mod attributes;
+mod definitions;
+mod keeping;
 mod kills;
 mod live;
 mod lookups;

@@ -56,14 +56,23 @@ idle = "10m"
 select = "sum(rows) AS rows"
 "#;
 
-/// Positions from which graphs were in force.
+/// Positions from which graphs were in force, but the first.
 fn applied(server: &Server) -> Vec<i64> {
+    let mut all = in_force(server);
+    assert!(!all.is_empty(), "a start tells of its graph");
+    all.split_off(1).into_iter().map(|(from, _)| from).collect()
+}
+
+/// From where graphs were in force, and which.
+pub(super) fn in_force(server: &Server) -> Vec<(i64, String)> {
     let bodies = server.sql("SELECT CAST(body AS VARCHAR) FROM quiver_control WHERE kind = 'graph_applied' ORDER BY position");
-    let position = |body: &String| {
-        let digits: String = body.chars().filter(char::is_ascii_digit).collect();
-        digits.parse().unwrap()
+    let told = |cell: &String| {
+        let text = cell.trim_matches('"').replace("\"\"", "\"");
+        let body: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let graph = body["graph"].as_str().unwrap().to_owned();
+        (body["from"].as_i64().unwrap(), graph)
     };
-    bodies.iter().map(position).collect()
+    bodies.iter().map(told).collect()
 }
 
 #[test]

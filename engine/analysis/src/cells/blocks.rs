@@ -79,39 +79,32 @@ impl Blocks {
         if let Some(word) = self.words.get_mut(into as usize * layout.empty.len()) {
             *word += rows;
         }
-        for cell in &layout.cells {
-            self.merge_cell(cell, into, from);
+        let (width, slab) = (layout.empty.len(), Cell::is_in_slab);
+        let words = |block: u32| block as usize * width..(block as usize + 1) * width;
+        if let Ok([held, new]) = self.words.get_disjoint_mut([words(into), words(from)]) {
+            for cell in layout.cells.iter().filter(|cell| !slab(cell)) {
+                merge_words(cell, held, new);
+            }
+        }
+        for cell in layout.cells.iter().filter(|cell| slab(cell)) {
+            self.merge_large(cell, into, from);
         }
     }
 
-    fn merge_cell(&mut self, cell: &Cell, into: u32, from: u32) {
-        let triple = |at: usize| -> [u64; WORDS_MAX] {
-            // Of cells of fewer words, the rest is another's, and not written back.
-            let mut words = [0; WORDS_MAX];
-            for (word, held) in words.iter_mut().zip(self.words.iter().skip(at)) {
-                *word = *held;
-            }
-            words
-        };
+    /// A state of its own, or a text that may be the better one.
+    fn merge_large(&mut self, cell: &Cell, into: u32, from: u32) {
         let (to, at) = (self.at(into, cell), self.at(from, cell));
-        let (held, new) = (triple(to), triple(at));
-        if cell.is_in_slab() {
-            // A state of its own, or a text that may be the better one.
-            let Some(other) = self.large.get(new[0]).cloned() else {
-                return;
-            };
-            if let Some(text) = other.text() {
-                self.fold_text(cell, into, text, new[1].cast_signed());
-            } else if let Some(own) = self.large.get_mut(held[0]) {
-                own.merge(&other);
-            } else if let Some(number) = self.words.get_mut(to) {
-                self.large.put(number, other);
-            }
+        let word = |at: usize| self.words.get(at).copied().unwrap_or_default();
+        let (held, new, time) = (word(to), word(at), word(at + 1));
+        let Some(other) = self.large.get(new).cloned() else {
             return;
-        }
-        let words = merged(cell, held, new);
-        if let Some(place) = self.words.get_mut(to..to + cell.what.words()) {
-            place.copy_from_slice(&words[..cell.what.words()]);
+        };
+        if let Some(text) = other.text() {
+            self.fold_text(cell, into, text, time.cast_signed());
+        } else if let Some(own) = self.large.get_mut(held) {
+            own.merge(&other);
+        } else if let Some(number) = self.words.get_mut(to) {
+            self.large.put(number, other);
         }
     }
 
@@ -128,6 +121,8 @@ impl Blocks {
                     if let Some(large) = large {
                         large.write(out);
                     }
+                } else if cell.is_computed(at) {
+                    out.put_computed(f64::from_bits(word(at)));
                 } else {
                     out.put_u64(word(at));
                 }
@@ -155,7 +150,7 @@ impl Blocks {
             *word = rows;
         }
         for cell in &layout.cells {
-            let is_count = matches!(cell.what, What::Count | What::Moments);
+            let is_count = matches!(cell.what, What::Nulls | What::Moments);
             for at in start + cell.at..start + cell.at + cell.what.words() {
                 let word = if at == start + cell.at && cell.is_in_slab() {
                     let mut number = 0;
@@ -187,7 +182,37 @@ fn few_enough(count: u64) -> Result<u64, SavedError> {
     Ok(count)
 }
 
+/// Adds a cell of a block to that of another.
+#[inline]
+fn merge_words(cell: &Cell, held: &mut [u64], new: &[u64]) {
+    let (Some(held), Some(new)) = (held.get_mut(cell.at..), new.get(cell.at..)) else {
+        return;
+    };
+    match (cell.what, cell.class, &mut *held, new) {
+        // Most cells are one of these.
+        (What::Nulls, _, [held, ..], [new, ..]) => *held = held.wrapping_add(*new),
+        (What::Sum, Class::Float, [sum, lost, ..], [more, more_lost, ..]) => {
+            let (mut total, mut rest) = (f64::from_bits(*sum), f64::from_bits(*lost));
+            order::add(&mut total, &mut rest, f64::from_bits(*more));
+            rest += f64::from_bits(*more_lost);
+            (*sum, *lost) = (total.to_bits(), rest.to_bits());
+        }
+        (_, _, held, new) => {
+            let some = |words: &[u64]| {
+                let word = |at: usize| words.get(at).copied().unwrap_or_default();
+                // Of cells of fewer words, the rest is another's, and not written back.
+                [word(0), word(1), word(2)]
+            };
+            let words = merged(cell, some(held), some(new));
+            for (place, word) in held.iter_mut().take(cell.what.words()).zip(words) {
+                *place = word;
+            }
+        }
+    }
+}
+
 /// A cell's words of those of two.
+#[inline]
 fn merged(cell: &Cell, held: [u64; WORDS_MAX], new: [u64; WORDS_MAX]) -> [u64; WORDS_MAX] {
     let time = |words: [u64; WORDS_MAX]| words[1].cast_signed();
     let float = |words: [u64; WORDS_MAX]| f64::from_bits(words[0]);
@@ -206,13 +231,8 @@ fn merged(cell: &Cell, held: [u64; WORDS_MAX], new: [u64; WORDS_MAX]) -> [u64; W
     };
     let earlier = time(new) < time(held);
     let takes = match cell.what {
-        What::Count => return [held[0].wrapping_add(new[0]), 0, 0],
-        What::Sum if cell.class == Class::Float => {
-            let (mut sum, mut lost) = (float(held), f64::from_bits(held[1]));
-            order::add(&mut sum, &mut lost, float(new));
-            lost += f64::from_bits(new[1]);
-            return [sum.to_bits(), lost.to_bits(), 0];
-        }
+        // Sums of floats, and nulls, are added where they lie.
+        What::Nulls => return held,
         What::Sum => {
             let sum = |words: [u64; WORDS_MAX]| wide([words[0], words[1]]);
             let [low, high] = narrow(sum(held).wrapping_add(sum(new)));

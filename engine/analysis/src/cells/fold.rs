@@ -1,6 +1,8 @@
-//! Rows into blocks: cell by cell, and for each cell run by run, so that what is to be done is
-//! decided once a batch and not once a value. Whatever the runs, a block's rows are folded in the
+//! Rows into blocks: kind by kind of cells, and for each run by run, so that what is to be done is
+//! decided once a batch and not once a value, and a block's cells are filled while it is at hand. Whatever the runs, a block's rows are folded in the
 //! order they came in: a result's bits do not depend on where batches end.
+
+use arrow_buffer::NullBuffer;
 
 use crate::{
     cells::{
@@ -12,6 +14,9 @@ use crate::{
     },
     states::Moments,
 };
+
+/// Most cells that are filled together.
+const GROUP: usize = 16;
 
 /// Rows that follow each other and belong to one block.
 #[derive(Clone, Copy, Debug)]
@@ -38,54 +43,112 @@ impl Blocks {
             }
         }
         let layout = std::sync::Arc::clone(&self.layout);
-        for cell in &layout.cells {
-            if let Some(column) = columns.get(cell.argument) {
-                self.fold_cell(cell, runs, ts, column);
+        // Cells of one kind lie together, and are filled together if no value is null.
+        let is_whole = |cell: &Cell| {
+            let column = columns.get(cell.argument);
+            column.is_some_and(|column| column.nulls.is_none())
+        };
+        let alike = |cell: &Cell, next: &Cell| {
+            cell.what == next.what && cell.class == next.class && is_whole(cell) && is_whole(next)
+        };
+        for cells in layout.cells.chunk_by(alike) {
+            for cells in cells.chunks(GROUP) {
+                self.fold_cells(cells, runs, ts, columns);
             }
         }
     }
 
-    fn fold_cell(&mut self, cell: &Cell, runs: &[Run], ts: &[i64], column: &Column<'_>) {
+    /// Fills cells of one kind: one, or several without nulls.
+    fn fold_cells(&mut self, cells: &[Cell], runs: &[Run], ts: &[i64], columns: &[Column<'_>]) {
+        let Some(cell) = cells.first() else {
+            return;
+        };
+        let Some(column) = columns.get(cell.argument) else {
+            return;
+        };
         let width = self.layout.empty.len();
-        if cell.what == What::Count {
-            for run in runs {
-                let many = match column.nulls {
-                    None => run.rows().len(),
-                    Some(_) => run.rows().filter(|row| column.has(*row)).count(),
+        if cell.what == What::Nulls {
+            self.count_nulls(cells, runs, columns);
+            return;
+        }
+        if let Some(empty) = Large::empty(cell.what) {
+            for cell in cells {
+                let Some(column) = columns.get(cell.argument) else {
+                    continue;
                 };
-                if let Some(count) = self.words.get_mut(run.block as usize * width + cell.at) {
-                    *count += many as u64;
+                for run in runs {
+                    self.fold_large(cell, *run, ts, column, &empty);
                 }
             }
             return;
         }
-        if let Some(empty) = Large::empty(cell.what) {
-            for run in runs {
-                self.fold_large(cell, *run, ts, column, &empty);
-            }
-            return;
-        }
-        let mut cells = Cells {
+        let mut group = Cells {
             words: &mut self.words,
             width,
             at: cell.at,
             runs,
             ts,
-            column,
+            nulls: column.nulls,
         };
-        match (&column.values, cell.class) {
-            (Values::Float(values), Class::Float) => floats(&mut cells, cell.what, values),
-            (Values::Int(values), Class::Int) => ints(&mut cells, cell.what, values),
-            (Values::Text(texts), Class::Text) => {
-                for run in runs {
-                    for row in run.rows().filter(|row| column.has(*row)) {
-                        let at = ts.get(row).copied().unwrap_or_default();
-                        self.fold_text(cell, run.block, texts.value(row), at);
-                    }
+        // The columns were checked against the arguments: all are of the class.
+        match cell.class {
+            Class::Float => {
+                let values = slices(cells, columns, |column| match &column.values {
+                    Values::Float(values) => Some(*values),
+                    _ => None,
+                });
+                floats(
+                    &mut group,
+                    cell.what,
+                    values.get(..cells.len()).unwrap_or(&[]),
+                );
+            }
+            Class::Int => {
+                let values = slices(cells, columns, |column| match &column.values {
+                    Values::Int(values) => Some(&**values),
+                    _ => None,
+                });
+                ints(
+                    &mut group,
+                    cell.what,
+                    values.get(..cells.len()).unwrap_or(&[]),
+                );
+            }
+            Class::Text => {
+                for cell in cells {
+                    self.fold_texts(cell, runs, ts, columns);
                 }
             }
-            // The columns were checked against the arguments.
-            _ => {}
+        }
+    }
+
+    fn count_nulls(&mut self, cells: &[Cell], runs: &[Run], columns: &[Column<'_>]) {
+        let width = self.layout.empty.len();
+        for cell in cells {
+            let Some(nulls) = columns.get(cell.argument).and_then(|column| column.nulls) else {
+                continue;
+            };
+            for run in runs {
+                let many = run.rows().filter(|row| nulls.is_null(*row)).count();
+                if let Some(count) = self.words.get_mut(run.block as usize * width + cell.at) {
+                    *count += many as u64;
+                }
+            }
+        }
+    }
+
+    fn fold_texts(&mut self, cell: &Cell, runs: &[Run], ts: &[i64], columns: &[Column<'_>]) {
+        let Some(column) = columns.get(cell.argument) else {
+            return;
+        };
+        let Values::Text(texts) = &column.values else {
+            return;
+        };
+        for run in runs {
+            for row in run.rows().filter(|row| column.has(*row)) {
+                let at = ts.get(row).copied().unwrap_or_default();
+                self.fold_text(cell, run.block, texts.value(row), at);
+            }
         }
     }
 
@@ -160,47 +223,95 @@ impl Blocks {
     }
 }
 
-/// One cell of all blocks, and the rows that come to it.
+/// The values of each cell's column.
+fn slices<'a, V>(
+    cells: &[Cell],
+    columns: &'a [Column<'a>],
+    values: impl Fn(&'a Column<'a>) -> Option<&'a [V]>,
+) -> [&'a [V]; GROUP] {
+    let mut slices: [&[V]; GROUP] = [&[]; GROUP];
+    for (slice, cell) in slices.iter_mut().zip(cells) {
+        *slice = columns.get(cell.argument).and_then(&values).unwrap_or(&[]);
+    }
+    slices
+}
+
+/// Cells of one kind that lie together in all blocks, and the rows that come to them.
 struct Cells<'a> {
     words: &'a mut [u64],
     width: usize,
+    /// Where the first is.
     at: usize,
     runs: &'a [Run],
     ts: &'a [i64],
-    column: &'a Column<'a>,
+    /// Of a cell that is alone.
+    nulls: Option<&'a NullBuffer>,
 }
 
 impl Cells<'_> {
-    /// Steps each block's state, of `W` words, through its rows.
+    /// Steps the states of `W` words, one of each column of values, through their rows.
     #[inline]
     fn each<const W: usize, V: Copy, S>(
         &mut self,
-        values: &[V],
+        columns: &[&[V]],
         load: impl Fn([u64; W]) -> S,
-        step: impl Fn(&mut S, V, i64),
+        step: impl Fn(&mut S, V, usize),
         store: impl Fn(S) -> [u64; W],
+    ) {
+        self.each_or_many(columns, &load, &step, &store, |cells, columns, run| {
+            for (words, values) in cells.iter_mut().zip(columns) {
+                let values = values.get(run.rows()).unwrap_or(&[]);
+                let mut state = load(*words);
+                for (value, row) in values.iter().zip(run.rows()) {
+                    step(&mut state, *value, row);
+                }
+                *words = store(state);
+            }
+        });
+    }
+
+    /// As [`Self::each`]; runs of several rows without nulls are left to `many`.
+    #[inline]
+    fn each_or_many<const W: usize, V: Copy, S>(
+        &mut self,
+        columns: &[&[V]],
+        load: impl Fn([u64; W]) -> S,
+        step: impl Fn(&mut S, V, usize),
+        store: impl Fn(S) -> [u64; W],
+        many: impl Fn(&mut [[u64; W]], &[&[V]], Run),
     ) {
         for run in self.runs {
             let at = run.block as usize * self.width + self.at;
-            let words = self.words.get_mut(at..).and_then(<[u64]>::first_chunk_mut);
-            let (Some(words), Some(values), Some(ts)) =
-                (words, values.get(run.rows()), self.ts.get(run.rows()))
-            else {
+            let Some(words) = self.words.get_mut(at..at + W * columns.len()) else {
                 continue;
             };
-            let mut state = load(*words);
-            let rows = values.iter().zip(ts);
-            match self.column.nulls {
-                None => rows.for_each(|(value, ts)| step(&mut state, *value, *ts)),
-                Some(nulls) => {
-                    for (row, (value, ts)) in run.rows().zip(rows) {
-                        if nulls.is_valid(row) {
-                            step(&mut state, *value, *ts);
+            let (cells, _) = words.as_chunks_mut::<W>();
+            match self.nulls {
+                // A row of each of many devices: as little as possible is done around it.
+                None if run.to - run.from == 1 => {
+                    let row = run.from as usize;
+                    for (words, values) in cells.iter_mut().zip(columns) {
+                        if let Some(value) = values.get(row) {
+                            let mut state = load(*words);
+                            step(&mut state, *value, row);
+                            *words = store(state);
                         }
                     }
                 }
+                None => many(cells, columns, *run),
+                Some(nulls) => {
+                    for (words, values) in cells.iter_mut().zip(columns) {
+                        let values = values.get(run.rows()).unwrap_or(&[]);
+                        let mut state = load(*words);
+                        for (value, row) in values.iter().zip(run.rows()) {
+                            if nulls.is_valid(row) {
+                                step(&mut state, *value, row);
+                            }
+                        }
+                        *words = store(state);
+                    }
+                }
             }
-            *words = store(state);
         }
     }
 
@@ -208,15 +319,17 @@ impl Cells<'_> {
     #[inline]
     fn best<V: Copy>(
         &mut self,
-        values: &[V],
+        columns: &[&[V]],
         of_word: impl Fn(u64) -> V,
         to_word: impl Fn(V) -> u64,
         is_better: impl Fn(V, i64, V, i64) -> bool,
     ) {
+        let times = self.ts;
         self.each(
-            values,
+            columns,
             |[value, at]| (of_word(value), at.cast_signed()),
-            |held, value, ts| {
+            |held, value, row| {
+                let ts = times.get(row).copied().unwrap_or_default();
                 if is_better(value, ts, held.0, held.1) {
                     *held = (value, ts);
                 }
@@ -226,20 +339,54 @@ impl Cells<'_> {
     }
 }
 
-fn floats(cells: &mut Cells<'_>, what: What, values: &[f64]) {
+/// Adds a run's rows to sums.
+fn sum_many(cells: &mut [[u64; 2]], columns: &[&[f64]], run: Run) {
+    let (fours, rest) = cells.as_chunks_mut::<4>();
+    let (columns_of_fours, columns) = columns.as_chunks::<4>();
+    for (cells, columns) in fours.iter_mut().zip(columns_of_fours) {
+        sum_abreast(cells, columns, run);
+    }
+    let (twos, rest) = rest.as_chunks_mut::<2>();
+    let (columns_of_twos, columns) = columns.as_chunks::<2>();
+    for (cells, columns) in twos.iter_mut().zip(columns_of_twos) {
+        sum_abreast(cells, columns, run);
+    }
+    let (ones, _) = rest.as_chunks_mut::<1>();
+    let (columns_of_ones, _) = columns.as_chunks::<1>();
+    for (cells, columns) in ones.iter_mut().zip(columns_of_ones) {
+        sum_abreast(cells, columns, run);
+    }
+}
+
+fn sum_abreast<const N: usize>(cells: &mut [[u64; 2]; N], columns: &[&[f64]; N], run: Run) {
+    let columns = columns.map(|values| values.get(run.rows()).unwrap_or(&[]));
+    let mut sums = cells.map(|[sum, _]| f64::from_bits(sum));
+    let mut losses = cells.map(|[_, lost]| f64::from_bits(lost));
+    order::add_columns(&mut sums, &mut losses, columns);
+    for (cell, (sum, lost)) in cells.iter_mut().zip(sums.into_iter().zip(losses)) {
+        *cell = [sum.to_bits(), lost.to_bits()];
+    }
+}
+
+fn floats(cells: &mut Cells<'_>, what: What, values: &[&[f64]]) {
     let (of, to) = (f64::from_bits, f64::to_bits);
     match what {
-        What::Count => {}
-        What::Sum => cells.each(
+        What::Nulls => {}
+        What::Sum => cells.each_or_many(
             values,
             |[sum, lost]| (of(sum), of(lost)),
             |(sum, lost), value, _| order::add(sum, lost, value),
             |(sum, lost)| [to(sum), to(lost)],
+            sum_many,
         ),
         What::Min => cells.each(
             values,
             |[least]| of(least),
             |least, value, _| {
+                // Told by one comparison, nearly always.
+                if value >= *least {
+                    return;
+                }
                 if order::less(value, *least) {
                     *least = value;
                 }
@@ -250,6 +397,9 @@ fn floats(cells: &mut Cells<'_>, what: What, values: &[f64]) {
             values,
             |[most]| of(most),
             |most, value, _| {
+                if value <= *most {
+                    return;
+                }
                 if order::less(*most, value) {
                     *most = value;
                 }
@@ -275,10 +425,10 @@ fn floats(cells: &mut Cells<'_>, what: What, values: &[f64]) {
     }
 }
 
-fn ints(cells: &mut Cells<'_>, what: What, values: &[i64]) {
+fn ints(cells: &mut Cells<'_>, what: What, values: &[&[i64]]) {
     let (of, to) = (u64::cast_signed, i64::cast_unsigned);
     match what {
-        What::Count => {}
+        What::Nulls => {}
         What::Sum => cells.each(
             values,
             wide,

@@ -6,8 +6,8 @@ use crate::spec::{Aggregate, ArgumentType, Function, SpecError, WindowSpec};
 /// What a cell keeps of an argument's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum What {
-    /// Their number.
-    Count,
+    /// How many are null: of most columns none, so that nothing is to be counted.
+    Nulls,
     /// Their sum, in two words: of floats with what rounding lost, of integers in 128 bits.
     Sum,
     /// The least.
@@ -35,7 +35,7 @@ pub(crate) enum What {
 impl What {
     pub(crate) const fn words(self) -> usize {
         match self {
-            Self::Count
+            Self::Nulls
             | Self::Min
             | Self::Max
             | Self::Digest
@@ -66,7 +66,7 @@ impl What {
 }
 
 /// How a value lies in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
     /// The bits of a float64.
     Float,
@@ -104,6 +104,15 @@ impl Cell {
             what => matches!(self.class, Class::Text) && what.is_value(),
         }
     }
+
+    /// Whether the word there is a float that arithmetic gave.
+    pub(crate) const fn is_computed(&self, at: usize) -> bool {
+        match self.what {
+            What::Sum => matches!(self.class, Class::Float),
+            What::Moments => at > self.at,
+            _ => false,
+        }
+    }
 }
 
 /// How to make an aggregate's result.
@@ -113,8 +122,8 @@ pub(crate) struct Recipe {
     pub(crate) parameter: f64,
     pub(crate) class: Class,
     pub(crate) result: ArgumentType,
-    /// Where the argument's count is; where the rows' is for [`Function::Rows`].
-    pub(crate) count: usize,
+    /// Where the number of the argument's nulls is; `None` without an argument.
+    pub(crate) nulls: Option<usize>,
     /// The cells it is made of, by their first words; the second is of `delta` and `rate` only.
     pub(crate) cells: [usize; 2],
 }
@@ -143,11 +152,18 @@ impl Layout {
             let Some(argument) = aggregate.argument else {
                 continue;
             };
-            wanted.push((argument, What::Count));
+            wanted.push((argument, What::Nulls));
             let whats = needs(aggregate.function).iter();
             wanted.extend(whats.map(|what| (argument, *what)));
         }
-        wanted.sort_unstable();
+        let class = |argument: usize| {
+            let kind = spec.arguments.get(argument).copied();
+            Class::of(kind.unwrap_or(ArgumentType::Float64))
+        };
+        // Cells that are filled alike lie together; and those last that hardly ever are.
+        wanted.sort_by_key(|(argument, what)| {
+            (*what == What::Nulls, *what, class(*argument), *argument)
+        });
         wanted.dedup();
         let timed: Vec<_> = wanted.clone();
         wanted.retain(|(argument, what)| {
@@ -167,8 +183,7 @@ impl Layout {
         };
         let mut guessed = 0;
         for (argument, what) in wanted {
-            let kind = spec.arguments.get(argument).copied();
-            let class = Class::of(kind.unwrap_or(ArgumentType::Float64));
+            let class = class(argument);
             let cell = Cell {
                 what,
                 class,
@@ -199,10 +214,10 @@ impl Layout {
 
     fn recipe(&self, aggregate: &Aggregate, spec: &WindowSpec) -> Result<Recipe, SpecError> {
         let mut cells = [ROWS; 2];
-        let mut count = ROWS;
+        let mut nulls = None;
         let mut class = Class::Int;
         if let Some(argument) = aggregate.argument {
-            count = self.find(argument, What::Count).unwrap_or(ROWS);
+            nulls = self.find(argument, What::Nulls);
             let kind = spec.arguments.get(argument).copied();
             class = Class::of(kind.unwrap_or(ArgumentType::Float64));
             for (cell, what) in cells.iter_mut().zip(needs(aggregate.function)) {
@@ -224,7 +239,7 @@ impl Layout {
             parameter,
             class,
             result: spec.result(aggregate)?,
-            count,
+            nulls,
             cells,
         })
     }
@@ -241,7 +256,7 @@ impl Layout {
     }
 }
 
-/// What an aggregate is made of, beside the count.
+/// What an aggregate is made of, beside the numbers of rows and nulls.
 const fn needs(function: Function) -> &'static [What] {
     match function {
         Function::Rows | Function::Count => &[],
@@ -277,7 +292,7 @@ fn initial(what: What, class: Class) -> [u64; WORDS_MAX] {
         What::Max | What::MaxAt => [value(f64::NEG_INFINITY, i64::MIN), late, 0],
         What::First => [value(f64::NAN, 0), late, 0],
         What::Last => [value(f64::NAN, 0), early, 0],
-        What::Count
+        What::Nulls
         | What::Sum
         | What::Moments
         | What::Digest

@@ -14,7 +14,7 @@ use crate::{
         blocks::Blocks,
         fold::wide,
         large::Large,
-        layout::{Class, Layout, Recipe},
+        layout::{Class, Layout, ROWS, Recipe},
         order,
     },
     spec::{ArgumentType, Function},
@@ -64,7 +64,9 @@ impl Builder {
 
     fn push(&mut self, value: &Value<'_>) {
         match (self, value) {
-            (Self::Float(column), Value::Float(value)) => column.append_value(*value),
+            (Self::Float(column), Value::Float(value)) => {
+                column.append_value(order::canonical(*value));
+            }
             (Self::Float(column), _) => column.append_null(),
             (Self::Int(column), Value::Int(value)) => column.append_value(*value),
             (Self::Int(column), _) => column.append_null(),
@@ -120,7 +122,8 @@ fn value<'a>(
     let words = blocks.words(block);
     let word = |at: usize| words.get(at).copied().unwrap_or_default();
     let pair = |at: usize| [word(at), word(at + 1)];
-    let [count, _] = pair(recipe.count);
+    let nulls = recipe.nulls.map_or(0, word);
+    let count = word(ROWS).saturating_sub(nulls);
     let [first, second] = recipe.cells.map(pair);
     if matches!(recipe.function, Function::Rows | Function::Count) {
         return Value::Int(count.cast_signed());

@@ -177,8 +177,8 @@ impl Weighted {
         }
         if let Some(oldest) = self.kept.first() {
             out.put_signed(oldest.ts.wrapping_sub(self.first));
-            out.put_f64(self.integral.sum);
-            out.put_f64(self.integral.rest);
+            out.put_computed(self.integral.sum);
+            out.put_computed(self.integral.rest);
         }
     }
 

@@ -65,15 +65,53 @@ impl KeyState {
     }
 }
 
+/// A text; one that is short lies where it is looked for.
+#[derive(Clone, Debug)]
+enum Name {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+/// Most bytes of a short text: as many as fit into three words.
+const SHORT: usize = 22;
+
+impl Name {
+    fn new(text: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(text);
+                Self::Short(len, bytes)
+            }
+            _ => Self::Long(Box::from(text)),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or(&[]),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// Whether texts are the same. Most names have 8 to 16 bytes: two words, which may overlap.
+#[inline]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    if let (8..=16, true) = (one.len(), one.len() == other.len()) {
+        return one.first_chunk::<8>() == other.first_chunk()
+            && one.last_chunk::<8>() == other.last_chunk();
+    }
+    one == other
+}
+
 /// Texts by number. Numbers of texts that were removed are given to others.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Numbers {
     hasher: DefaultHashBuilder,
     index: HashTable<u32>,
-    texts: Vec<Box<[u8]>>,
+    texts: Vec<Name>,
     free: Vec<u32>,
-    /// Bytes of all texts.
-    pub(crate) bytes: usize,
 }
 
 impl Numbers {
@@ -84,8 +122,15 @@ impl Numbers {
 
     pub(crate) fn find(&self, text: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one(text);
-        let is_it = |number: &u32| self.text(*number) == text;
+        let is_it = |number: &u32| equal(self.text(*number), text);
         self.index.find(hash, is_it).copied()
+    }
+
+    /// Whether a number, which may be any, is that of a text.
+    #[inline]
+    pub(crate) fn is(&self, number: u32, text: &[u8]) -> bool {
+        let name = self.texts.get(number as usize);
+        name.is_some_and(|name| equal(name.bytes(), text))
     }
 
     /// The number of a text that is new.
@@ -93,35 +138,33 @@ impl Numbers {
         let number = match self.free.pop() {
             Some(number) => number,
             None => {
-                self.texts.push(Box::default());
+                self.texts.push(Name::new(&[]));
                 // Keys are limited far below so many.
                 u32::try_from(self.texts.len() - 1).unwrap_or(NONE)
             }
         };
         if let Some(place) = self.texts.get_mut(number as usize) {
-            *place = Box::from(text);
+            *place = Name::new(text);
         }
-        self.bytes += text.len();
         let hash = self.hasher.hash_one(text);
         let (hasher, texts) = (&self.hasher, &self.texts);
-        let rehash = |number: &u32| hasher.hash_one(&*texts[*number as usize]);
+        let rehash = |number: &u32| hasher.hash_one(texts[*number as usize].bytes());
         self.index.insert_unique(hash, number, rehash);
         number
     }
 
     /// Forgets a number's text.
     pub(crate) fn remove(&mut self, number: u32) -> Option<Box<[u8]>> {
-        let text = std::mem::take(self.texts.get_mut(number as usize)?);
-        let hash = self.hasher.hash_one(&*text);
+        let text = std::mem::replace(self.texts.get_mut(number as usize)?, Name::new(&[]));
+        let hash = self.hasher.hash_one(text.bytes());
         let found = self.index.find_entry(hash, |other| *other == number);
         found.ok()?.remove();
-        self.bytes -= text.len();
         self.free.push(number);
-        Some(text)
+        Some(Box::from(text.bytes()))
     }
 
     pub(crate) fn text(&self, number: u32) -> &[u8] {
-        self.texts.get(number as usize).map_or(&[], AsRef::as_ref)
+        self.texts.get(number as usize).map_or(&[], Name::bytes)
     }
 }
 

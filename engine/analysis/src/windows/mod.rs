@@ -46,12 +46,15 @@ use crate::{
         deadlines::Deadlines,
         keys::{Clock, KeyState, Numbers},
         panes::{NONE, Open, Panes},
+        place::Placed,
         track::{Shape, Track},
     },
 };
 
 /// Rows whose arithmetic is done at once: their blocks should fit into a core's cache.
 const CHUNK: usize = 1_024;
+/// No times for which rows go the way of the one before.
+const NO_STRETCH: (i64, i64) = (0, 0);
 /// Event times that windows are made of: years 1 to 9999.
 const TIMES: std::ops::Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 /// What a device or key is taken to need beside its panes and its text, in bytes.
@@ -129,7 +132,12 @@ pub struct Windows {
     counters: Counters,
     /// Numbers of the batch's devices, by their numbers in the batch; `NONE` where not known yet.
     names: Vec<u32>,
+    /// Those of the batch before: who sends again and again names its devices in the same order.
+    guesses: Vec<u32>,
     scratch: Vec<u8>,
+    /// Event times for which a row of the device and key of the last one goes to the same panes;
+    /// none if the first is not before the second.
+    stretch: (i64, i64),
 }
 
 /// The rows at hand.
@@ -153,6 +161,7 @@ impl Windows {
                 panes: Panes::default(),
                 blocks: Blocks::new(Arc::clone(&layout)),
                 runs: Vec::new(),
+                lengthened: None,
             });
         }
         Ok(Self {
@@ -177,7 +186,9 @@ impl Windows {
             usage: Usage::default(),
             counters: Counters::default(),
             names: Vec::new(),
+            guesses: Vec::new(),
             scratch: Vec::new(),
+            stretch: NO_STRETCH,
         })
     }
 
@@ -244,23 +255,80 @@ impl Windows {
         };
         self.record_time = record_time;
         let names = rows.device_names().map_or(0, arrow_array::Array::len);
+        std::mem::swap(&mut self.names, &mut self.guesses);
         self.names.clear();
         self.names.resize(names, NONE);
         let mut from = 0;
         while from < rows.ts.len() {
             let to = rows.ts.len().min(from + CHUNK);
-            for row in from..to {
+            let mut row = from;
+            while row < to {
                 self.push_row(&batch, row, out);
+                row += 1;
+                if self.stretch.0 < self.stretch.1 {
+                    row = self.push_alike(rows, row, to);
+                }
             }
             self.settle(Some(&batch), out);
+            self.forget_emptied();
             from = to;
         }
         Ok(())
     }
 
+    /// Takes the rows from one on that go the way of the one before it, up to `to` or the first that
+    /// does not; gives back the number of that.
+    #[inline]
+    fn push_alike(&mut self, rows: &Rows<'_>, from: usize, to: usize) -> usize {
+        let number = rows.device_number(from - 1);
+        let Some(device) = self.names.get(number) else {
+            return from;
+        };
+        let (policy, (start, end)) = (self.spec.time, self.stretch);
+        let clock = &mut self.clocks[*device as usize];
+        let (mut latest, due) = (clock.latest, clock.due);
+        let numbers = rows.device.keys().values();
+        let own = numbers.get(from - 1);
+        let ahead = rows.ts.iter().zip(rows.arrival).zip(numbers.iter());
+        let mut last = i64::MIN;
+        let mut row = from;
+        for ((ts, arrival), number) in ahead.take(to).skip(from) {
+            let moved = latest.max(*ts);
+            if Some(number) != own
+                || !(start..end).contains(ts)
+                || policy
+                    .judge(*ts, *arrival, policy.watermark(latest))
+                    .is_some()
+                || policy.watermark(moved) >= due
+            {
+                break;
+            }
+            latest = moved;
+            last = last.max(*ts);
+            row += 1;
+        }
+        if row == from {
+            return row;
+        }
+        clock.latest = latest;
+        self.counters.rows += (row - from) as u64;
+        for number in 0..self.tracks.len() {
+            let track = &mut self.tracks[number];
+            if let Some(run) = track.runs.last_mut() {
+                // Fewer rows than a chunk has.
+                run.to += u32::try_from(row - from).unwrap_or_default();
+            }
+            if let Some(placed) = track.lengthened {
+                self.lengthen(Placed { ts: last, ..placed });
+            }
+        }
+        row
+    }
+
     #[inline]
     fn push_row(&mut self, batch: &Batch<'_>, row: usize, out: &mut Output) {
         self.counters.rows += 1;
+        self.stretch = NO_STRETCH;
         let rows = batch.rows;
         let (Some(ts), Some(arrival)) = (rows.ts.get(row), rows.arrival.get(row)) else {
             return;
@@ -297,7 +365,16 @@ impl Windows {
             }
         }
         self.touch_device(device);
+        if self.spec.key.columns() == 0 {
+            self.stretch = (TIMES.start, TIMES.end);
+        }
         self.place(batch, row, ts, device, None, out);
+    }
+
+    /// Says for which times the row at hand went to a pane.
+    #[inline]
+    fn narrow_stretch(&mut self, start: i64, end: i64) {
+        self.stretch = (self.stretch.0.max(start), self.stretch.1.min(end));
     }
 
     /// Whether late rows change what was put out.
@@ -314,9 +391,15 @@ impl Windows {
             return Some(known);
         }
         let name = rows.device_names()?.value(number).as_bytes();
-        let device = match self.devices.find(name) {
-            Some(device) => device,
-            None => self.new_device(name)?,
+        // Devices are not forgotten: what was guessed is right if the name is.
+        let guess = self.guesses.get(number).copied().unwrap_or(NONE);
+        let device = if self.devices.is(guess, name) {
+            guess
+        } else {
+            match self.devices.find(name) {
+                Some(device) => device,
+                None => self.new_device(name)?,
+            }
         };
         if let Some(place) = self.names.get_mut(number) {
             *place = device;

@@ -4,7 +4,7 @@ use crate::{
     spec::Key,
     time::LateReason,
     windows::{
-        Batch, KEY_BYTES, Output, Windows,
+        Batch, KEY_BYTES, NO_STRETCH, Output, Windows,
         keys::write_text,
         panes::{CLOSED, CLOSES, NONE, OPENS, Open, Pane, REVISED, WAITS},
         refuse,
@@ -59,11 +59,14 @@ impl Windows {
             };
             match self.tracks[track].shape {
                 Shape::Windows { overlap: false, .. } => self.place_window(batch, placed, out),
-                Shape::Windows { overlap: true, .. } => self.place_windows(batch, placed, out),
                 Shape::Hops { every, size, .. } => self.place_hop(placed, every, size, out),
+                Shape::Windows { overlap: true, .. } => self.place_windows(batch, placed, out),
                 Shape::Sliding { .. } => self.place_sliding(placed, out),
                 Shape::Session { gap, max } => self.place_session(batch, placed, gap, max, out),
                 Shape::State { .. } => self.place_state(batch, placed, out),
+            }
+            if !self.tracks[track].shape.has_stretches() {
+                self.stretch = NO_STRETCH;
             }
         }
         self.touch_key(key);
@@ -141,6 +144,7 @@ impl Windows {
         out: &mut Output,
     ) {
         let reason = placed.late.unwrap_or(reason);
+        self.stretch = NO_STRETCH;
         let counters = &mut self.counters;
         refuse(counters, out, placed.row, placed.track, reason, window);
     }
@@ -214,8 +218,9 @@ impl Windows {
                     let (start, end) = (pane.start, pane.end);
                     self.revise(batch, placed, start, end, out);
                 } else {
-                    let block = pane.block;
+                    let (start, end, block) = (pane.start, pane.end, pane.block);
                     track.assign(block, placed.number());
+                    self.narrow_stretch(start, end);
                 }
                 return;
             }
@@ -278,6 +283,8 @@ impl Windows {
         }
         if self.add_pane(placed, Pane::new(start, end, 0)).is_none() {
             self.refuse(placed, LateReason::Limit, (start, end), out);
+        } else {
+            self.narrow_stretch(start, end);
         }
     }
 
@@ -298,6 +305,7 @@ impl Windows {
             self.refuse(placed, LateReason::WindowClosed, (start, end), out);
             return;
         }
+        self.stretch = NO_STRETCH;
         // What was put out of it must not know of this row.
         self.settle(Some(batch), out);
         let open = *self.open(placed);
@@ -366,6 +374,7 @@ impl Windows {
             if pane.start == start {
                 let block = pane.block;
                 track.assign(block, placed.number());
+                self.narrow_stretch(start, end);
                 return;
             }
             at = pane.older;
@@ -373,6 +382,8 @@ impl Windows {
         if self.add_pane(placed, Pane::new(start, end, 0)).is_none() {
             let window = self.tracks[placed.track].shape.missed(placed.ts);
             self.refuse(placed, LateReason::Limit, window, out);
+        } else {
+            self.narrow_stretch(start, end);
         }
     }
 

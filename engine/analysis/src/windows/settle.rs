@@ -27,7 +27,6 @@ impl Windows {
             }
         }
         self.actions = actions;
-        self.forget_emptied();
     }
 
     fn emit(&mut self, emission: Emission, out: &mut Output) {
@@ -57,8 +56,9 @@ impl Windows {
         self.counters.overflows += out.results.overflows - overflows;
     }
 
-    /// Forgets keys without panes. Devices are not forgotten: they have watermarks.
-    fn forget_emptied(&mut self) {
+    /// Forgets keys without panes, no row being on its way to them. Devices are not forgotten: they
+    /// have watermarks.
+    pub(crate) fn forget_emptied(&mut self) {
         if self.spec.key == crate::spec::Key::Device {
             self.emptied.clear();
             return;
@@ -129,6 +129,7 @@ impl Windows {
         }
         self.act(closing);
         self.settle(None, out);
+        self.forget_emptied();
     }
 
     /// Closes what is due of a silent device.

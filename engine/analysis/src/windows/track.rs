@@ -4,7 +4,10 @@ use crate::{
     cells::{Blocks, Run},
     grid::{Grid, Size},
     spec::{Emit, Kind, SpecError, WindowSpec},
-    windows::panes::{CLOSED, Open, Pane, Panes, WAITS},
+    windows::{
+        panes::{CLOSED, Open, Pane, Panes, WAITS},
+        place::Placed,
+    },
 };
 
 /// How rows come to windows.
@@ -36,6 +39,8 @@ pub(crate) struct Track {
     pub(crate) blocks: Blocks,
     /// Which rows of the batch at hand are to be folded into which blocks.
     pub(crate) runs: Vec<Run>,
+    /// The row that lengthened a session, if those that follow may do so together.
+    pub(crate) lengthened: Option<Placed>,
 }
 
 impl Shape {
@@ -75,6 +80,17 @@ impl Shape {
                 max: max.unwrap_or(i64::MAX),
             },
         })
+    }
+
+    /// Whether rows of some span of time all go to the same pane.
+    pub(crate) const fn has_stretches(&self) -> bool {
+        matches!(
+            self,
+            Self::Windows { overlap: false, .. }
+                | Self::Hops { .. }
+                | Self::Sliding { .. }
+                | Self::Session { .. }
+        )
     }
 
     /// When, in event time, something is to be done for a pane, all that was to be done before

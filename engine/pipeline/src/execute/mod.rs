@@ -118,6 +118,8 @@ pub struct Executor {
     pending: Vec<Vec<Pending>>,
     /// The last whole second of record time that was looked at, in microseconds since 1970.
     ticked: i64,
+    /// Nodes that see nothing for the time being.
+    held: Vec<bool>,
 }
 
 impl Executor {
@@ -179,6 +181,7 @@ impl Executor {
             },
             pending: (0..count).map(|_| Vec::new()).collect(),
             ticked: i64::MIN,
+            held: vec![false; count],
             graph,
         }
     }
@@ -223,6 +226,14 @@ impl Executor {
         &mut self.beside.attributes
     }
 
+    /// From now on a node sees neither rows nor time, or does again. What it remembers stays.
+    pub fn hold(&mut self, node: &str, is_held: bool) {
+        let nodes = self.graph.nodes.iter().zip(&mut self.held);
+        for (_, held) in nodes.filter(|(other, _)| other.name() == node) {
+            *held = is_held;
+        }
+    }
+
     /// Gives a lookup node its reference table.
     ///
     /// # Errors
@@ -261,6 +272,9 @@ impl Executor {
         self.ticked = second;
         for index in 0..self.graph.order.len() {
             let number = self.graph.order[index];
+            if self.held[number] {
+                continue;
+            }
             let new = match &mut self.operators[number] {
                 Operator::Window(window) => window.tick(second),
                 Operator::Missing(missing) => missing.tick(second),
@@ -341,6 +355,9 @@ impl Executor {
                 continue;
             }
             let pending = std::mem::take(&mut self.pending[number]);
+            if self.held[number] {
+                continue;
+            }
             let rows: usize = pending.iter().map(|pending| pending.rows.len()).sum();
             self.counters[number].rows_in += rows as u64;
             match &mut self.operators[number] {

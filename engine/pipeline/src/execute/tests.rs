@@ -2,7 +2,8 @@
 //! reloads that change nothing.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,7 +13,7 @@ use arrow_array::{
 };
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 use quiver_model::{ARRIVAL, DEVICE, POSITION, TS};
 
 use super::{Emission, Executor, NodeState, Rows};
@@ -90,7 +91,11 @@ from = ["inverse", "inverse.errors", "rest", "some"]
 "#;
 
 fn graph() -> Arc<Graph> {
-    let sources = Sources::text("graph.toml", GRAPH);
+    graph_of(GRAPH)
+}
+
+fn graph_of(text: &str) -> Arc<Graph> {
+    let sources = Sources::text("graph.toml", text);
     let mut diagnostics = Diagnostics::default();
     let nothing = |_: crate::value::Reference<'_>| Err("nothing".to_owned());
     let config = Config::read(&sources, &nothing, &mut diagnostics);
@@ -346,11 +351,15 @@ fn run(graph: &Arc<Graph>, groups: &[Group], cuts: &[Cut]) -> BTreeMap<String, V
     run.seen
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn records_restarts_and_reloads_do_not_show(groups in groups(), cuts in cuts()) {
+#[test]
+fn records_restarts_and_reloads_do_not_show() {
+    let config = ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let ports = RefCell::new(BTreeSet::new());
+    let checked = TestRunner::new(config).run(&(groups(), cuts()), |(groups, cuts)| {
         let graph = graph();
         let whole = run(&graph, &groups, &[Cut::None]);
         let cut = run(&graph, &groups, &cuts);
@@ -358,6 +367,81 @@ proptest! {
             prop_assert_eq!(Some(rows), cut.get(port), "{}", port);
         }
         prop_assert_eq!(whole.len(), cut.len());
-        prop_assert!(whole.contains_key("minute") && whole.contains_key("silent"));
+        // What never had a value is not missed.
+        let has_value = groups
+            .iter()
+            .flat_map(|group| &group.rows)
+            .any(|row| row.x.is_some());
+        prop_assert_eq!(whole.contains_key("silent"), has_value);
+        ports.borrow_mut().extend(whole.into_keys());
+        Ok(())
+    });
+    checked.unwrap();
+    let ports = ports.into_inner();
+    assert!(ports.contains("minute") && ports.contains("silent"));
+}
+
+/// Seconds in which each device has a row a second.
+fn seconds(run: &mut Run, from: i64, to: i64) {
+    for second in from..to {
+        let row = |device| Row {
+            device,
+            ts: 0,
+            x: Some(1.0),
+            n: second,
+        };
+        run.record(&[row(0), row(1)], START + second * SECOND);
     }
+}
+
+#[test]
+fn a_node_that_is_held_sees_nothing_and_the_others_do() {
+    let graph = graph();
+    let counts = |is_held: bool| {
+        let mut run = Run::new(&graph);
+        run.executor.hold("minute", is_held);
+        seconds(&mut run, 0, 90);
+        run.executor.hold("minute", false);
+        seconds(&mut run, 90, 200);
+        run.seen
+    };
+    let (held, free) = (counts(true), counts(false));
+    assert_eq!(held.get("groups"), free.get("groups"));
+    let windows = |seen: &BTreeMap<String, Vec<(i64, String)>>, from: &str| {
+        let lines = seen["minute"].iter();
+        lines.filter(|(_, line)| line.contains(from)).count()
+    };
+    assert_eq!(windows(&held, "window_start=2026-01-01T00:00:"), 0);
+    assert!(windows(&free, "window_start=2026-01-01T00:00:") > 0);
+    let later = "window_start=2026-01-01T00:02:";
+    assert_eq!(windows(&held, later), windows(&free, later));
+    assert!(windows(&free, later) > 0);
+}
+
+#[test]
+fn a_lineage_is_that_of_the_views_that_rows_come_through() {
+    let lineages = |text: &str| -> BTreeMap<String, u64> {
+        let graph = graph_of(text);
+        let names = graph.nodes.iter().map(|node| node.name().to_owned());
+        names.zip(graph.lineages()).collect()
+    };
+    let before = lineages(GRAPH);
+    let changed = |from: &str, to: &str| -> Vec<String> {
+        let text = GRAPH.replace(from, to);
+        assert_ne!(graph_of(&text).fingerprint(), graph().fingerprint());
+        let after = lineages(&text);
+        let names = after.into_iter();
+        let names = names.filter(|(name, lineage)| before.get(name) != Some(lineage));
+        names.map(|(name, _)| name).collect()
+    };
+    assert_eq!(lineages(GRAPH), before);
+    assert_eq!(graph().fingerprint(), graph().fingerprint());
+    assert_eq!(
+        changed("x > 0 AND", "x > 1 AND"),
+        ["groups", "high", "inverse", "rest"]
+    );
+    assert_eq!(changed("late = \"20s\"", "late = \"21s\""), ["minute"]);
+    assert_eq!(changed("10 / n AS z", "20 / n AS z"), ["groups", "inverse"]);
+    assert_eq!(changed("n = \"int64\"", "n = \"float64\""), [""; 0]);
+    assert_eq!(changed("\"rest\", \"some\"]", "\"some\"]"), [""; 0]);
 }

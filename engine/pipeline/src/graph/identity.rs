@@ -3,7 +3,7 @@
 
 use crate::{
     config::{NodeKind, WindowConfig},
-    graph::Node,
+    graph::{Graph, Node, Origin, Port},
     source::Located,
     value::Text,
 };
@@ -85,6 +85,69 @@ impl Node {
             NodeKind::Later { actions, .. } => hash.texts(actions),
         }
         hash.0
+    }
+}
+
+impl Graph {
+    /// Names all that makes this graph another than others: its streams, nodes and stores.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Fnv::new();
+        for stream in &self.streams {
+            hash.add(&stream.name);
+            let Some(declared) = &stream.declared else {
+                continue;
+            };
+            hash.add(&format!("{:?}", declared.mode));
+            for field in &declared.fields {
+                hash.add(&format!("{} {}", field.field.name, field.field.type_word()));
+            }
+        }
+        for node in &self.nodes {
+            hash.add(&node.definition().to_string());
+        }
+        for store in &self.stores {
+            hash.add(&store.config.name.value);
+            hash.texts(&store.config.from);
+            for span in [&store.config.hot, &store.config.queue, &store.config.keep] {
+                hash.span(span.as_ref());
+            }
+        }
+        hash.0
+    }
+
+    /// Names, for each node, all that its rows depend on: its own definition and those of the views
+    /// that its rows come through, back to records of the log. What comes from other nodes by way of
+    /// the log does not count.
+    pub fn lineages(&self) -> Vec<u64> {
+        let mut lineages = vec![0; self.nodes.len()];
+        for number in self.order.iter().copied() {
+            let Some(node) = self.nodes.get(number) else {
+                continue;
+            };
+            let mut hash = Fnv::new();
+            hash.add(&node.definition().to_string());
+            for edge in &node.inputs {
+                hash.add(&self.name(edge.origin));
+                if let Origin::Node(before, port) = edge.origin
+                    && let Some(origin) = self.nodes.get(before)
+                    && !(origin.is_derived() && port == Port::Out)
+                {
+                    hash.add(&lineages.get(before).copied().unwrap_or(0).to_string());
+                }
+                if matches!(&node.config.kind, NodeKind::Route(route) if route.is_default) {
+                    // It takes what the others leave.
+                    for other in self.nodes.iter().filter(|other| other.section() == "route") {
+                        if other.inputs.iter().any(|input| input.origin == edge.origin) {
+                            hash.add(&other.definition().to_string());
+                        }
+                    }
+                }
+            }
+            if let Some(lineage) = lineages.get_mut(number) {
+                *lineage = hash.0;
+            }
+        }
+        lineages
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod columns;
 mod connect;
 mod identity;
+mod retention;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

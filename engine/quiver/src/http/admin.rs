@@ -78,6 +78,8 @@ pub async fn status(state: web::Data<HttpState>) -> HttpResponse {
 pub async fn audit(state: web::Data<HttpState>) -> HttpResponse {
     let failed = |text: String| problem(StatusCode::INTERNAL_SERVER_ERROR, &text);
     let _one_at_a_time = state.turns.audit.lock().await;
+    // What leaves the archive is written down before it leaves.
+    let _nothing_leaves = state.archive.still().await;
     let (position, ledgers) = match state.engine.ledgers_at_barrier().await {
         Ok(found) => found,
         Err(error) => return failed(error.to_string()),

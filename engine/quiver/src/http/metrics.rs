@@ -64,6 +64,8 @@ impl Exposition {
             merged_bytes,
             deleted_files,
             deleted_bytes,
+            expired_files,
+            expired_rows,
             failures,
         } = *totals;
         self.counter("archive_merges", "merges of small archived files", merges);
@@ -93,8 +95,18 @@ impl Exposition {
             deleted_bytes,
         );
         self.counter(
+            "archive_expired_files",
+            "archived files whose rows were older than they are kept",
+            expired_files,
+        );
+        self.counter(
+            "archive_expired_rows",
+            "archived rows that were older than they are kept",
+            expired_rows,
+        );
+        self.counter(
             "archive_maintenance_failures",
-            "merges and deletions that failed and are tried again",
+            "merges, removals and deletions that failed and are tried again",
             failures,
         );
     }

@@ -6,6 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures::{Stream, stream};
+use quiver_model::StreamName;
+use quiver_pipeline::{
+    Graph,
+    graph::{Origin, Port},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,6 +32,9 @@ pub struct PipelineStatus {
     pub nodes: Vec<NodeStatus>,
     /// Rows that entered each stream since the start.
     pub streams: BTreeMap<String, u64>,
+    /// For how long rows of streams are kept, in seconds; those of streams that are not here for ever.
+    #[serde(default)]
+    pub kept_for: BTreeMap<String, f64>,
 }
 
 /// What a node did so far.
@@ -44,6 +52,9 @@ pub struct NodeStatus {
     pub late: u64,
     /// Rows for which an expression had no value.
     pub errors: u64,
+    /// Rows that its streams could not take, and that are lost, since the start.
+    #[serde(default)]
+    pub refused: u64,
     /// How far its rows are complete behind record time, in seconds; of windows.
     pub watermark_delay: Option<f64>,
     /// Bytes that it remembers; of windows.
@@ -63,8 +74,11 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
     };
     let graph = pipeline.graph();
     let (figures, streams) = pipeline.board().figures(&graph);
-    let status = state.engine.analyzer().map(|analyzer| analyzer.status());
+    let analyzer = state.engine.analyzer();
+    let status = analyzer.map(|analyzer| analyzer.status());
     let status = status.unwrap_or_default();
+    let refused = analyzer.map(|analyzer| analyzer.refused());
+    let refused = refused.unwrap_or_default();
     let committed = state.engine.progress().committed().get();
     let nodes = graph.nodes.iter().enumerate().map(|(number, node)| {
         let figures = figures.get(number).copied().unwrap_or_default();
@@ -79,6 +93,9 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
             rows_out: figures.counters.rows_out,
             late: figures.counters.late,
             errors: figures.counters.errors,
+            refused: streams_of(&graph, number)
+                .filter_map(|stream| refused.get(&stream))
+                .sum(),
             watermark_delay: figures.watermark.map(behind),
             state_bytes: figures.bytes as u64,
             generation: format!("{:016x}", node.generation()),
@@ -93,7 +110,24 @@ pub async fn figures(state: web::Data<HttpState>) -> HttpResponse {
         kept: status.kept.get(),
         nodes: nodes.collect(),
         streams,
+        kept_for: pipeline
+            .retention()
+            .spans()
+            .iter()
+            .map(|(stream, span)| (stream.to_string(), span.as_secs_f64()))
+            .collect(),
     })
+}
+
+/// The streams that rows of a node are stored as: its own, or those of its ports that are kept.
+fn streams_of(graph: &Graph, number: usize) -> impl Iterator<Item = StreamName> {
+    let ports = graph.nodes.get(number).map_or(&[][..], |node| node.ports());
+    let stream = move |port: &Port| {
+        let origin = Origin::Node(number, *port);
+        let name = graph.kept_as(origin).unwrap_or_else(|| graph.name(origin));
+        StreamName::new(&name).ok()
+    };
+    ports.iter().filter_map(stream)
 }
 
 /// `POST /api/v1/pipeline`: the configuration is read again and applied.

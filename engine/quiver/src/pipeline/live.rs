@@ -23,7 +23,7 @@ use quiver_pipeline::{
     testing::Tables,
 };
 use quiver_runtime::{
-    analyze::{Analysis, DerivedRows, OperatorState},
+    analyze::{Analysis, DerivedRows, NodeDefinition, OperatorState},
     registry::{Registry, RegistryChange},
 };
 use tokio::sync::mpsc;
@@ -170,6 +170,7 @@ pub struct Live {
     /// Views that a store keeps, and the streams that their rows are of.
     kept: HashMap<Origin, StreamName>,
     watched: Vec<Origin>,
+    definitions: Vec<NodeDefinition>,
 }
 
 impl Live {
@@ -192,6 +193,7 @@ impl Live {
             board,
             kept,
             watched: Vec::new(),
+            definitions: definitions(graph),
         })
     }
 
@@ -285,19 +287,32 @@ impl Live {
     }
 }
 
-/// Rows that one record caused are one batch of a stream, whatever columns they have: the batch is
-/// named by the record, and a second one would be taken for the first.
+/// How the nodes are defined that put out new rows.
+fn definitions(graph: &Graph) -> Vec<NodeDefinition> {
+    let nodes = graph.nodes.iter().zip(graph.lineages());
+    let derived = nodes.filter(|(node, _)| node.is_derived());
+    let definition = |(node, lineage): (&quiver_pipeline::graph::Node, u64)| {
+        Some(NodeDefinition {
+            stream: StreamName::new(node.name()).ok()?,
+            generation: node.generation(),
+            lineage,
+        })
+    };
+    derived.filter_map(definition).collect()
+}
+
+/// Rows that one record caused are one batch of a stream if their columns allow it: many small ones
+/// would cost the log more. What has columns of the same name and other types stays by itself, for
+/// the log to refuse and count.
 fn add(derived: &mut Vec<DerivedRows>, stream: StreamName, generation: u64, rows: RecordBatch) {
-    let same = derived
+    let mut same = derived
         .iter_mut()
-        .find(|known| known.stream == stream && known.generation == generation);
-    if let Some(known) = same {
-        match joined(&known.rows, &rows) {
-            Ok(all) => known.rows = all,
-            Err(error) => {
-                tracing::error!(%stream, rows = rows.num_rows(), %error, "rows of a node have columns of two types, and cannot be stored; rename one of them");
-            }
-        }
+        .filter(|known| known.stream == stream && known.generation == generation);
+    // Rows stay in their order.
+    if let Some(known) = same.next_back()
+        && let Ok(all) = joined(&known.rows, &rows)
+    {
+        known.rows = all;
         return;
     }
     derived.push(DerivedRows {
@@ -366,6 +381,18 @@ pub(super) fn kept_views(graph: &Graph) -> HashMap<Origin, StreamName> {
 }
 
 impl Analysis for Live {
+    fn name(&self) -> String {
+        format!("{:016x}", self.executor.graph().fingerprint())
+    }
+
+    fn nodes(&self) -> Vec<NodeDefinition> {
+        self.definitions.clone()
+    }
+
+    fn hold(&mut self, node: &StreamName, is_held: bool) {
+        self.executor.hold(node.as_str(), is_held);
+    }
+
     fn takes(&self, stream: &StreamName) -> bool {
         self.executor.takes(stream.as_str()) || self.board.lock().is_changed
     }
@@ -462,7 +489,7 @@ mod tests {
         put(0, batch(&[("a", numbers(&[1])), ("b", numbers(&[2]))]));
         put(0, batch(&[("a", numbers(&[3])), ("c", numbers(&[4]))]));
         put(1, batch(&[("a", numbers(&[5]))]));
-        // Nothing can be made of this: it is left out, and told.
+        // The log is going to refuse this.
         put(0, batch(&[("a", Arc::new(Float64Array::from(vec![6.0])))]));
         let shown: Vec<_> = derived
             .iter()
@@ -473,6 +500,10 @@ mod tests {
                 (derived.generation, names.join(" "), rows.num_rows())
             })
             .collect();
-        assert_eq!(shown, [(0, "a b c".to_owned(), 2), (1, "a".to_owned(), 1)]);
+        let expected = [(0, "a b c", 2), (1, "a", 1), (0, "a", 1)];
+        assert_eq!(
+            shown,
+            expected.map(|(generation, names, rows)| (generation, names.to_owned(), rows))
+        );
     }
 }

@@ -1,10 +1,12 @@
 //! The graph of an engine: read, applied, read again.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use quiver_archive::Retention;
 use quiver_model::{FieldType, OsEntropy, Position, StreamField, StreamName, StreamSchema};
 use quiver_pipeline::{
     Graph,
@@ -40,6 +42,8 @@ pub struct LoadedPipeline {
 pub struct RunningPipeline {
     path: PathBuf,
     board: Arc<Board>,
+    /// How long rows are kept.
+    retention: Arc<Retention>,
     /// Files of reference tables, looked at again and again.
     watched: tokio::sync::Mutex<Watched>,
     /// One reload at a time; the graph that is in force.
@@ -92,9 +96,10 @@ impl LoadedPipeline {
     /// # Errors
     /// If streams have other fields than are declared, or the graph's state cannot be read.
     pub async fn start(self, engine: &Engine) -> Result<RunningPipeline, Failure> {
-        declare(engine, &self.graph)
+        let rules = declare(engine, &self.graph)
             .await
             .map_err(|error| Failure::new(CONFIG, error.to_string()))?;
+        engine.set_stream_rules(rules);
         let board = Arc::<Board>::default();
         let live = Live::new(&self.graph, &by_node(&self.tables), board.clone())
             .map_err(|problem| Failure::new(CONFIG, problem))?;
@@ -104,9 +109,14 @@ impl LoadedPipeline {
             .map_err(Failure::with(IO))?;
         let watched = Watched::new(&self.graph, self.tables);
         watched.tell_loaded(&analyzer).await;
+        let retention = Arc::<Retention>::default();
+        keep(engine, &self.graph, &retention)
+            .await
+            .map_err(|error| Failure::new(CONFIG, error.to_string()))?;
         Ok(RunningPipeline {
             path: self.path,
             board,
+            retention,
             watched: tokio::sync::Mutex::new(watched),
             graph: Mutex::new(self.graph),
             turn: tokio::sync::Mutex::default(),
@@ -126,6 +136,11 @@ impl RunningPipeline {
     /// What others see of it.
     pub const fn board(&self) -> &Arc<Board> {
         &self.board
+    }
+
+    /// How long rows are kept, as the graph that is in force says.
+    pub const fn retention(&self) -> &Arc<Retention> {
+        &self.retention
     }
 
     /// The graph that is in force.
@@ -148,16 +163,28 @@ impl RunningPipeline {
         let live = Live::new(&loaded.graph, &by_node(&loaded.tables), self.board.clone())
             .map_err(ApplyError::Configuration)?;
         let mut watched = self.watched.lock().await;
-        declare(engine, &loaded.graph).await?;
-        let from = analyzer
-            .replace(Box::new(live))
-            .await
-            .map_err(ApplyError::Engine)?;
+        let rules = declare(engine, &loaded.graph).await?;
+        // Nobody may write a node's stream from before the node does.
+        let rules_before = engine.set_stream_rules(rules);
+        let from = match analyzer.replace(Box::new(live)).await {
+            Ok(from) => from,
+            Err(problem) => {
+                engine.set_stream_rules(rules_before);
+                return Err(ApplyError::Engine(format!(
+                    "the graph was not applied, and the one before goes on: {problem}"
+                )));
+            }
+        };
+        // From here on it is in force, whatever comes.
         *watched = Watched::new(&loaded.graph, loaded.tables);
         watched.tell_loaded(analyzer).await;
         let nodes = loaded.graph.nodes.len();
         self.board.announce(loaded.graph.clone());
+        let graph = loaded.graph.clone();
         *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = loaded.graph;
+        if let Err(error) = keep(engine, &graph, &self.retention).await {
+            tracing::error!(%error, "how long the log is kept stays as the graph before said; reload the graph again");
+        }
         Ok(Applied { from, nodes })
     }
 
@@ -170,9 +197,23 @@ impl RunningPipeline {
     }
 }
 
-/// Gives streams the fields that are declared, and puts the rules of streams in force. Conflicts
-/// with what is stored are told before anything is changed.
-async fn declare(engine: &Engine, graph: &Graph) -> Result<(), ApplyError> {
+/// Puts in force how long rows are kept.
+async fn keep(engine: &Engine, graph: &Graph, retention: &Retention) -> Result<(), ApplyError> {
+    let mut spans = BTreeMap::new();
+    for (stream, span) in graph.retention() {
+        let stream = StreamName::new(&stream)
+            .map_err(|error| ApplyError::Configuration(error.to_string()))?;
+        spans.insert(stream, span);
+    }
+    retention.set(spans);
+    let queue = engine.set_log_retention(graph.queue()).await;
+    queue.map_err(|error| ApplyError::Engine(error.to_string()))
+}
+
+/// Gives streams the fields that are declared; the rules of streams that are to be in force. Conflicts
+/// with what is stored are told before anything is changed. Fields that are declared stay, if the
+/// graph is not applied then.
+async fn declare(engine: &Engine, graph: &Graph) -> Result<StreamRules, ApplyError> {
     let name = |name: &str| {
         StreamName::new(name).map_err(|error| ApplyError::Configuration(error.to_string()))
     };
@@ -226,8 +267,7 @@ async fn declare(engine: &Engine, graph: &Graph) -> Result<(), ApplyError> {
             error => ApplyError::Configuration(error.to_string()),
         })?;
     }
-    engine.set_stream_rules(rules);
-    Ok(())
+    Ok(rules)
 }
 
 /// Fields that a stream does not have yet, or has otherwise.

@@ -91,6 +91,7 @@ fn show(audit: &Audit) {
             "identity",
             "received",
             "stored",
+            "expired",
             "found",
             "rejected",
             "quarantined",
@@ -113,6 +114,7 @@ fn show(audit: &Audit) {
             [
                 line.received,
                 line.stored,
+                line.expired,
                 line.found,
                 line.rejected,
                 line.quarantined,

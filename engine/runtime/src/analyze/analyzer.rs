@@ -1,8 +1,12 @@
 //! Follows the log with the graph.
 
 use std::{
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,14 +14,14 @@ use arrow_array::RecordBatch;
 use quiver_log::{
     CommittedRecord, ControlKind, LogReader, Record, RecordKind, Replay, ReplayError, Vfs,
 };
-use quiver_model::{Entropy, Position, Timestamp};
+use quiver_model::{Entropy, Position, StreamName, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Analysis, DerivedRows, OperatorState,
-    append::{Appender, Caused},
+    append::{Appender, Caused, RefusedRows},
     input::rows_of,
-    state_log::{KeptState, StateLog, StateLogError},
+    state_log::{KeptGraph, KeptNode, KeptState, StateLog, StateLogError},
 };
 use crate::{
     Metrics, Progress, commit::AppendFailure, flush::Flusher, record_clock::RecordClock,
@@ -32,8 +36,8 @@ const BYTES_AT_ONCE: usize = 8 << 20;
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How often time is looked at while nothing comes, in microseconds: as often as the graph does.
 const TICK: i64 = 1_000_000;
-/// How long a graph that is stopped goes on with what is there already.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Rows that come out before they are written, about.
+const DERIVED_AT_ONCE: usize = 1 << 18;
 /// Commands that may wait.
 const COMMANDS: usize = 64;
 
@@ -76,8 +80,8 @@ enum Command {
         serde_json::Value,
         oneshot::Sender<Result<(), String>>,
     ),
-    /// Keep the state and end.
-    Stop(oneshot::Sender<Result<(), String>>),
+    /// Go on for so long with what is there, keep the state and end.
+    Stop(Duration, oneshot::Sender<Result<(), String>>),
 }
 
 /// A reference table for a node.
@@ -91,17 +95,47 @@ pub struct LoadTable {
     pub hash: String,
 }
 
+/// It works.
+const AT_WORK: u8 = 0;
+/// It is to end: no more than the record that it is at is done before it looks at the command.
+const ENDING: u8 = 1;
+/// Nobody waits for it any more: it neither writes nor keeps anything.
+const ABANDONED: u8 = 2;
+
+/// What an analyzer and those who speak with it share.
+#[derive(Default)]
+struct Shared {
+    status: Mutex<AnalyzerStatus>,
+    refused: RefusedRows,
+    phase: AtomicU8,
+}
+
+impl Shared {
+    fn is(&self, phase: u8) -> bool {
+        self.phase.load(Ordering::SeqCst) >= phase
+    }
+}
+
 /// Speaks with the analyzer.
 #[derive(Clone)]
 pub struct AnalyzerHandle {
     commands: mpsc::Sender<Command>,
-    status: Arc<Mutex<AnalyzerStatus>>,
+    shared: Arc<Shared>,
 }
 
 impl AnalyzerHandle {
     /// How far it is.
     pub fn status(&self) -> AnalyzerStatus {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .shared
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows of each stream of a node that no stream could take, since the start.
+    pub fn refused(&self) -> BTreeMap<StreamName, u64> {
+        self.shared.refused.get()
     }
 
     /// Puts another graph in the place of the one that runs; where in the log it begins. What
@@ -153,16 +187,35 @@ impl AnalyzerHandle {
         self.commands.is_closed()
     }
 
-    /// Lets it keep its state and end.
+    /// Lets it keep its state and end. It goes on for half of `patience` with what is there already;
+    /// if it has not ended after all of it, it is left alone, and what it does then counts for
+    /// nothing: what it has put out is in the log, and the rest comes out at the next start.
     ///
     /// # Errors
     /// If the state could not be kept: the next start goes through more of the log.
-    pub async fn stop(&self) -> Result<(), String> {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Stop(reply)).await.is_err() {
-            return Ok(());
-        }
-        answer.await.unwrap_or(Ok(()))
+    pub async fn stop(&self, patience: Duration) -> Result<(), String> {
+        self.shared.phase.fetch_max(ENDING, Ordering::SeqCst);
+        let stop = async {
+            let (reply, answer) = oneshot::channel();
+            if self
+                .commands
+                .send(Command::Stop(patience / 2, reply))
+                .await
+                .is_err()
+            {
+                return Ok(());
+            }
+            answer.await.unwrap_or(Ok(()))
+        };
+        let stopped = tokio::time::timeout(patience, stop).await;
+        stopped.unwrap_or_else(|_| {
+            self.shared.phase.fetch_max(ABANDONED, Ordering::SeqCst);
+            Err(format!(
+                "the graph is busy with a record at or behind position {}, or waits for the log, for more than {} s",
+                self.status().position.plus(1),
+                patience.as_secs()
+            ))
+        })
     }
 }
 
@@ -172,11 +225,21 @@ pub struct Analyzer {
     analysis: Box<dyn Analysis>,
     state: StateLog,
     commands: mpsc::Receiver<Command>,
-    status: Arc<Mutex<AnalyzerStatus>>,
+    shared: Arc<Shared>,
     now: AnalyzerStatus,
     /// The log from where it is on, if nothing was wrong.
     replay: Option<Replay>,
     kept_at: tokio::time::Instant,
+    /// What the log of states has may lack something of what has changed: all is to be kept.
+    keeps_all: bool,
+    /// Nodes that see nothing up to these positions.
+    held: BTreeMap<Position, Vec<StreamName>>,
+    /// The graph that the log was told of last.
+    told: Option<String>,
+    /// Of each node, the table that is in force and that the log was not told of.
+    untold: BTreeMap<String, serde_json::Value>,
+    /// No more records are taken from then on.
+    until: Option<tokio::time::Instant>,
 }
 
 impl Analyzer {
@@ -189,6 +252,8 @@ impl Analyzer {
         // What others than the nodes of this graph remember is of no use any more: they have not seen
         // what comes from now on.
         let mut is_all = kept.is_none();
+        let mut held = BTreeMap::new();
+        let mut told = None;
         let now = match kept {
             // A graph begins with what comes, not with what is there: that is what a backtest is for.
             None => {
@@ -200,7 +265,9 @@ impl Analyzer {
                 }
             }
             Some(kept) => {
-                is_all = !restore(&mut *analysis, &kept.nodes);
+                held = hold(&mut *analysis, &parts.appender, kept.position, &kept.graph);
+                is_all = !restore(&mut *analysis, &kept.nodes, &held);
+                told = kept.graph.told;
                 AnalyzerStatus {
                     position: kept.position,
                     record_time: kept.time,
@@ -211,20 +278,29 @@ impl Analyzer {
         };
         parts.flusher.set_analysed(now.position.plus(1));
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let status = Arc::new(Mutex::new(now));
+        let shared = Arc::new(Shared {
+            status: Mutex::new(now),
+            refused: parts.appender.refused.clone(),
+            phase: AtomicU8::new(AT_WORK),
+        });
         let handle = AnalyzerHandle {
             commands: sender,
-            status: status.clone(),
+            shared: shared.clone(),
         };
         let mut analyzer = Self {
             parts,
             analysis,
             state,
             commands,
-            status,
+            shared,
             now,
             replay: None,
             kept_at: tokio::time::Instant::now(),
+            keeps_all: false,
+            held,
+            told,
+            untold: BTreeMap::new(),
+            until: None,
         };
         // Before anything comes: where the graph begins is not another place after a kill.
         if is_all {
@@ -236,13 +312,14 @@ impl Analyzer {
     /// Runs until it is told to stop, or the log is closed.
     pub async fn run(mut self) {
         let keep_interval = KEEP_INTERVAL.min(self.parts.checkpoint_interval);
+        self.tell_graph().await;
         loop {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
                     None => return,
-                    Some(Command::Stop(reply)) => {
-                        self.finish().await;
+                    Some(Command::Stop(patience, reply)) => {
+                        self.finish(patience).await;
                         let kept = self.keep(false).map_err(|error| error.to_string());
                         // Whoever asked may be gone.
                         let _ = reply.send(kept);
@@ -271,26 +348,38 @@ impl Analyzer {
                         }
                     }
                 }
-                () = tokio::time::sleep(Duration::from_millis(250)) => self.pass_time().await,
+                () = tokio::time::sleep(Duration::from_millis(250)) => {
+                    self.pass_time().await;
+                    self.tell_graph().await;
+                    self.tell_tables().await;
+                }
             }
             if self.kept_at.elapsed() >= keep_interval
                 && self.now.position > self.now.kept
                 && let Err(error) = self.keep(false)
             {
-                self.kept_at = tokio::time::Instant::now();
                 tracing::error!(%error, "what nodes of the graph remember could not be kept; a start goes through more of the log");
             }
         }
     }
 
     /// Takes what is there, if that does not take long.
-    async fn finish(&mut self) {
-        let until = tokio::time::Instant::now() + PATIENCE;
+    async fn finish(&mut self, patience: Duration) {
+        let until = tokio::time::Instant::now() + patience;
+        self.until = Some(until);
         let end = self.parts.progress.committed();
         while self.now.position < end && tokio::time::Instant::now() < until {
             if self.catch_up().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Whether no more records are to be taken for the time being.
+    fn is_called(&self) -> bool {
+        match self.until {
+            Some(until) => tokio::time::Instant::now() >= until,
+            None => self.shared.is(ENDING),
         }
     }
 
@@ -323,9 +412,12 @@ impl Analyzer {
             },
         };
         let mut caused = Vec::new();
-        let (mut records, mut bytes) = (0, 0);
+        let (mut records, mut bytes, mut rows) = (0, 0, 0);
         let mut at = self.now;
-        while records < RECORDS_AT_ONCE && bytes < BYTES_AT_ONCE {
+        while records < RECORDS_AT_ONCE && bytes < BYTES_AT_ONCE && rows < DERIVED_AT_ONCE {
+            if records > 0 && self.is_called() {
+                break;
+            }
             let committed = match replay.next() {
                 None => break,
                 Some(Ok(committed)) => committed,
@@ -342,12 +434,17 @@ impl Analyzer {
             at.position = Position(committed.end().get() - 1);
             at.record_time = at.record_time.max(committed.record.time);
             let by = committed.position;
+            self.release_before(by);
             for derived in self.take(committed) {
+                rows += derived.rows.num_rows();
                 caused.push(Caused { by, derived });
             }
             if records % 64 == 0 {
                 tokio::task::yield_now().await;
             }
+        }
+        if self.shared.is(ABANDONED) {
+            return Err(AppendFailure::Closed);
         }
         self.parts.appender.append(caused).await?;
         self.now = at;
@@ -356,8 +453,20 @@ impl Analyzer {
         Ok(())
     }
 
+    /// Nodes that were held until before this position see what comes.
+    fn release_before(&mut self, position: Position) {
+        while let Some(entry) = self.held.first_entry()
+            && *entry.key() < position
+        {
+            for node in entry.remove() {
+                self.analysis.hold(&node, false);
+            }
+        }
+    }
+
     fn publish(&self) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = self.now;
+        let status = &self.shared.status;
+        *status.lock().unwrap_or_else(PoisonError::into_inner) = self.now;
     }
 
     /// The graph goes on behind what cannot be read, and says so.
@@ -410,37 +519,101 @@ impl Analyzer {
         derived
     }
 
+    /// What is to be kept of the graph itself.
+    fn graph(&self) -> KeptGraph {
+        let node = |node: super::NodeDefinition| {
+            let held = self.held.iter();
+            let held = held.filter(|(_, nodes)| nodes.contains(&node.stream));
+            let kept = KeptNode {
+                lineage: node.lineage,
+                held: held
+                    .map(|(position, _)| *position)
+                    .max()
+                    .unwrap_or_default(),
+            };
+            (node.stream.to_string(), kept)
+        };
+        KeptGraph {
+            told: self.told.clone(),
+            nodes: self.analysis.nodes().into_iter().map(node).collect(),
+        }
+    }
+
     /// Keeps what nodes remember, as of now.
     fn keep(&mut self, is_all: bool) -> Result<(), StateLogError> {
+        if self.shared.is(ABANDONED) {
+            return Ok(());
+        }
         self.kept_at = tokio::time::Instant::now();
-        let is_all = is_all || self.state.is_large();
+        let is_all = is_all || self.keeps_all || self.state.is_large();
+        // Nodes tell what has changed only once: if that is not kept, everything has to be.
+        self.keeps_all = true;
         let state = KeptState {
             position: self.now.position,
             time: self.now.record_time,
             nodes: self.analysis.state(is_all),
+            graph: self.graph(),
         };
         self.state.keep(&state, is_all)?;
+        self.keeps_all = false;
         self.now.kept = state.position;
         self.parts.flusher.set_analysed(state.position.plus(1));
         self.publish();
         Ok(())
     }
 
+    /// All or nothing: what can fail comes before the record that says that the next graph is in
+    /// force, and changes nothing for the one that runs.
     async fn replace(&mut self, mut next: Box<dyn Analysis>) -> Result<Position, String> {
+        // What both graphs go on from, on disk: of it the next one takes what is its nodes'. So
+        // after a kill that comes before the last step here, it goes on as it does now.
+        self.keep(false).map_err(|error| error.to_string())?;
         let state = self.analysis.state(true);
-        restore(&mut *next, &state);
-        self.analysis = next;
-        self.keep(true).map_err(|error| error.to_string())?;
+        let graph = self.graph();
+        let held = hold(&mut *next, &self.parts.appender, self.now.position, &graph);
+        restore(&mut *next, &state, &held);
         let from = self.now.position.plus(1);
-        let body = serde_json::json!({ "from": from.get() });
+        let name = next.name();
+        let body = serde_json::json!({ "from": from.get(), "graph": name });
         self.tell(ControlKind::GraphApplied, &body).await?;
+        self.analysis = next;
+        self.held = held;
+        self.told = Some(name);
+        // What nodes remember that are gone is of no use any more.
+        if let Err(error) = self.keep(true) {
+            tracing::error!(%error, "what nodes of the new graph remember could not be kept; it is tried again");
+        }
         Ok(from)
     }
 
+    /// Writes into the log which graph is in force, unless it is the one that was told of last.
+    async fn tell_graph(&mut self) {
+        let name = self.analysis.name();
+        if self.told.as_ref() == Some(&name) {
+            return;
+        }
+        // Held nodes are of another definition than what was put out up to where they begin.
+        let begin = self.held.last_key_value().map(|(position, _)| *position);
+        let from = begin.unwrap_or_default().max(self.now.position).plus(1);
+        let body = serde_json::json!({ "from": from.get(), "graph": name });
+        match self.tell(ControlKind::GraphApplied, &body).await {
+            Ok(()) => {
+                self.told = Some(name);
+                if let Err(error) = self.keep(false) {
+                    tracing::error!(%error, "which graph is in force could not be kept; it is told again after a start");
+                }
+            }
+            Err(error) => tracing::warn!(
+                error,
+                "which graph is in force is not in the log yet; it is tried again"
+            ),
+        }
+    }
+
     async fn load(&mut self, load: LoadTable) -> Result<Position, String> {
-        self.analysis.load(&load.node, &load.table)?;
         // Rows before it met the table before, and are not looked up again after a kill.
         self.keep(false).map_err(|error| error.to_string())?;
+        self.analysis.load(&load.node, &load.table)?;
         let from = self.now.position.plus(1);
         let body = serde_json::json!({
             "node": load.node,
@@ -448,8 +621,25 @@ impl Analyzer {
             "rows": load.table.num_rows(),
             "from": from.get(),
         });
-        self.tell(ControlKind::LookupLoaded, &body).await?;
+        // The table is in force, whether or not the log takes this now.
+        self.untold.insert(load.node, body);
+        self.tell_tables().await;
         Ok(from)
+    }
+
+    /// Writes into the log which tables are in force that it was not told of.
+    async fn tell_tables(&mut self) {
+        while let Some((node, body)) = self.untold.pop_first() {
+            if let Err(error) = self.tell(ControlKind::LookupLoaded, &body).await {
+                tracing::warn!(
+                    node,
+                    error,
+                    "which table is in force is not in the log yet; it is tried again"
+                );
+                self.untold.insert(node, body);
+                return;
+            }
+        }
     }
 
     /// Writes what happened to the graph.
@@ -464,10 +654,49 @@ impl Analyzer {
     }
 }
 
-/// Gives nodes what they remember; one that cannot take it begins anew. Whether all of it was taken.
-fn restore(analysis: &mut dyn Analysis, nodes: &[OperatorState]) -> bool {
+/// Holds nodes of which the log has rows behind `position` that they did not put out as they are
+/// defined now; until where. What is kept says how they were defined, as of `position`.
+fn hold(
+    analysis: &mut dyn Analysis,
+    appender: &Appender,
+    position: Position,
+    kept: &KeptGraph,
+) -> BTreeMap<Position, Vec<StreamName>> {
+    let mut held: BTreeMap<Position, Vec<StreamName>> = BTreeMap::new();
+    for node in analysis.nodes() {
+        let stream = node.stream;
+        let known = kept.nodes.get(stream.as_str());
+        let is_other = known.is_some_and(|known| known.lineage != node.lineage);
+        let last = if is_other {
+            appender.written.last(&stream)
+        } else {
+            appender.written.others_last(&stream, node.generation)
+        };
+        // It may not have got there when the engine was killed again.
+        let until = last.max(known.map(|known| known.held));
+        if let Some(until) = until.filter(|until| *until > position) {
+            tracing::warn!(node = %stream, %until, "a node is defined otherwise than before the engine was killed; what it remembered is lost, and it begins behind what it has put out already");
+            analysis.hold(&stream, true);
+            held.entry(until).or_default().push(stream);
+        }
+    }
+    held
+}
+
+/// Gives nodes what they remember; one that is held, or cannot take it, begins anew. Whether all of
+/// it was taken.
+fn restore(
+    analysis: &mut dyn Analysis,
+    nodes: &[OperatorState],
+    held: &BTreeMap<Position, Vec<StreamName>>,
+) -> bool {
+    let held: HashSet<&str> = held.values().flatten().map(StreamName::as_str).collect();
     let mut is_all = true;
     for state in nodes {
+        if held.contains(state.node.as_str()) {
+            is_all = false;
+            continue;
+        }
         match analysis.restore(state) {
             Ok(is_taken) => is_all &= is_taken,
             Err(problem) => {

@@ -8,9 +8,14 @@
 //!                                                  └─▶ StateLog: what nodes remember, as of a position
 //! ```
 //!
-//! A node's rows that a record caused are one batch with the record's position as its sequence.
-//! After a crash the graph goes on where its state was kept; what it puts out again has sequences
-//! that are known by then, and is left out. So every row is there once, and the same.
+//! A node's rows that a record caused have sequences that follow from the record's position: see
+//! `sequences`. After a crash the graph goes on where its state was kept; what it puts out again has
+//! sequences that are known by then, and is left out. So every row is there once, and the same.
+//!
+//! After a kill, a node may be defined otherwise than when it put out what the log has beyond the
+//! position that its state was kept as of. With that state it would put out once more what is there
+//! already, or leave out what is not. So it begins anew, and is held until behind the last record
+//! that rows of its stream were put out for: from there on it sees rows, as after a reload.
 //!
 //! Invariants: nothing waits for the graph; it waits for room, and for the log. What depends on time
 //! follows from the log: while nothing comes, ticks are written.
@@ -18,7 +23,12 @@
 mod analyzer;
 mod append;
 mod input;
+mod parts;
+mod sequences;
 mod state_log;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -29,7 +39,8 @@ use crate::registry::{Registry, RegistryChange};
 
 pub(crate) use analyzer::AnalyzerParts;
 pub use analyzer::{Analyzer, AnalyzerHandle, AnalyzerStatus, LoadTable};
-pub(crate) use append::Appender;
+pub(crate) use append::{Appender, RefusedRows};
+pub(crate) use sequences::Written;
 pub use state_log::StateLogError;
 
 /// New rows of a node.
@@ -54,8 +65,28 @@ pub struct OperatorState {
     pub entries: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
 }
 
+/// How a node that puts out new rows is defined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDefinition {
+    /// The node, and the stream that its rows are of.
+    pub stream: StreamName,
+    /// Names what its state depends on.
+    pub generation: u64,
+    /// Names all that its rows depend on, back to records of the log.
+    pub lineage: u64,
+}
+
 /// A graph at work, as the engine knows it.
 pub trait Analysis: Send {
+    /// Names the whole graph: another one has another name.
+    fn name(&self) -> String;
+
+    /// The nodes that put out new rows.
+    fn nodes(&self) -> Vec<NodeDefinition>;
+
+    /// From now on a node sees neither rows nor time; or does again, as if it had just been made.
+    fn hold(&mut self, node: &StreamName, is_held: bool);
+
     /// Whether rows of a stream matter.
     fn takes(&self, stream: &StreamName) -> bool;
 

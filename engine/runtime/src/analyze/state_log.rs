@@ -66,6 +66,76 @@ pub(crate) struct KeptState {
     pub(crate) time: Timestamp,
     /// What nodes remember.
     pub(crate) nodes: Vec<OperatorState>,
+    /// Of which graph.
+    pub(crate) graph: KeptGraph,
+}
+
+/// What is kept of the graph itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeptGraph {
+    /// Name of the graph that the log was told of last.
+    pub(crate) told: Option<String>,
+    /// Nodes that put out new rows.
+    pub(crate) nodes: BTreeMap<String, KeptNode>,
+}
+
+/// What is kept of how a node is defined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeptNode {
+    /// Names everything that its rows depend on, back to the log.
+    pub(crate) lineage: u64,
+    /// It sees nothing up to this position.
+    pub(crate) held: Position,
+}
+
+/// Under this name, which no node can have, the log of states has the graph itself.
+const GRAPH: &str = "the graph";
+/// The key of the name of the graph that was told of.
+const TOLD: &[u8] = b" told";
+
+impl KeptGraph {
+    fn entries(&self) -> OperatorState {
+        let mut entries: BTreeMap<Box<[u8]>, Option<Box<[u8]>>> = BTreeMap::new();
+        if let Some(told) = &self.told {
+            entries.insert(TOLD.into(), Some(told.as_bytes().into()));
+        }
+        for (name, node) in &self.nodes {
+            let value = [node.lineage.to_le_bytes(), node.held.get().to_le_bytes()].concat();
+            entries.insert(name.as_bytes().into(), Some(value.into()));
+        }
+        OperatorState {
+            node: GRAPH.to_owned(),
+            generation: 0,
+            entries,
+        }
+    }
+
+    /// Takes what is kept of the graph out of what is kept of nodes. What it does not know is of a
+    /// later version, and left out.
+    fn take(nodes: &mut Nodes) -> Self {
+        let mut graph = Self::default();
+        let Some(state) = nodes.remove(&(GRAPH.to_owned(), 0)) else {
+            return graph;
+        };
+        for (key, value) in state.entries {
+            let (Ok(key), Some(value)) = (std::str::from_utf8(&key), value) else {
+                continue;
+            };
+            if key.as_bytes() == TOLD {
+                graph.told = String::from_utf8(value.into_vec()).ok();
+                continue;
+            }
+            let mut reader = Reader(&value);
+            if let (Ok(lineage), Ok(held)) = (reader.array(), reader.array()) {
+                let node = KeptNode {
+                    lineage: u64::from_le_bytes(lineage),
+                    held: Position(u64::from_le_bytes(held)),
+                };
+                graph.nodes.insert(key.to_owned(), node);
+            }
+        }
+        graph
+    }
 }
 
 /// The log of states.
@@ -124,7 +194,7 @@ impl StateLog {
                 kept = Some(KeptState {
                     position: portion.position,
                     time: portion.time,
-                    nodes: Vec::new(),
+                    ..KeptState::default()
                 });
                 for changed in portion.nodes {
                     apply(&mut nodes, changed);
@@ -133,6 +203,7 @@ impl StateLog {
             base = base.max(1);
         }
         if let Some(kept) = &mut kept {
+            kept.graph = KeptGraph::take(&mut nodes);
             kept.nodes = nodes.into_values().collect();
             base = kept.nodes.iter().map(bytes_of).sum();
         }
@@ -211,7 +282,8 @@ fn written(state: &KeptState) -> Vec<Vec<u8>> {
     };
     let mut portions = Vec::new();
     let mut portion = begin();
-    for node in &state.nodes {
+    let graph = state.graph.entries();
+    for node in state.nodes.iter().chain([&graph]) {
         let mut entries = node.entries.iter().peekable();
         while entries.peek().is_some() {
             let name = node.node.as_bytes();
@@ -316,11 +388,23 @@ mod tests {
         }
     }
 
+    fn graph(position: u64) -> KeptGraph {
+        let node = KeptNode {
+            lineage: position + 1,
+            held: Position(position + 2),
+        };
+        KeptGraph {
+            told: Some(format!("graph {position}")),
+            nodes: BTreeMap::from([("a".to_owned(), node)]),
+        }
+    }
+
     fn kept(position: u64, nodes: Vec<OperatorState>) -> KeptState {
         KeptState {
             position: Position(position),
             time: Timestamp(position as i64),
             nodes,
+            graph: graph(position),
         }
     }
 
@@ -349,6 +433,7 @@ mod tests {
         let (mut log, found) = open();
         let found = found.unwrap();
         assert_eq!((found.position, found.time), (Position(9), Timestamp(9)));
+        assert_eq!(found.graph, graph(9));
         assert_eq!(
             found.nodes,
             [
@@ -365,7 +450,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_none_of_a_portion_are_refused() {
-        let state = kept(5, vec![state("a", &[("x", Some("1"))])]);
+        let mut state = kept(5, vec![state("a", &[("x", Some("1"))])]);
+        state.graph = KeptGraph::default();
         let good = written(&state).remove(0);
         assert!(Portion::read(&good).is_ok());
         for end in (0..good.len()).filter(|end| *end != 17) {

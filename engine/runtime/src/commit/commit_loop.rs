@@ -137,6 +137,7 @@ impl CommitLoop {
                     };
                     let _ = reply.send(result.map(|_| report));
                 }
+                CommitCommand::Retain(time) => self.log.set_retention_time(time),
                 CommitCommand::Stop(done) => return Next::Stop(done),
             }
         }

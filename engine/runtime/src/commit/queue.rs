@@ -91,6 +91,8 @@ pub enum CommitCommand {
     Checkpoint(Arc<CheckpointCollector>),
     /// Give up segments below a position, as far as retention lets.
     Trim(Position, oneshot::Sender<Result<TrimReport, AppendFailure>>),
+    /// Keep segments that nothing needs for so long, as far as their bytes may reach.
+    Retain(Duration),
     /// End; requests behind this one fail as closed.
     Stop(oneshot::Sender<()>),
 }

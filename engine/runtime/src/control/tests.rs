@@ -59,3 +59,35 @@ async fn who_is_enrolled_by_connecting_does_not_overwrite_what_was_being_said_of
     }
     assert_eq!(writer.state().registry.len(), 3);
 }
+
+#[test]
+fn a_stream_with_rows_of_a_node_takes_no_others_whatever_the_graph() {
+    let (queue, _commands) = AppendQueue::new();
+    let clock = Arc::new(ManualClock::new(Timestamp(1)));
+    let (clock, _) = RecordClock::new(clock, Timestamp(0));
+    let limits = GrowthLimits {
+        streams_max: 1,
+        new_streams_per_day: 1,
+        new_fields_per_day: 1,
+    };
+    let writer = ControlWriter::new(Arc::default(), queue, Arc::new(clock), limits);
+    let stream = |name: &str| StreamName::new(name).unwrap();
+    let told = |name: &str| match writer.rules().check(&stream(name), ["n"]) {
+        Ok(()) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let rules = StreamRules {
+        nodes: BTreeSet::from([stream("minutes")]),
+        ..StreamRules::default()
+    };
+    assert_eq!(writer.set_rules(rules.clone()), StreamRules::default());
+    assert!(told("minutes").contains("is written by a node of the graph"));
+    assert_eq!(writer.set_rules(StreamRules::default()), rules);
+    assert_eq!(told("minutes"), "", "no node has written it");
+    writer.note_written(&stream("minutes"));
+    assert!(told("minutes").contains("has rows of a node that is not in the graph now"));
+    assert!(writer.rules().is_derived(&stream("minutes")));
+    assert_eq!(told("readings"), "");
+    writer.set_rules(StreamRules::default());
+    assert!(!told("minutes").is_empty());
+}

@@ -3,10 +3,10 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, MessageResult};
-use quiver_model::{SenderId, Sequence};
+use quiver_model::SenderId;
 use quiver_protocol::ConnectionClose;
 
-use super::{Ledger, PairKey, Shard, ShardOutlet};
+use super::{Ledger, Shard, ShardOutlet};
 use crate::ingest::{Identified, run_session};
 
 /// Messages that may wait: connections that have just been identified, and questions.
@@ -35,16 +35,6 @@ pub struct CloseSender {
 #[derive(Message)]
 #[rtype(result = "BTreeMap<SenderId, Ledger>")]
 pub struct AuditShard;
-
-/// Asks for the sequence that a producer goes on with; `None` if it is not known.
-#[derive(Message)]
-#[rtype(result = "Option<Sequence>")]
-pub struct NextSequence {
-    /// Whose producer.
-    pub sender: SenderId,
-    /// Stream and producer.
-    pub key: PairKey,
-}
 
 /// Ends the shard.
 #[derive(Message)]
@@ -128,14 +118,6 @@ impl Handler<AuditShard> for ShardActor {
 
     fn handle(&mut self, _: AuditShard, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.shard.borrow().ledgers())
-    }
-}
-
-impl Handler<NextSequence> for ShardActor {
-    type Result = Option<Sequence>;
-
-    fn handle(&mut self, message: NextSequence, _: &mut Self::Context) -> Option<Sequence> {
-        self.shard.borrow().durable(&message.sender, &message.key)
     }
 }
 

@@ -27,7 +27,7 @@ mod senders;
 mod state;
 mod stream_set;
 
-pub use actor::{AdoptConnection, AuditShard, CloseSender, NextSequence, ShardActor, StopShard};
+pub use actor::{AdoptConnection, AuditShard, CloseSender, ShardActor, StopShard};
 pub use dispatch::{RowPart, RowParts, dispatch_control, dispatch_settlement};
 pub use event::{ControlRow, SettledOutcome, ShardEvent};
 pub use gaps::{GapWatch, SequenceGap};

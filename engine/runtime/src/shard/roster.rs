@@ -223,6 +223,36 @@ impl Roster {
         }
     }
 
+    /// The next sequence of every pair of the senders of a kind.
+    pub(super) fn sequences_of(&self, kind: SenderKind) -> Vec<(PairKey, Sequence)> {
+        let mut sequences = Vec::new();
+        for (number, name) in self.names.names().iter().enumerate() {
+            let is_kind = identity_name::kind_and_id(name).is_some_and(|(own, _)| own == kind);
+            let Some(slot) = self.slots.get(number).filter(|_| is_kind) else {
+                continue;
+            };
+            match slot.form {
+                Form::Unknown | Form::Bare => {}
+                Form::One => {
+                    let pair = self.one(slot, 0);
+                    sequences.extend(pair.map(|(key, pair)| (key, pair.durable)));
+                }
+                Form::Packed => {
+                    let packed = self.packed.get(&(number as u32));
+                    let pairs = packed.map(|packed| self.unpack(packed, 0));
+                    let pairs = pairs.into_iter().flatten();
+                    sequences.extend(pairs.map(|(key, pair, _)| (key, pair.durable)));
+                }
+                Form::Live => {
+                    let place = self.live.get(slot.at as usize);
+                    let pairs = place.into_iter().flat_map(|place| &place.state.pairs);
+                    sequences.extend(pairs.map(|(key, pair)| (key.clone(), pair.durable)));
+                }
+            }
+        }
+        sequences
+    }
+
     /// Whether `key` is the pair of a slot of [`Form::One`].
     fn is_pair(&self, slot: &Slot, key: &PairKey) -> bool {
         slot.producer == key.1.get() && self.streams.get(slot.at) == Some(&key.0)

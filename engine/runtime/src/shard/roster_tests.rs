@@ -207,6 +207,13 @@ proptest! {
                         settle(&mut roster.wake(&sender, epoch));
                     }
                     settle(naive.senders.entry(sender).or_default());
+                    let mut all = roster.sequences_of(SenderKind::Device);
+                    let pairs = naive.senders.values().flat_map(|state| &state.pairs);
+                    let mut expected: Vec<_> = pairs.map(|(key, pair)| (key.clone(), pair.durable)).collect();
+                    all.sort();
+                    expected.sort();
+                    prop_assert_eq!(all, expected);
+                    prop_assert!(roster.sequences_of(SenderKind::Node).is_empty());
                 }
                 Step::Fail(d, s, p) => {
                     let (sender, key) = (device(d), key(s, p));

@@ -6,8 +6,8 @@ use arrow_array::{Array, RecordBatch, cast::AsArray};
 use quiver_hot::{Appended, FreezeError, LastValues, MemoryBudget, Share, Tables};
 use quiver_log::{DamagedRecord, RecordKind};
 use quiver_model::{
-    BatchRefusal, CheckedBatch, Clock, DEVICE, Placed, Position, ProducerKind, SenderId, Sequence,
-    ShardId, Timestamp,
+    BatchRefusal, CheckedBatch, Clock, DEVICE, Placed, Position, ProducerKind, SenderId,
+    SenderKind, Sequence, ShardId, Timestamp,
 };
 use quiver_protocol::StreamCloseCode;
 
@@ -87,9 +87,9 @@ impl Shard {
         self.id
     }
 
-    /// The sequence that a producer goes on with; `None` if it is not known.
-    pub fn durable(&self, sender: &SenderId, key: &PairKey) -> Option<Sequence> {
-        self.roster.durable(sender, key)
+    /// The sequences that producers of nodes go on with.
+    pub(crate) fn node_sequences(&self) -> Vec<(PairKey, Sequence)> {
+        self.roster.sequences_of(SenderKind::Node)
     }
 
     /// Does what an event says. Events come in position order.

@@ -1,6 +1,6 @@
 //! Trimming: whole segments that nothing needs leave the log, and their files are reused.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use quiver_model::Position;
 
@@ -49,6 +49,12 @@ impl Log {
                 .map_err(|error| vfs::at_path("sync directory", &self.dir, error))?;
         }
         Ok(trimmed)
+    }
+
+    /// How long segments are kept that nothing needs, from the next trim on; the bytes that they may
+    /// take stay as they were.
+    pub fn set_retention_time(&mut self, time: Duration) {
+        self.options.retention_time = time;
     }
 
     fn remove_doomed(&mut self) -> io::Result<()> {

@@ -5,3 +5,4 @@ mod harness;
 mod naive;
 mod saved;
 mod splits;
+mod wide;

@@ -41,6 +41,8 @@ pub enum Column {
     Late,
     /// Rows in error.
     Errors,
+    /// Rows that could not be stored.
+    Refused,
     /// How far a window's rows are complete behind record time.
     Delay,
     /// Bytes that it remembers.
@@ -49,7 +51,7 @@ pub enum Column {
 
 impl Column {
     /// In the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Name,
         Self::Kind,
         Self::RateIn,
@@ -58,15 +60,17 @@ impl Column {
         Self::Out,
         Self::Late,
         Self::Errors,
+        Self::Refused,
         Self::Delay,
         Self::State,
     ];
 
     /// In the order in which they are left out where there is no room; the others never are.
-    pub const LEFT_OUT: [Self; 6] = [
+    pub const LEFT_OUT: [Self; 7] = [
         Self::Out,
         Self::In,
         Self::State,
+        Self::Refused,
         Self::Kind,
         Self::Delay,
         Self::RateIn,
@@ -83,6 +87,7 @@ impl Column {
             Self::Out => "out",
             Self::Late => "late",
             Self::Errors => "errors",
+            Self::Refused => "refused",
             Self::Delay => "delay",
             Self::State => "state",
         }
@@ -131,6 +136,7 @@ pub struct Line {
     rows_out: Option<u64>,
     late: Option<u64>,
     errors: Option<u64>,
+    refused: Option<u64>,
     delay: Option<f64>,
     state: Option<u64>,
 }
@@ -148,6 +154,7 @@ impl Line {
             Column::Out => count(self.rows_out),
             Column::Late => count(self.late),
             Column::Errors => count(self.errors),
+            Column::Refused => count(self.refused),
             Column::Delay => self.delay.map(seconds_text),
             Column::State => self.state.map(bytes),
         };
@@ -159,6 +166,7 @@ impl Line {
         match column {
             Column::Late => self.late.is_some_and(|rows| rows > 0),
             Column::Errors => self.errors.is_some_and(|rows| rows > 0),
+            Column::Refused => self.refused.is_some_and(|rows| rows > 0),
             _ => false,
         }
     }
@@ -172,6 +180,7 @@ impl Line {
             Column::Out => self.rows_out.map(|rows| rows as f64),
             Column::Late => self.late.map(|rows| rows as f64),
             Column::Errors => self.errors.map(|rows| rows as f64),
+            Column::Refused => self.refused.map(|rows| rows as f64),
             Column::Delay => self.delay,
             Column::State => self.state.map(|bytes| bytes as f64),
         }
@@ -247,6 +256,7 @@ impl Figures {
                 rows_out: Some(node.rows_out),
                 late: is_window.then_some(node.late),
                 errors: has_errors.then_some(node.errors),
+                refused: Some(node.refused),
                 delay: node.watermark_delay,
                 state: is_window.then_some(node.state_bytes),
             }
@@ -312,6 +322,11 @@ fn head(
     let rows = rate(known.map(|known| known.rows), status.rows);
     let points = rate(known.map(|known| known.points), status.points);
     let committed = rate(known.map(|known| known.committed), status.committed);
+    let refused: u64 = pipeline.nodes.iter().map(|node| node.refused).sum();
+    let refused = match refused {
+        0 => String::new(),
+        refused => format!("   REFUSED {} rows", grouped(refused)),
+    };
     let missed = match pipeline.missed {
         0 => String::new(),
         missed => format!("   MISSED {} positions", grouped(missed)),
@@ -335,7 +350,7 @@ fn head(
             bytes(status.archived_bytes)
         ),
         format!(
-            "graph  lag {} positions   has seen all up to {}   kept at {}{missed}",
+            "graph  lag {} positions   has seen all up to {}   kept at {}{missed}{refused}",
             grouped(pipeline.lag),
             pipeline.seen,
             grouped(pipeline.kept)

@@ -29,6 +29,7 @@ fn node(name: &str, kind: &str, rows: [u64; 4]) -> NodeStatus {
 /// An engine that has done something `times` times, two seconds apart.
 fn look(times: u64) -> Look {
     let window = NodeStatus {
+        refused: 4 * times,
         watermark_delay: Some(61.4),
         state_bytes: 2_048,
         ..node(
@@ -93,14 +94,14 @@ fn a_line_for_each_stream_and_node_with_rates() {
         "\
 engine http://127.0.0.1:8080   50 connections   20,000 rows/s   100,000 points/s   ack p50 1.19 ms p99 0.00 ms
 log    committed 80,020   20,005/s   hot rows 0   archived 0 files, 0 B
-graph  lag 17 positions   has seen all up to 2026-01-01T10:00:00Z   kept at 0
+graph  lag 17 positions   has seen all up to 2026-01-01T10:00:00Z   kept at 0   REFUSED 8 rows
 
-name         kind       in/s  out/s      in     out  late  errors  delay    state
-readings     stream   10,000      -  40,000       -     -       -      -        -
-hot_engines  route       2.5    0.5      10       2     -       0      -        -
-coolant_5m   window   10,000    2.5  40,000      10     6       0   1m1s  2.0 KiB
-metric       map      10,000  9,500  40,000  38,000     -   1,000      -        -
-silent       missing  10,000      0  40,000       0     -       -      -        -
+name         kind       in/s  out/s      in     out  late  errors  refused  delay    state
+readings     stream   10,000      -  40,000       -     -       -        -      -        -
+hot_engines  route       2.5    0.5      10       2     -       0        0      -        -
+coolant_5m   window   10,000    2.5  40,000      10     6       0        8   1m1s  2.0 KiB
+metric       map      10,000  9,500  40,000  38,000     -   1,000        0      -        -
+silent       missing  10,000      0  40,000       0     -       -        0      -        -
 q ends   ←→ sorts (by the graph)   r reverses   g as the graph   ↑↓ scrolls"
     );
 }
@@ -113,12 +114,12 @@ fn a_text_has_the_same() {
     assert_eq!(
         lines,
         [
-            "name         kind       in/s  out/s      in     out  late  errors  delay    state",
-            "metric       map      10,000  9,500  40,000  38,000     -   1,000      -        -",
-            "coolant_5m   window   10,000    2.5  40,000      10     6       0   1m1s  2.0 KiB",
-            "hot_engines  route       2.5    0.5      10       2     -       0      -        -",
-            "silent       missing  10,000      0  40,000       0     -       -      -        -",
-            "readings     stream   10,000      -  40,000       -     -       -      -        -",
+            "name         kind       in/s  out/s      in     out  late  errors  refused  delay    state",
+            "metric       map      10,000  9,500  40,000  38,000     -   1,000        0      -        -",
+            "coolant_5m   window   10,000    2.5  40,000      10     6       0        8   1m1s  2.0 KiB",
+            "hot_engines  route       2.5    0.5      10       2     -       0        0      -        -",
+            "silent       missing  10,000      0  40,000       0     -       -        0      -        -",
+            "readings     stream   10,000      -  40,000       -     -       -        -      -        -",
         ]
     );
 }
