@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{
 
 use crate::{
     compiled::Compiled,
+    deep::on_large_stack,
     error::{Problem, Problems},
     projection::{Projection, items},
     resolve::name_of,
@@ -71,7 +72,8 @@ pub struct AggregateCall {
 }
 
 /// Says which type the result of an aggregate of an argument of a type has, or what is wrong.
-pub type AggregateTypes<'a> = &'a dyn Fn(&str, Option<&DataType>) -> Result<DataType, String>;
+pub type AggregateTypes<'a> =
+    &'a (dyn Fn(&str, Option<&DataType>) -> Result<DataType, String> + Sync);
 
 /// A column that every result of a window has: a key, or the window's bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,15 @@ impl AggregateSelect {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn new(
+        text: &str,
+        scope: &Scope,
+        keys: &[KeyColumn],
+        types: AggregateTypes<'_>,
+    ) -> Result<Self, Problems> {
+        on_large_stack(|| Self::compile(text, scope, keys, types))
+    }
+
+    fn compile(
         text: &str,
         scope: &Scope,
         keys: &[KeyColumn],

@@ -7,6 +7,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_sql::sqlparser::ast::Expr;
 
 use crate::{
+    deep::on_large_stack,
     error::{Problem, Problems},
     parse, plan,
     resolve::resolve,
@@ -44,8 +45,10 @@ impl Compiled {
     /// # Errors
     /// Everything that is wrong with it, with its places.
     pub fn new(text: &str, scope: &Scope) -> Result<Self, Problems> {
-        let tree = parse::expression(text)?;
-        Self::of_tree(tree, text, scope)
+        on_large_stack(|| {
+            let tree = parse::expression(text)?;
+            Self::of_tree(tree, text, scope)
+        })
     }
 
     /// Compiles a condition: what is neither true nor false counts as not met.
@@ -66,6 +69,7 @@ impl Compiled {
         .into())
     }
 
+    /// Compiles a tree; to be called on a large stack.
     pub(crate) fn of_tree(mut tree: Expr, text: &str, scope: &Scope) -> Result<Self, Problems> {
         let mut problems = Vec::new();
         let names = resolve(&mut tree, text, scope, &mut problems);

@@ -13,6 +13,7 @@
 
 mod aggregate;
 mod compiled;
+mod deep;
 mod error;
 mod evaluate;
 mod functions;

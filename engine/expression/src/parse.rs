@@ -1,21 +1,20 @@
-//! From text to a syntax tree.
+//! From text to a syntax tree, which is no deeper than [`deep`](crate::deep) allows.
 
 use datafusion_sql::sqlparser::{
-    ast::{Expr, SelectItem},
+    ast::{Expr, SelectItem, Visit, VisitMut},
     dialect::GenericDialect,
     parser::{Parser, ParserError},
-    tokenizer::Token,
+    tokenizer::{Token, Tokenizer},
 };
 
 use crate::{
+    deep::{self, NESTING_MAX},
     error::Problem,
     text::{offset, place_in, word_at},
 };
 
 /// Longest text of an expression or a list of them, in bytes.
 const TEXT_MAX: usize = 64 << 10;
-/// How deep expressions may nest.
-const NESTING_MAX: usize = 64;
 
 /// One expression.
 pub(crate) fn expression(text: &str) -> Result<Expr, Problem> {
@@ -27,7 +26,7 @@ pub(crate) fn projection(text: &str) -> Result<Vec<SelectItem>, Problem> {
     parsed(text, |parser| parser.parse_projection())
 }
 
-fn parsed<T>(
+fn parsed<T: Visit + VisitMut>(
     text: &str,
     parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
 ) -> Result<T, Problem> {
@@ -41,13 +40,17 @@ fn parsed<T>(
         return Err(Problem::new("the expression is empty", 0..text.len()));
     }
     let explain = |error| explained(text, error);
+    let tokens = Tokenizer::new(&GenericDialect, text)
+        .tokenize_with_location()
+        .map_err(|error| explain(error.into()))?;
+    deep::check_tokens(&tokens, text)?;
     let mut parser = Parser::new(&GenericDialect)
         .with_recursion_limit(NESTING_MAX)
-        .try_with_sql(text)
-        .map_err(explain)?;
-    let tree = parse(&mut parser).map_err(explain)?;
+        .with_tokens_with_locations(tokens);
+    let mut tree = parse(&mut parser).map_err(explain)?;
     let rest = parser.peek_token();
     if rest.token == Token::EOF {
+        deep::level(&mut tree, text)?;
         return Ok(tree);
     }
     let start = offset(text, rest.span.start);
@@ -61,10 +64,7 @@ fn explained(text: &str, error: ParserError) -> Problem {
     let message = match error {
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
         ParserError::RecursionLimitExceeded => {
-            return Problem::new(
-                format!("the expression nests deeper than {NESTING_MAX} levels"),
-                0..text.len(),
-            );
+            return deep::nests(text);
         }
     };
     let (message, place) = place_in(&message);

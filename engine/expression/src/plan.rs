@@ -1,6 +1,7 @@
 //! From a syntax tree with resolved names to something that can be evaluated.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     ops::ControlFlow,
     sync::{Arc, LazyLock},
@@ -30,6 +31,7 @@ use datafusion_sql::{
 
 use crate::{
     compiled::{Compiled, Input},
+    deep::check_planned,
     error::{Problem, Problems},
     functions::{Function, function, names},
     resolve::Names,
@@ -130,6 +132,7 @@ pub(crate) fn compile(
     let columns = Arc::new(columns);
     match physical(tree.clone(), &columns) {
         Ok(physical) => {
+            check_planned(&physical, text)?;
             let data_type = physical.data_type(&schema).map_err(|error| whole(&error))?;
             let inputs = names.inputs.into_iter().map(|(_, input)| input).collect();
             Ok(Compiled {
@@ -140,15 +143,9 @@ pub(crate) fn compile(
             })
         }
         Err(error) => {
-            let mut search = Smallest {
-                text,
-                columns: &columns,
-            };
-            Err(match tree.visit(&mut search) {
-                ControlFlow::Break(problem) => problem,
-                ControlFlow::Continue(()) => whole(&error),
-            }
-            .into())
+            let (part, error) = smallest(&tree, error, &columns);
+            let span = range(text, part.span());
+            Err(Problem::new(message(&error), span).into())
         }
     }
 }
@@ -172,24 +169,46 @@ fn physical(tree: Expr, columns: &Arc<DFSchema>) -> Result<Arc<dyn PhysicalExpr>
     )
 }
 
-/// Looks for the smallest part of a tree that cannot be planned by itself: parts come before what
-/// they are parts of.
-struct Smallest<'a> {
-    text: &'a str,
-    columns: &'a Arc<DFSchema>,
+/// The smallest part of a tree that cannot be planned by itself, and why not: from the whole tree,
+/// which cannot, down to the first part of each that cannot either.
+fn smallest<'a>(
+    tree: &'a Expr,
+    error: DataFusionError,
+    columns: &Arc<DFSchema>,
+) -> (Cow<'a, Expr>, DataFusionError) {
+    let mut found = (Cow::Borrowed(tree), error);
+    loop {
+        let mut parts = Parts { columns, depth: 0 };
+        match found.0.visit(&mut parts) {
+            ControlFlow::Break((part, error)) => found = (Cow::Owned(part), error),
+            ControlFlow::Continue(()) => return found,
+        }
+    }
 }
 
-impl Visitor for Smallest<'_> {
-    type Break = Problem;
+/// Plans the parts that a tree is made of by themselves, until one cannot be planned.
+struct Parts<'a> {
+    columns: &'a Arc<DFSchema>,
+    depth: usize,
+}
 
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Problem> {
-        match physical(expr.clone(), self.columns) {
-            Ok(_) => ControlFlow::Continue(()),
-            Err(error) => {
-                let span = range(self.text, expr.span());
-                ControlFlow::Break(Problem::new(message(&error), span))
-            }
+impl Visitor for Parts<'_> {
+    type Break = (Expr, DataFusionError);
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        self.depth += 1;
+        // The tree itself is 1; what its parts are made of is not looked at.
+        if self.depth == 2
+            && let Err(error) = physical(expr.clone(), self.columns)
+        {
+            return ControlFlow::Break((expr.clone(), error));
         }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _expr: &Expr) -> ControlFlow<Self::Break> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
     }
 }
 

@@ -7,6 +7,7 @@ use datafusion_sql::sqlparser::ast::{Expr, Ident, SelectItem, Spanned as _};
 
 use crate::{
     compiled::{Compiled, Input, type_word},
+    deep::on_large_stack,
     error::{Problem, Problems},
     evaluate::{Evaluated, FailedRow, stored_type},
     parse,
@@ -115,11 +116,13 @@ impl Projection {
     pub fn new(
         text: &str,
         scope: &Scope,
-        is_expanded: impl Fn(&str) -> bool,
+        is_expanded: impl Fn(&str) -> bool + Send,
     ) -> Result<Self, Problems> {
-        let mut problems = Vec::new();
-        let raw = items(text, scope, is_expanded, &mut problems);
-        Self::of_items(raw, text, scope, problems)
+        on_large_stack(|| {
+            let mut problems = Vec::new();
+            let raw = items(text, scope, is_expanded, &mut problems);
+            Self::of_items(raw, text, scope, problems)
+        })
     }
 
     pub(crate) fn of_items(

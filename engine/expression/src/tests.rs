@@ -466,3 +466,116 @@ fn aggregates_are_parted_from_what_is_made_of_them() {
         assert_eq!(found.0[0].message, message, "{text}");
     }
 }
+
+/// `part`, `count` times, with `between` between them.
+fn chain(part: &str, between: &str, count: usize) -> String {
+    vec![part; count].join(between)
+}
+
+#[test]
+fn long_chains_of_and_and_or_are_conditions() {
+    let terms: Vec<String> = (0..5_000).map(|number| format!("rpm={number}")).collect();
+    let compiled = Compiled::condition(&terms.join(" OR "), &scope()).unwrap();
+    let (mask, _) = compiled.evaluate_condition(&inputs(&compiled), 4);
+    let met: Vec<bool> = mask.values().iter().collect();
+    assert_eq!(met, [true, true, true, true]);
+    // Each row sees the terms in their order, whatever tree they are in.
+    let terms: Vec<String> = (0..300)
+        .map(|number| match number % 2 {
+            0 => format!("rpm <> {number}"),
+            _ => format!("temperature > {number} OR note = '7'"),
+        })
+        .map(|term| format!("({term})"))
+        .collect();
+    assert_eq!(mask_of(&terms.join(" AND ")), [true, false, false, false]);
+    let mixed = format!("{} OR rpm = 7", chain("rpm > 1", " AND ", 400));
+    assert_eq!(mask_of(&mixed), [true, false, true, true]);
+}
+
+fn mask_of(text: &str) -> Vec<bool> {
+    mask(text)
+}
+
+#[test]
+fn what_is_too_deep_is_refused_and_not_walked() {
+    let deep = "the expression nests deeper than";
+    for text in [
+        chain("rpm", "-", 16_000),
+        chain("rpm", " + ", 10_000),
+        chain("note", " || ", 9_000),
+        format!("rpm{}", "::double".repeat(5_000)),
+        format!("rpm{}", " IS NOT NULL".repeat(4_000)),
+        format!("rpm{}", " BETWEEN 1 AND 2".repeat(4_000)),
+        format!("ts{}", " AT TIME ZONE 'UTC'".repeat(3_000)),
+        format!("rpm{}", " IN (1)".repeat(8_000)),
+        format!("rpm{}", " = 1".repeat(15_000)),
+        format!("note{}", " LIKE ''".repeat(7_000)),
+        format!("{}rpm", "-".repeat(30_000).replace("--", "- - ")),
+        format!("{}door", "NOT ".repeat(15_000)),
+        "(".repeat(30_000),
+        format!("{}rpm{}", "(".repeat(30_000), ")".repeat(30_000)),
+        // The tree is dropped before it is whole.
+        format!("{} )", chain("rpm", "-", 16_000)),
+        // Some branches of a tree are deep, and not its left ones.
+        format!("rpm > 1 AND rpm > ({})", chain("rpm", "-", 16_000)),
+    ] {
+        let Problems(found) = Compiled::condition(&text, &scope()).expect_err(&text[..40]);
+        let message = &found[0].message;
+        assert!(
+            message.starts_with(deep) || text.ends_with(" )"),
+            "{} {message}",
+            &text[..40]
+        );
+    }
+    for text in [
+        format!("rpm::int{}", "[]".repeat(20_000)),
+        format!("CAST(rpm AS {}INT{})", "ARRAY<".repeat(5_000), ">".repeat(5_000)),
+        format!("CAST(rpm AS {}INT{})", "Nullable(".repeat(3_000), ")".repeat(3_000)),
+        chain("rpm > 1", " AND ", 6_000),
+        "[".repeat(30_000),
+    ] {
+        Compiled::condition(&text, &scope()).expect_err(&text[..40]);
+    }
+    let help = &problems(&chain("note", " || ", 500))[0].2;
+    assert!(help.as_deref().unwrap().contains("concat(a, b, …)"));
+}
+
+#[test]
+fn what_is_allowed_is_evaluated_on_a_small_stack() {
+    let texts = [
+        format!("{} > 0", chain("rpm", " + ", 120)),
+        format!("{} > 0", chain("rpm", " + temperature + ", 60)),
+        format!("{} = '7'", chain("note", " || ", 120)),
+        format!("{} > 1", chain("CASE WHEN door THEN rpm ELSE 1 END", " + ", 100)),
+        format!("{}rpm > 0{}", "(".repeat(50), ")".repeat(50)),
+        format!("{}rpm{} > 0", "abs(".repeat(40), ")".repeat(40)),
+    ];
+    for text in texts {
+        let compiled = Compiled::condition(&text, &scope())
+            .unwrap_or_else(|problems| panic!("{}: {problems}", &text[..40]));
+        let given = inputs(&compiled);
+        let work = || {
+            let (_, failed) = compiled.evaluate_condition(&given, 4);
+            assert!(failed.is_empty());
+            drop(compiled);
+        };
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().stack_size(1 << 20);
+            builder.spawn_scoped(scope, work).unwrap().join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_case_of_many_branches_is_read_in_time() {
+    let branches: String = (0..400)
+        .map(|number| format!(" WHEN rpm = {number} THEN 'n{number}'"))
+        .collect();
+    let begun = std::time::Instant::now();
+    Compiled::new(&format!("CASE{branches} ELSE 'other' END"), &scope()).unwrap();
+    let good = begun.elapsed();
+    let wrong = format!("CASE{branches} ELSE 'other' || (note AND 1) END");
+    let found = problems(&wrong);
+    eprintln!("{good:?} {:?}", begun.elapsed());
+    assert_eq!(found[0].1, "note AND 1", "{found:?}");
+}

@@ -6,7 +6,10 @@
 //!                                           new rows ◀─ select over keys and aggregates
 //! ```
 
-use std::{cell::Cell, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use arrow_array::{
     Array as _, ArrayRef, BooleanArray, DictionaryArray, Int64Array, RecordBatch, StringArray,
@@ -226,13 +229,13 @@ impl Definition {
     ) -> Result<(AggregateSelect, Scope), String> {
         let keys = self.result_columns();
         compile(scope, |scope| {
-            let number = Cell::new(0);
+            let number = AtomicUsize::new(0);
             let type_of = |function: &str, argument: Option<&DataType>| {
                 let Some(argument) = argument else {
                     return aggregate_type(function, None);
                 };
-                let known = types.and_then(|types| types.get(number.get()));
-                number.set(number.get() + 1);
+                let index = number.fetch_add(1, Ordering::Relaxed);
+                let known = types.and_then(|types| types.get(index));
                 let argument = match known {
                     Some(known) => known.arrow(),
                     None => argument_type(argument).arrow(),
