@@ -549,3 +549,42 @@ steps = [
     let outcome = crate::testing::run(&Arc::new(graph), &config.tests[0], &tables);
     assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
 }
+
+#[test]
+fn rows_may_not_multiply_without_bound() {
+    let mut text = "[stream.s.fields]\nx = \"float64\"\n".to_owned();
+    let mut add = |number: usize, from: &str| {
+        for name in ["a", "b"] {
+            text.push_str(&format!(
+                "[route.{name}{number}]\nfrom = {from}\nwhere = \"x > 1\"\n"
+            ));
+        }
+    };
+    add(0, "\"s\"");
+    for number in 1..12 {
+        add(number, &format!("[\"a{0}\", \"b{0}\"]", number - 1));
+    }
+    text.push_str("[store.k]\nfrom = [\"a11\", \"b11\"]\n");
+    let told = told(&text);
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(
+        told[0].contains("a row comes to route `a10` by 1024 ways"),
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn a_row_is_in_ten_thousand_windows_at_most() {
+    let window = |size: &str, every: &str| {
+        told(&format!(
+            "[stream.s.fields]\nx = \"float64\"\n[window.w]\nfrom = \"s\"\nby = \"device\"\nsize = {size}\nevery = \"{every}\"\nselect = \"count(*) AS n\"\n"
+        ))
+    };
+    assert_eq!(window("\"10000s\"", "1s"), Vec::<String>::new());
+    assert_eq!(
+        window("[\"1m\", \"10001s\"]", "1s"),
+        [
+            "error 7:9 `\"1s\"`: `every` of window `w`: a row would be in 10001 windows of `size` 2h46m41s; at most 10000: make `every` longer, or `size` shorter; -"
+        ]
+    );
+}

@@ -1,11 +1,14 @@
 //! Nodes as they are written.
 
 use crate::{
-    config::TableReader,
+    config::{TableReader, duration_text, parse_duration},
     diagnostics::Diagnostic,
     source::Located,
     value::{Text, Value},
 };
+
+/// Most windows of one size that a row may be in: as many as a key may have open.
+const WINDOWS_MAX: i64 = 10_000;
 
 /// A node.
 #[derive(Clone, Debug)]
@@ -439,6 +442,19 @@ fn check_window(window: &WindowConfig, reader: &mut TableReader<'_>) {
                 "it has to be longer than nothing",
                 every.place.clone(),
             );
+        }
+        (Some(every), true) => {
+            let spans = window.sizes.iter();
+            let spans = spans.filter_map(|size| parse_duration(size.as_str()).ok());
+            let longest = spans.max().unwrap_or(0);
+            let windows = longest.saturating_add(every.value - 1) / every.value;
+            if windows > WINDOWS_MAX {
+                let size = duration_text(longest);
+                let message = format!(
+                    "a row would be in {windows} windows of `size` {size}; at most {WINDOWS_MAX}: make `every` longer, or `size` shorter"
+                );
+                reader.invalid("every", &message, every.place.clone());
+            }
         }
         (Some(every), false) => {
             reader.invalid(

@@ -8,6 +8,7 @@ mod check;
 mod columns;
 mod connect;
 mod identity;
+mod paths;
 mod retention;
 
 use std::{
@@ -170,6 +171,7 @@ impl Graph {
         let mut graph = connect::connect(config, diagnostics);
         graph.secrets = config.secrets.clone();
         graph.order = connect::order(&graph, diagnostics);
+        paths::check(&graph, diagnostics);
         (graph.columns, graph.lasts) = check::check(&graph, tables, diagnostics);
         crate::testing::check(config, &graph, diagnostics);
         graph
