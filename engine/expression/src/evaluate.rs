@@ -9,6 +9,9 @@ use arrow_select::concat::concat;
 
 use crate::{compiled::Compiled, plan::message};
 
+/// Most bytes of the texts that are made of a batch.
+const TEXTS_BYTES_MAX: usize = 256 << 20;
+
 /// A row for which an expression has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedRow {
@@ -30,9 +33,25 @@ pub struct Evaluated {
 impl Compiled {
     /// The values for `rows` rows, of which `inputs` has what [`Self::inputs`] lists. Nearly always
     /// all rows are evaluated at once; if that fails, in halves, until the rows that fail are found.
+    /// All fail if what was made of them is too much: expressions of expressions could make gigabytes
+    /// of a few rows.
     pub fn evaluate(&self, inputs: &[ArrayRef], rows: usize) -> Evaluated {
         let mut failed = Vec::new();
-        let values = self.part(inputs, 0, rows, &mut failed);
+        let mut values = self.part(inputs, 0, rows, &mut failed);
+        let made = values
+            .as_string_opt::<i32>()
+            .map_or(0, |texts| texts.values().len());
+        if made > TEXTS_BYTES_MAX {
+            let reason = format!(
+                "the texts made of {rows} rows take {made} bytes; at most {TEXTS_BYTES_MAX}"
+            );
+            let failed_row = |row| FailedRow {
+                row: u32::try_from(row).unwrap_or(u32::MAX),
+                reason: reason.clone(),
+            };
+            failed = (0..rows).map(failed_row).collect();
+            values = new_null_array(&self.data_type, rows);
+        }
         Evaluated { values, failed }
     }
 

@@ -587,3 +587,19 @@ fn a_case_of_many_branches_is_read_in_time() {
     let found = problems(&wrong);
     assert_eq!(found[0].1, "note AND 1", "{found:?}");
 }
+
+#[test]
+fn what_is_made_of_a_batch_has_a_bound() {
+    let text = "concat(note, note, note, note, note, note, note, note) AS note";
+    let long = "x".repeat(10 << 20);
+    let compiled = Compiled::new(text.trim_end_matches(" AS note"), &scope()).unwrap();
+    for (value, is_too_much) in [("x", false), (long.as_str(), true)] {
+        let notes: ArrayRef = Arc::new(StringArray::from(vec![Some(value); 4]));
+        let Evaluated { values, failed } = compiled.evaluate(&[notes], 4);
+        assert_eq!(failed.len(), if is_too_much { 4 } else { 0 });
+        assert_eq!(values.null_count(), failed.len());
+        if is_too_much {
+            assert!(failed[0].reason.contains("at most 268435456"), "{failed:?}");
+        }
+    }
+}
