@@ -37,6 +37,7 @@ class Engine:
         self.process = subprocess.Popen(
             [program, "serve", "--data-dir", data, "--http", "127.0.0.1:0", "--quic", "127.0.0.1:0",
              "--enroll-unknown", *arguments],
+            stdout=subprocess.DEVNULL,
             stderr=(data.parent / "engine.log").open("a"),
         )
 
@@ -135,7 +136,7 @@ def ingest(args: argparse.Namespace, work: Path) -> None:
             while not (data / "server.json").exists():
                 time.sleep(0.05)
             result = bench(args.program, data, args.scenario, work / "result.json")
-            rates[with_graph].append(result[args.figure] if args.figure in result else points(result))
+            rates[with_graph].append(points(result))
             if with_graph:
                 ended = time.monotonic()
                 engine.pipeline(lambda figures: figures["lag"] == 0)
@@ -149,23 +150,8 @@ def ingest(args: argparse.Namespace, work: Path) -> None:
 
 
 def points(result: dict) -> float:
-    """The achieved rate of a result of `quiver bench`, wherever it is."""
-    found: list[float] = []
-
-    def look(value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if key in ("points_per_second", "achieved_points_per_second") and isinstance(inner, (int, float)):
-                    found.append(float(inner))
-                look(inner)
-        elif isinstance(value, list):
-            for inner in value:
-                look(inner)
-
-    look(result)
-    if not found:
-        raise SystemExit(f"no rate in the result: {json.dumps(result)[:400]}")
-    return found[0]
+    """Points a second that were acknowledged."""
+    return float(result["runs"][0]["acked_points_per_second"])
 
 
 def main() -> None:
@@ -183,7 +169,6 @@ def main() -> None:
     verb.add_argument("--scenario", default="few-large")
     verb.add_argument("--graph", type=Path, required=True)
     verb.add_argument("--rounds", type=int, default=5)
-    verb.add_argument("--figure", default="points_per_second")
     verb.set_defaults(run=ingest)
     args = parser.parse_args()
     args.program = args.program.resolve()
