@@ -76,8 +76,9 @@ pub struct GroupCommitted {
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// Space ran out or a write failed before any sync. Nothing of the group will ever be
-    /// valid, and the log can be appended to again, for instance when space is free. Whoever has
-    /// queued successors of the group must fail them too: see [`Log::epoch`].
+    /// valid, unless there was no room to undo it either ([`Log::is_repair_due`]) and the process ends
+    /// before the next append. The log can be appended to again, for instance when space is free.
+    /// Whoever has queued successors of the group must fail them too: see [`Log::epoch`].
     #[error("the log refused a group: cannot {action} {path}: {source}", path = .path.display())]
     Refused {
         /// What was being done.
@@ -370,6 +371,12 @@ impl Log {
             return Err(self.poisoned("sync", path, &error));
         }
         Ok(())
+    }
+
+    /// Whether a group that was refused could not be undone yet, for want of space: until the next
+    /// append has done so, it may be there when the log is opened again. Its sequences tell, then.
+    pub const fn is_repair_due(&self) -> bool {
+        self.must_repair
     }
 
     /// Writes zeros where a group's first sector may be in part.

@@ -299,3 +299,36 @@ fn a_segment_that_could_not_be_removed_goes_before_any_other() {
         assert_left_after_any_end(&disk, &(8..16).collect::<Vec<_>>());
     }
 }
+
+/// A group whose write fails, and whose undoing finds no room, is there or not when the log is opened
+/// again; once the next append has undone it, it is gone.
+#[test]
+fn a_group_that_could_not_be_undone_yet_is_gone_with_the_next_append() {
+    for is_undone in [false, true] {
+        let disk = SimVfs::new(16_530_347_424_867_197_947);
+        let (mut log, _) = open(&disk);
+        log.append_group(&mut [batch(1, 0, 375)]).unwrap();
+        disk.fail_nth(Some(SimOp::Write), 1, FaultKind::Io);
+        disk.fail_nth(Some(SimOp::Write), 2, FaultKind::NoSpace);
+        let refused = log.append_group(&mut [batch(2, 0, 0)]).unwrap_err();
+        assert!(matches!(refused, AppendError::Refused { .. }), "{refused}");
+        assert!(log.is_repair_due());
+        if is_undone {
+            log.append_group(&mut [batch(3, 0, 0)]).unwrap();
+            assert!(!log.is_repair_due());
+        }
+        drop(log);
+        disk.restart();
+        let (log, report) = open(&disk);
+        assert_eq!(report.damaged, []);
+        let sequences: Vec<u64> = contents(&log)
+            .iter()
+            .map(|record| record.record.sequence.get())
+            .collect();
+        if is_undone {
+            assert_eq!(sequences, [1, 3]);
+        } else {
+            assert!(sequences == [1] || sequences == [1, 2], "{sequences:?}");
+        }
+    }
+}

@@ -58,7 +58,7 @@ struct Model {
     log: Option<Log>,
     options: LogOptions,
     acknowledged: Vec<CommittedRecord>,
-    /// Written under a failed sync or a lost power: there or not.
+    /// Written under a failed sync or a lost power, or refused and not undone yet: there or not.
     uncertain: Option<Vec<CommittedRecord>>,
     trimmed_below: Position,
     floor: u64,
@@ -78,12 +78,19 @@ impl Model {
         let first = log.committed_end();
         match log.append_group(&mut records) {
             Ok(committed) => {
+                // What was still to be undone has been.
+                self.uncertain = None;
                 assert_eq!(committed.first, first);
                 self.acknowledged.extend(placed(first, &records));
                 assert_eq!(committed.end, self.acknowledged.last().unwrap().end());
             }
             // Never to be seen again: the check would find it.
-            Err(AppendError::Refused { .. }) => {}
+            Err(AppendError::Refused { action, .. }) => match log.is_repair_due() {
+                false => self.uncertain = None,
+                // The one before is still to be undone.
+                true if action == "undo a failed write to" => {}
+                true => self.uncertain = Some(placed(first, &records)),
+            },
             Err(AppendError::Poisoned { .. }) => {
                 self.uncertain
                     .get_or_insert_with(|| placed(first, &records));
