@@ -105,21 +105,25 @@ fn a_stream_of_a_node_is_closed_to_devices_without_the_graph_too() {
 
 #[test]
 fn more_rows_than_a_batch_may_have_come_out_of_one_record() {
-    const WINDOWS: usize = 72_000;
-    let graph = MINUTES.replace("size = \"1m\"", "size = \"20h\"\nevery = \"1s\"");
+    // A row is in as many windows of each size as that has seconds.
+    let sizes: Vec<usize> = (9_000..9_008).collect();
+    let windows: usize = sizes.iter().sum();
+    let list: Vec<String> = sizes.iter().map(|size| format!("\"{size}s\"")).collect();
+    let size = format!("size = [{}]\nevery = \"1s\"", list.join(", "));
+    let graph = MINUTES.replace("size = \"1m\"", &size);
     let files = Files::new(&graph);
     let mut server = files.serve(&[]);
     send(&server, 0, 1);
     let begun = Instant::now();
     send(&server, 200_000, 200_001);
     assert!(begun.elapsed() < PATIENCE);
-    let counts = "SELECT count(*), count(DISTINCT window_start), count(DISTINCT arrival) FROM w WHERE window_start <= TIMESTAMP '2026-01-01T00:00:00Z'";
-    assert!(server.sql(counts)[0].starts_with(&format!("{WINDOWS},{WINDOWS},")));
+    let counts = "SELECT count(*), count(DISTINCT concat(window_size, ' ', window_start)), count(DISTINCT arrival) FROM w WHERE window_start <= TIMESTAMP '2026-01-01T00:00:00Z'";
+    assert!(server.sql(counts)[0].starts_with(&format!("{windows},{windows},")));
     let (_, answer) = ask(&server, "GET", "/api/v1/pipeline");
     assert_eq!(answer["nodes"][0]["refused"], 0, "{answer}");
     server.kill();
     server.restart();
     settle(&server);
-    assert!(server.sql(counts)[0].starts_with(&format!("{WINDOWS},{WINDOWS},")));
+    assert!(server.sql(counts)[0].starts_with(&format!("{windows},{windows},")));
     server.audit();
 }
